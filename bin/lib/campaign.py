@@ -1,0 +1,122 @@
+"""Long campaigns: `bin/check --long NAME` runs rounds of tests/long/NAME.py until this commit has had enough of them.
+
+A campaign is a module with `ROUNDS: int` and `run(seed: int) -> Mapping[str, int]`: one round, decided by its seed
+alone; it returns counts (kills, messages checked, ...) and raises where a promise does not hold. Each round is one
+JSON line in docs/evidence/NAME.jsonl: {"round", "seed", "commit", "changed", "python", "ok", "seconds", "counts"},
+and "error" for a failure. The ledger is the state: a campaign that was stopped goes on with the next round. A round
+that failed is run again first; `--seed N` repeats any one without writing.
+"""
+
+import hashlib
+import importlib
+import json
+import platform
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol, cast
+
+
+class Campaign(Protocol):
+    """What tests/long/NAME.py has."""
+
+    ROUNDS: int
+
+    def run(self, seed: int) -> Mapping[str, int]:
+        """One round; raises when a promise does not hold."""
+
+
+def main(root: Path, name: str, rounds: int | None, seed: int | None) -> int:
+    """Returns the exit code: 0 when the ledger shows all rounds of this commit as passed."""
+    campaign = find(root, name)
+    if campaign is None:
+        print(f"check: no campaign {name!r}; there are: {', '.join(names(root)) or 'none'}")
+        return 2
+    if seed is not None:
+        print(json.dumps(dict(campaign.run(seed))))
+        return 0
+    ledger = root / "docs" / "evidence" / f"{name}.jsonl"
+    try:
+        return resume(campaign, name, ledger, commit(root), rounds or campaign.ROUNDS)
+    except KeyboardInterrupt:
+        print(f"check: {name} stopped; the same command goes on")
+        return 130
+
+
+def names(root: Path) -> list[str]:
+    """The campaigns that there are."""
+    return sorted(path.stem for path in (root / "tests" / "long").glob("[a-z]*.py"))
+
+
+def find(root: Path, name: str) -> Campaign | None:
+    """The campaign's module."""
+    if name not in names(root):
+        return None
+    sys.path.insert(0, str(root))
+    return cast(Campaign, importlib.import_module(f"tests.long.{name}"))
+
+
+def commit(root: Path) -> tuple[str, bool]:
+    """The commit's id, and whether files differ from it (the ledgers aside)."""
+    head = _git(root, "rev-parse", "HEAD") or "none"
+    return head, bool(_git(root, "status", "--porcelain", "--", ".", ":!docs/evidence"))
+
+
+def _git(root: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True).stdout.strip()
+
+
+def resume(campaign: Campaign, name: str, ledger: Path, at: tuple[str, bool], rounds: int) -> int:
+    """Runs what is missing in the ledger."""
+    passed = rounds_passed(ledger, at[0])
+    for number in (n for n in range(rounds) if n not in passed):
+        entry = play(campaign, number, seed_of(name, at[0], number), at)
+        ledger.parent.mkdir(parents=True, exist_ok=True)
+        with ledger.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(entry) + "\n")
+        print(f"{name} {number + 1}/{rounds} seed {entry['seed']}: {entry['counts']} {entry['seconds']} s", flush=True)
+        if not entry["ok"]:
+            print(f"{entry['error']}\ncheck: failed: {name}; repeat it with --long {name} --seed {entry['seed']}")
+            return 1
+    print(f"check: ok, {rounds} rounds of {name} at {at[0][:12]}")
+    return 0
+
+
+def rounds_passed(ledger: Path, head: str) -> set[int]:
+    """The rounds whose last entry for this commit is a pass."""
+    passed: dict[int, bool] = {}
+    for line in ledger.read_text(encoding="utf-8").splitlines() if ledger.exists() else []:
+        entry = json.loads(line)
+        if entry["commit"] == head:
+            passed[entry["round"]] = entry["ok"]
+    return {number for number, ok in passed.items() if ok}
+
+
+def seed_of(name: str, head: str, number: int) -> int:
+    """Another seed for each commit, the same one when a round is run again."""
+    return int.from_bytes(hashlib.sha256(f"{name} {head} {number}".encode()).digest()[:6], "big")
+
+
+def play(campaign: Campaign, number: int, seed: int, at: tuple[str, bool]) -> dict[str, object]:
+    """One round, as its line of the ledger."""
+    started = time.monotonic()
+    counts: Mapping[str, int] = {}
+    error = ""
+    try:
+        counts = campaign.run(seed)
+    except Exception:  # whatever a round raises is its result
+        error = traceback.format_exc()
+    entry: dict[str, object] = {
+        "round": number,
+        "seed": seed,
+        "commit": at[0],
+        "changed": at[1],
+        "python": platform.python_version(),
+        "ok": not error,
+        "seconds": round(time.monotonic() - started, 1),
+        "counts": dict(counts),
+    }
+    return {**entry, "error": error} if error else entry

@@ -1,0 +1,1 @@
+"""The front ends: wire <-> broker verbs."""

@@ -1,0 +1,93 @@
+"""Chains what a broker verb answers into a call's answer without a task: a value at once, or a Future with a callback.
+
+Promises: a value costs one function call; a Future costs one more Future. Does not schedule anything of its own.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+from rmq.port import Answer
+
+T = TypeVar("T")
+R = TypeVar("R")
+log = logging.getLogger(__name__)
+
+
+def then(
+    answer: Answer[T],
+    step: Callable[[T], Answer[R]],
+    failed: Callable[[Exception], R] | None = None,
+    abandoned: Callable[[T], None] | None = None,
+) -> Answer[R]:
+    """`step` of the answer, now or when it comes.
+
+    `failed` turns a late error into a result (without it the error is passed on); an error at once is raised as usual.
+    With `abandoned`, cancelling what is returned cancels `answer` too, and a result that comes all the same is handed to
+    it; without, `answer` is left alone: other calls may wait for the same fsync.
+    """
+    if not isinstance(answer, asyncio.Future):
+        return step(answer)
+    chained: asyncio.Future[R] = answer.get_loop().create_future()
+    if abandoned is not None:
+        chained.add_done_callback(partial(_pass_cancel, answer))
+    answer.add_done_callback(partial(_resume, chained, step, failed, abandoned))
+    return chained
+
+
+def ignore(answer: object, what: str) -> None:
+    """For an answer that nobody waits for: a late error is logged as `what`, never raised."""
+    if isinstance(answer, asyncio.Future):
+        answer.add_done_callback(partial(_log_error, what))
+
+
+def _resume(
+    chained: "asyncio.Future[R]",
+    step: Callable[[T], Answer[R]],
+    failed: Callable[[Exception], R] | None,
+    abandoned: Callable[[T], None] | None,
+    answer: "asyncio.Future[T]",
+) -> None:
+    if answer.cancelled():
+        chained.cancel()
+        return
+    error = answer.exception()
+    if chained.done():
+        if error is None and abandoned is not None:
+            abandoned(answer.result())
+        return
+    try:
+        if error is not None:
+            raise error
+        result = step(answer.result())
+    except Exception as caught:  # whatever went wrong belongs to the one who waits for `chained`
+        _fail(chained, failed, caught)
+        return
+    if isinstance(result, asyncio.Future):
+        chained.add_done_callback(partial(_pass_cancel, result))
+        result.add_done_callback(partial(_resume, chained, _same, failed, None))
+    else:
+        chained.set_result(result)
+
+
+def _fail(chained: "asyncio.Future[R]", failed: Callable[[Exception], R] | None, error: Exception) -> None:
+    if failed is None:
+        chained.set_exception(error)
+    else:
+        chained.set_result(failed(error))
+
+
+def _same(result: R) -> R:
+    return result
+
+
+def _pass_cancel(inner: "asyncio.Future[T]", chained: "asyncio.Future[R]") -> None:
+    if chained.cancelled():
+        inner.cancel()
+
+
+def _log_error(what: str, answer: "asyncio.Future[object]") -> None:
+    if not answer.cancelled() and (error := answer.exception()) is not None:
+        log.warning("%s: %s", what, error)

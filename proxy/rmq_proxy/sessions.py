@@ -1,0 +1,166 @@
+"""Owns who is connected: each client's settings, groups and last sign of life, by client id.
+
+Promises the broker an `online` when a client begins to consume a topic, and an `offline` when it says goodbye or has been
+silent for `client_silent_ms`; any call of a client is a sign of life. Settings only add to what a request says: no call
+needs an earlier Telemetry or Heartbeat, so a server that restarts under its clients goes on (facts: users-and-peers.md 26).
+Does not own streams (telemetry) and keeps nothing on disk.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from rmq.clock import Clock
+from rmq.errors import ClientError, Code
+from rmq.filter import Filter
+from rmq.port import Answer, BrokerPort
+from rmq_proto import v2
+from rmq_proxy.answers import ignore, then
+from rmq_proxy.validate import Limits
+
+log = logging.getLogger(__name__)
+
+SCAN_INTERVAL_S = 5.0
+
+
+class Client(msgspec.Struct):
+    """One client id. `groups`: what it consumes, topic -> filter by group; stored names throughout."""
+
+    client_id: str
+    seen_s: float
+    namespace: str = ""
+    settings: v2.Settings | None = None
+    topics: frozenset[str] = frozenset()
+    settings_group: str = ""
+    groups: dict[str, Mapping[str, Filter]] = {}
+
+
+class Sessions:
+    """All clients of this process. Times are seconds of `Clock.monotonic_s`."""
+
+    def __init__(self, broker: BrokerPort, limits: Limits, clock: Clock) -> None:
+        self._broker = broker
+        self._limits = limits
+        self._clock = clock
+        self._clients: dict[str, Client] = {}
+        self._producers: dict[str, dict[str, None]] = {}  # topic -> client ids, in order of their settings
+        self._scan_due_s = 0.0
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    def touch(self, client_id: str) -> Client | None:
+        """A call came in; the client as far as it is known."""
+        client = self._clients.get(client_id)
+        if client is not None:
+            client.seen_s = self._clock.monotonic_s()
+        return client
+
+    def publishes(self, client_id: str, namespace: str, settings: v2.Settings, topics: frozenset[str]) -> None:
+        """A producer's settings; they replace its earlier ones. Raises TOO_MANY_REQUESTS."""
+        client = self._client(client_id)
+        self._forget_topics(client)
+        client.namespace, client.settings, client.topics = namespace, settings, topics
+        for topic in topics:
+            self._producers.setdefault(topic, {})[client_id] = None
+
+    def subscribes(
+        self, client_id: str, namespace: str, settings: v2.Settings, group: str, subscriptions: Mapping[str, Filter]
+    ) -> Answer[None]:
+        """A consumer's settings; they replace its earlier ones. Raises TOO_MANY_REQUESTS, CONSUMER_GROUP_NOT_FOUND."""
+
+        def keep(_: None) -> None:
+            client.namespace, client.settings = namespace, settings
+            if client.settings_group not in ("", group):
+                self._leave(client, client.settings_group)
+            client.settings_group = group
+
+        client = self._client(client_id)
+        return then(self._consumes(client, group, subscriptions), keep)
+
+    def consumes(self, client_id: str, group: str, topic: str, wanted: Filter) -> Answer[None]:
+        """A receive: news to the broker only if the client was not known to read `topic` like this. Raises as subscribes."""
+        client = self._clients.get(client_id)
+        if client is None:
+            client = self._client(client_id)
+        known = client.groups.get(group, {})
+        if known.get(topic) == wanted:
+            return None
+        return self._consumes(client, group, {**known, topic: wanted})
+
+    def lives(self, client_id: str, group: str) -> Answer[None]:
+        """A consumer's heartbeat, perhaps the first that we hear of it. Raises as subscribes."""
+        client = self._client(client_id)
+        if group in client.groups:
+            return None
+        return self._consumes(client, group, {})
+
+    def adopt(self, group: str, client_id: str) -> None:
+        """The broker found leases of this client in its store: it counts as seen now, at the start."""
+        self._client(client_id).groups.setdefault(group, {})
+
+    def terminate(self, client_id: str, group: str) -> None:
+        """A client says goodbye; `group` is empty where it named none."""
+        client = self._clients.get(client_id)
+        if client is not None:
+            self._drop(client)
+        if group and (client is None or group not in client.groups):
+            self._offline(group, client_id)
+
+    def producers_of(self, topic: str) -> Sequence[str]:
+        """The client ids whose settings publish `topic`, the latest settings last."""
+        return tuple(self._producers.get(topic, ()))
+
+    def get(self, client_id: str) -> Client | None:
+        """As known; not a sign of life."""
+        return self._clients.get(client_id)
+
+    def tick(self, now_s: float) -> None:
+        """Drops the clients that have been silent for too long; looks every 5 s, however often it is called."""
+        if now_s < self._scan_due_s:
+            return
+        self._scan_due_s = now_s + SCAN_INTERVAL_S
+        oldest_s = now_s - self._limits.client_silent_ms / 1000
+        for client in [c for c in self._clients.values() if c.seen_s <= oldest_s]:
+            log.info("client %s has been silent for %d ms", client.client_id, self._limits.client_silent_ms)
+            self._drop(client)
+
+    def _client(self, client_id: str) -> Client:
+        """Known, or new; seen now."""
+        client = self.touch(client_id)
+        if client is None:
+            if len(self._clients) >= self._limits.clients_max:
+                raise ClientError(Code.TOO_MANY_REQUESTS, f"there are {len(self._clients)} clients already; try later")
+            client = self._clients[client_id] = Client(client_id, self._clock.monotonic_s())
+        return client
+
+    def _consumes(self, client: Client, group: str, subscriptions: Mapping[str, Filter]) -> Answer[None]:
+        def keep(_: None) -> None:
+            client.groups[group] = subscriptions
+
+        return then(self._broker.online(group, client.client_id, subscriptions), keep)
+
+    def _drop(self, client: Client) -> None:
+        del self._clients[client.client_id]
+        self._forget_topics(client)
+        for group in tuple(client.groups):
+            self._leave(client, group)
+
+    def _leave(self, client: Client, group: str) -> None:
+        if client.groups.pop(group, None) is not None:
+            self._offline(group, client.client_id)
+
+    def _offline(self, group: str, client_id: str) -> None:
+        try:
+            ignore(self._broker.offline(group, client_id), "offline")
+        except ClientError as error:  # the group may be gone; then there is nothing to release
+            log.info("offline of %s in %s: %s", client_id, group, error)
+
+    def _forget_topics(self, client: Client) -> None:
+        for topic in client.topics:
+            ids = self._producers[topic]
+            del ids[client.client_id]
+            if not ids:
+                del self._producers[topic]
+        client.topics = frozenset()

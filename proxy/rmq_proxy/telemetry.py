@@ -1,0 +1,160 @@
+"""The Telemetry streams: settings in and out, and what the broker asks of clients (implements rmq.port.ClientPort).
+
+A client may hold several streams, one per address it reaches us by; commands go to the newest, and the older ones stay:
+ending them would make the client reopen them for ever. The end of a stream is no goodbye, liveness is `Sessions`' business
+(facts: grpc.md 2.1).
+"""
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable
+
+import msgspec
+
+from rmq.errors import ClientError, Code
+from rmq.message import Delivered
+from rmq.port import Answer, BrokerPort, GroupView
+from rmq_proto import v2
+from rmq_proxy import convert, settings, validate
+from rmq_proxy.answers import then
+from rmq_proxy.caller import CLIENT_ID, CLIENT_VERSION, LANGUAGE, Caller, parse
+from rmq_proxy.rpc import Call, GrpcCode, Inlet, Kind, Outlet, Row, RpcError
+from rmq_proxy.sessions import Sessions
+from rmq_proxy.status import explain, plain
+from rmq_proxy.validate import Limits
+
+log = logging.getLogger(__name__)
+
+COMMAND_TIMEOUT_S = 5.0  # RocketMQ 5.5: an admin's question to a client expires after 5 s
+
+
+def _swallow(call: Call, data: bytes) -> bytes:
+    """An empty ExportMetricsServiceResponse: all accepted. Nothing is kept."""
+    return b""
+
+
+METRIC_SINK = Row(
+    path="/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+    kind=Kind.UNARY,
+    handler=_swallow,
+    limit="client",
+)
+
+
+class Question(msgspec.Struct):
+    """What a client was asked and has not answered."""
+
+    client_id: str
+    answer: "asyncio.Future[v2.TelemetryCommand]"
+
+
+class Telemetry:
+    """All Telemetry streams of this process."""
+
+    def __init__(self, broker: BrokerPort, sessions: Sessions, limits: Limits) -> None:
+        self._broker = broker
+        self._sessions = sessions
+        self._limits = limits
+        self._streams: dict[str, list[Stream]] = {}  # by client id, the newest last
+        self._questions: dict[str, Question] = {}  # by nonce
+        self._nonces = itertools.count(1)
+
+    def open(self, call: Call, outlet: Outlet) -> Inlet:
+        """The handler of the Telemetry row."""
+        return Stream(self, call, outlet)
+
+    def add(self, client_id: str, stream: "Stream") -> None:
+        """From now on commands for this client go to `stream`."""
+        self._streams.setdefault(client_id, []).append(stream)
+
+    def remove(self, client_id: str, stream: "Stream") -> None:
+        """`stream` is over."""
+        streams = self._streams[client_id]
+        streams.remove(stream)
+        if not streams:
+            del self._streams[client_id]
+
+    def settings(self, caller: Caller, sent: v2.Settings) -> Answer[bytes]:
+        """Takes note of a client's settings; returns the encoded reply. Raises ClientError, or is its Future."""
+        if sent.ByteSize() > validate.SETTINGS_BYTES_MAX:
+            text = f"settings are larger than {validate.SETTINGS_BYTES_MAX} bytes; name fewer topics"
+            raise ClientError(Code.BAD_REQUEST, text)
+        validate.client_properties(dict(sent.client_properties.items()))
+        match sent.WhichOneof("pub_sub"):
+            case "publishing":
+                return self._publishing(caller, sent)
+            case "subscription":
+                return self._subscription(caller, sent)
+            case _:
+                raise ClientError(Code.BAD_REQUEST, "settings need `publishing` or `subscription`")
+
+    def _publishing(self, caller: Caller, sent: v2.Settings) -> bytes:
+        topics = frozenset(caller.topic(topic) for topic in sent.publishing.topics)
+        first = next(iter(sent.publishing.topics), v2.Resource())
+        self._sessions.publishes(caller.client_id, caller.namespace(first), sent, topics)
+        return settings.for_producer(sent, self._limits)
+
+    def _subscription(self, caller: Caller, sent: v2.Settings) -> Answer[bytes]:
+        group = caller.group(sent.subscription.group)
+        wanted = {
+            caller.topic(entry.topic): validate.filter_expression(entry.expression.type, entry.expression.expression)
+            for entry in sent.subscription.subscriptions
+        }
+        language, version = caller.call.header(LANGUAGE), caller.call.header(CLIENT_VERSION)
+
+        def reply(view: GroupView) -> bytes:
+            return settings.for_consumer(sent, view, self._limits, language, version)
+
+        namespace = caller.namespace(sent.subscription.group)
+        known = self._sessions.subscribes(caller.client_id, namespace, sent, group, wanted)
+        return then(known, lambda _: then(self._broker.group(group), reply))
+
+    def answered(self, client_id: str, nonce: str, command: v2.TelemetryCommand) -> None:
+        """A client's answer to a question; late, unasked or foreign ones are dropped."""
+        question = self._questions.get(nonce)
+        if question is not None and question.client_id == client_id and not question.answer.done():
+            question.answer.set_result(command)
+
+    def check_transaction(self, topic: str, message: Delivered, transaction_id: str) -> bool:
+        """Asks the producer of `topic` whose settings came last; False where none has a stream."""
+        for client_id in reversed(self._sessions.producers_of(topic)):
+            if client_id in self._streams:
+                command = v2.TelemetryCommand()
+                check = command.recover_orphaned_transaction_command
+                self._fill(check.message, client_id, message)
+                check.transaction_id = transaction_id
+                self._write(client_id, command)
+                return True
+        return False
+
+    def verify(self, group: str, client_id: str, message: Delivered) -> "asyncio.Future[ClientError | None]":
+        """Has one client consume `message`: None if it could, else what it answered. Fails with ClientError as `stack`."""
+
+        def put(command: v2.TelemetryCommand, nonce: str) -> None:
+            command.verify_message_command.nonce = nonce
+            self._fill(command.verify_message_command.message, client_id, message)
+
+        return self._ask(client_id, put, _refusal)
+
+    def stack(self, group: str, client_id: str) -> "asyncio.Future[str]":
+        """One client's thread stack. Fails with NOT_FOUND where it has no stream, PROXY_TIMEOUT after 5 s, or its own error."""
+
+        def put(command: v2.TelemetryCommand, nonce: str) -> None:
+            command.print_thread_stack_trace_command.nonce = nonce
+
+        def text(reply: v2.TelemetryCommand) -> str:
+            error = _refusal(reply)
+            if error is not None:
+                raise error
+            return reply.thread_stack_trace.thread_stack_trace
+
+        return self._ask(client_id, put, text)
+
+    def _ask(
+        self,
+        client_id: str,
+        put: Callable[[v2.TelemetryCommand, str], None],
+        read: "Callable[[v2.TelemetryCommand], validate.T]",
+    ) -> "asyncio.Future[validate.T]":
+        raise NotImplementedError

@@ -1,0 +1,107 @@
+"""The two narrow interfaces between proxy and broker. Local mode: rmq.broker.Broker; Cluster mode: a remote one later.
+
+A verb is a plain function: it changes state at once and returns its result, or a Future when the result has to wait (for
+an fsync, for a message to come, or, in Cluster mode, for the network). A caller's mistake is raised as ClientError, or is
+the Future's exception. Topic and group names are stored names (`ns%name`); receipt handles are opaque to the caller.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeAlias, TypeVar
+
+import msgspec
+
+from rmq.errors import ClientError
+from rmq.filter import Filter
+from rmq.message import Delivered, MessageType, Outgoing, SendResult
+from rmq.retry import RetryPolicy
+
+T = TypeVar("T")
+Answer: TypeAlias = "T | asyncio.Future[T]"
+
+
+class BrokerQueues(msgspec.Struct):
+    """One broker's part of a topic's route: queue ids count up from 0."""
+
+    broker: str
+    read_queues: int
+    write_queues: int
+    readable: bool
+    writable: bool
+    accepts: tuple[MessageType, ...]
+
+
+class GroupView(msgspec.Struct):
+    """What a consumer's settings are filled from. `attempts_max` counts deliveries, the first included (17 by default)."""
+
+    fifo: bool
+    attempts_max: int
+    retry: RetryPolicy
+
+
+class ReceiveRequest(msgspec.Struct):
+    """One pop. `invisible_ms` is ignored with `auto_renew`; `poll_ms` = 0 answers at once."""
+
+    group: str
+    topic: str
+    client_id: str
+    filter: Filter
+    batch: int
+    invisible_ms: int
+    poll_ms: int
+    auto_renew: bool = False
+    attempt_id: str = ""
+
+
+class BrokerPort(Protocol):
+    """What the proxy may call."""
+
+    def route(self, topic: str) -> Answer[Sequence[BrokerQueues]]:
+        """Raises ClientError TOPIC_NOT_FOUND."""
+
+    def assignment(self, group: str, topic: str) -> Answer[Sequence[BrokerQueues]]:
+        """As route; also TOPIC_NOT_FOUND. The caller answers one queue of id -1 per broker, or all ids where the group is FIFO."""
+
+    def group(self, group: str) -> Answer[GroupView]:
+        """Raises CONSUMER_GROUP_NOT_FOUND in profile strict; profile dev answers with defaults."""
+
+    def message_type(self, topic: str) -> Answer[MessageType]:
+        """The topic's stored type, MIXED for one that is not there yet in profile dev; raises TOPIC_NOT_FOUND in strict."""
+
+    def send(self, messages: Sequence[Outgoing]) -> Answer[Sequence[SendResult]]:
+        """Stores all of one topic's messages or none; results in request order."""
+
+    def receive(self, request: ReceiveRequest) -> Answer[Sequence[Delivered]]:
+        """Leases messages; empty after `poll_ms` without any. Cancelling the Future leaves the poll."""
+
+    def ack(self, group: str, topic: str, handles: Sequence[str]) -> Answer[Sequence[ClientError | None]]:
+        """One entry per handle, in order: None for OK, else INVALID_RECEIPT_HANDLE."""
+
+    def change_invisible(self, group: str, topic: str, handle: str, invisible_ms: int, *, suspend: bool) -> Answer[str]:
+        """Visible again `invisible_ms` from now; returns the new handle, the old one is dead. Raises INVALID_RECEIPT_HANDLE.
+
+        `suspend`: the delivery does not count as an attempt.
+        """
+
+    def dead_letter(self, group: str, topic: str, handle: str) -> Answer[None]:
+        """Moves a leased message to %DLQ%group."""
+
+    def online(self, group: str, client_id: str, subscriptions: Mapping[str, Filter]) -> Answer[None]:
+        """A consumer is there (again); its leases with auto-renew are kept. Profile dev creates what is missing,
+        strict raises CONSUMER_GROUP_NOT_FOUND."""
+
+    def offline(self, group: str, client_id: str) -> Answer[None]:
+        """A consumer is gone: its auto-renewed messages become visible after 1 s."""
+
+
+class ClientPort(Protocol):
+    """What the broker may ask of clients; the proxy finds the client's stream."""
+
+    def check_transaction(self, topic: str, message: Delivered, transaction_id: str) -> bool:
+        """Asks one live producer of `topic` for the outcome; False where none is there."""
+
+    def verify(self, group: str, client_id: str, message: Delivered) -> "asyncio.Future[ClientError | None]":
+        """Has one client consume `message` directly."""
+
+    def stack(self, group: str, client_id: str) -> "asyncio.Future[str]":
+        """One client's thread stack."""

@@ -1,0 +1,241 @@
+"""The commit log: one append path for messages and journal alike, positions that only grow, reads that check every byte.
+
+    segment k                                        segment k+1
+    [record][record]...[record][blank: left, magic]  [record]...        [reserved, zero]      [sparse, zero]
+    ^ begin                                                     ^ written ^ end               ^ reserved_end
+
+An append goes to a buffer (`end` moves); `write` puts the turn's buffer into the file with one pwrite (`written` moves).
+Space is reserved `reserve_bytes` ahead, twice: a message is refused once it would touch the last step, which belongs to the
+journal and to recovery. Nothing here syncs (flush.py) or knows what a record means (recovery.py).
+"""
+
+from collections.abc import Callable, Iterator
+
+from typing import NamedTuple
+
+from rmq_store import record
+from rmq_store.disk import Disk
+from rmq_store.errors import StoreError, StoreFull
+from rmq_store.record import BLANK_BYTES, Damaged, Draft, Record
+from rmq_store.segment import FOLDER, Segment, path_of
+
+RESYNC_BYTES = 8 << 20  # how far a search for the next whole record goes: the largest record and more
+_ZERO_BYTES = 1 << 20
+
+
+class Gap(NamedTuple):
+    """Damaged bytes between whole records: positions [start, end)."""
+
+    start: int
+    end: int
+
+
+class CommitLog:
+    """Segments [begin, end). `free_min_bytes`: room that new messages leave on the file system."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        *,
+        segment_bytes: int,
+        reserve_bytes: int,
+        free_min_bytes: int = 0,
+        store_host: bytes = b"\x7f\x00\x00\x01",
+        store_port: int = 10911,
+    ) -> None:
+        self._disk = disk
+        self._free_min_bytes = free_min_bytes
+        self._store_host, self._store_port = store_host, store_port
+        self.segments = self._open_segments(segment_bytes)
+        self.segment_bytes = self.segments[0].end - self.segments[0].base if self.segments else segment_bytes
+        self._step = min(reserve_bytes, max(self.segment_bytes // 4, 1))
+        self.end = self.written = self.segments[0].base if self.segments else 0
+        self._reserved_end = self.end
+        self.last: tuple[int, int] = (0, 0)  # position and size of the last record
+        self._current: Segment | None = None
+        self._buffer: list[bytes] = []
+        self._unsynced: list[Segment] = []
+        self.on_roll: Callable[[Segment], None] = lambda segment: None
+
+    def _open_segments(self, segment_bytes: int) -> list[Segment]:
+        bases = [int(name) for name in self._disk.list(FOLDER) if name.isdigit() and len(name) == 20]
+        sizes = {self._disk.size(path_of(base)) for base in bases}
+        if len(sizes) > 1:
+            raise StoreError(
+                f"{FOLDER}/ holds files of different sizes {sorted(map(str, sizes))}; restore it from a copy"
+            )
+        size = sizes.pop() if sizes else segment_bytes
+        if not size or any(later - base != size for base, later in zip(bases, bases[1:], strict=False)):
+            raise StoreError(f"{FOLDER}/ has a gap between its files; restore the missing one from a copy")
+        return [Segment(self._disk, base, size) for base in bases]
+
+    @property
+    def begin(self) -> int:
+        """The oldest position that is kept."""
+        return self.segments[0].base if self.segments else self.end
+
+    def segment_at(self, position: int) -> Segment:
+        """The segment that holds a position. Raises Damaged where retention took it or it was never written."""
+        index = (position - self.begin) // self.segment_bytes
+        if position < self.begin or index >= len(self.segments):
+            raise Damaged("no such position in the log")
+        return self.segments[index]
+
+    # -- append ------------------------------------------------------------------------------------------------------
+
+    def append(self, draft: Draft, queue_offset: int, store_ms: int, *, journal: bool = False) -> tuple[int, int]:
+        """Buffers one record; returns its position and size. Raises StoreFull: nothing was appended then."""
+        size = draft.size_bytes()
+        self._make_room(size, journal=journal)
+        position = self.end
+        self._buffer.append(record.encode(draft, position, queue_offset, store_ms, self._store_host, self._store_port))
+        self.end = position + size
+        self.last = (position, size)
+        return position, size
+
+    def _make_room(self, size: int, *, journal: bool) -> None:
+        if size + BLANK_BYTES > self.segment_bytes:
+            raise StoreFull(f"a record of {size} bytes does not fit a segment of {self.segment_bytes}")
+        margin = 0 if journal else self._step
+        while self.end + size + BLANK_BYTES + margin > self._reserved_end and self._reserve_step(journal=journal):
+            pass
+        current = self._current or self.segment_at(self.end)
+        self._current = current
+        if self.end + size + BLANK_BYTES > current.end:
+            self._roll(current, size)
+
+    def _reserve_step(self, *, journal: bool) -> bool:
+        """One step more; False when the journal may go on in what is reserved already."""
+        start = self._reserved_end
+        try:
+            if self._disk.free_bytes() < self._free_min_bytes + self._step:
+                raise OSError("below disk_free_min_bytes")
+            if not self.segments or start == self.segments[-1].end:
+                self.segments.append(Segment(self._disk, start, self.segment_bytes))
+            last = self.segments[-1]
+            size = min(self._step, last.end - start)
+            last.file.reserve(start - last.base, size)
+        except OSError as error:
+            if journal and self.end + self._step // 2 < self._reserved_end:
+                return False
+            raise StoreFull(f"disk full: no room for another {self._step} bytes ({error.strerror or error})") from None
+        self._reserved_end = start + size
+        return True
+
+    def _roll(self, current: Segment, size: int) -> None:
+        """Crash before the blank is written: the record is written again to this segment. After: the scan goes on in the next."""
+        while self._reserved_end < current.end + size + BLANK_BYTES:
+            self._reserve_step(journal=False)
+        self._buffer.append(record.blank(current.end - self.end))
+        self.write()
+        self.end = self.written = current.end
+        self._current = self.segment_at(self.end)
+        self.on_roll(self._current)
+
+    def write(self) -> None:
+        """One pwrite of everything appended since the last one. Raises StoreError: the log can't go on."""
+        if not self._buffer:
+            return
+        data = b"".join(self._buffer)
+        self._buffer.clear()
+        segment = self._current or self.segment_at(self.written)
+        if not self._unsynced or self._unsynced[-1] is not segment:
+            self._unsynced.append(segment)
+        try:
+            segment.write(self.written, data)
+        except OSError as error:
+            raise StoreError(f"cannot write the commit log at {self.written}: {error.strerror}; stopping") from error
+        self.written += len(data)
+
+    def take_unsynced(self) -> list[Segment]:
+        """The segments that a sync has to cover so that all up to `written` is safe."""
+        taken, self._unsynced = self._unsynced, []
+        return taken
+
+    # -- read --------------------------------------------------------------------------------------------------------
+
+    def read(self, position: int, size: int) -> Record:
+        """The record at a position, checked whole. Raises Damaged."""
+        return record.decode(self.segment_at(position).read(position, size), position)
+
+    def scan(self, position: int) -> Iterator[Record | Gap]:
+        """Every record from a position on; a Gap for damaged bytes between whole records.
+
+        Ends at the first byte behind which no whole record is found.
+        """
+        while position < (self.segments[-1].end if self.segments else 0):
+            segment = self.segment_at(position)
+            size = record.peek_size(segment.read(position, BLANK_BYTES))
+            if size == 0:
+                position = segment.end
+                continue
+            try:
+                found = record.decode(segment.read(position, size or 0), position)
+            except Damaged:
+                after = self._find_next(position + 1)
+                if after is None:
+                    return
+                yield Gap(position, after)
+                position = after
+                continue
+            self.last = (position, found.size)
+            yield found
+            position += found.size
+
+    def _find_next(self, position: int) -> int | None:
+        """The next position at which a whole record starts, in this segment (within RESYNC_BYTES) or first in the next."""
+        segment = self.segment_at(position - 1)
+        window = segment.read(position, RESYNC_BYTES)
+        needle = record.MAGIC.to_bytes(4, "big")
+        at = window.find(needle, 4)
+        while at >= 0:
+            if self._whole_at(position + at - 4):
+                return position + at - 4
+            at = window.find(needle, at + 1)
+        return segment.end if segment is not self.segments[-1] and self._whole_at(segment.end) else None
+
+    def _whole_at(self, position: int) -> bool:
+        segment = self.segment_at(position)
+        size = record.peek_size(segment.read(position, BLANK_BYTES))
+        try:
+            return bool(size) and bool(record.decode(segment.read(position, size or 0), position))
+        except Damaged:
+            return False
+
+    # -- ends --------------------------------------------------------------------------------------------------------
+
+    def set_end(self, end: int) -> None:
+        """After recovery: appends go on here. What lies behind is zeroed, so that stale bytes never look like records."""
+        while self.segments and self.segments[-1].base > end:
+            self._remove(self.segments.pop())
+        if self.segments and end < self.segments[-1].end:
+            self._zero(self.segments[-1], end)
+        self.end = self.written = self._reserved_end = end
+        self._current = None
+        if not self.segments:
+            self.segments.append(Segment(self._disk, end, self.segment_bytes))
+
+    def _zero(self, segment: Segment, start: int) -> None:
+        limit = min(start + 2 * self._step + RESYNC_BYTES, segment.end)
+        dirty = False
+        for position in range(start, limit, _ZERO_BYTES):
+            size = min(_ZERO_BYTES, limit - position)
+            if any(segment.read(position, size)):
+                segment.write(position, bytes(size))
+                dirty = True
+        if dirty:
+            segment.file.sync()
+
+    def drop_first(self) -> None:
+        """Deletes the oldest segment; the caller has carried forward what still lives in it."""
+        assert len(self.segments) > 1
+        self._remove(self.segments.pop(0))
+
+    def _remove(self, segment: Segment) -> None:
+        segment.file.close()
+        self._disk.remove(path_of(segment.base))
+
+    def close(self) -> None:
+        """Gives all files back."""
+        for segment in self.segments:
+            segment.file.close()

@@ -1,0 +1,184 @@
+"""A queue's index into the log: entry n says where the message with queue offset n is. RocketMQ's format.
+
+    consumequeue/<topic>/<queue id>/<20 digits>, 300,000 entries a file, each 20 bytes, big-endian:
+    0  8  position in the log      8  4  record size      12  8  tags code (Java hash of TAGS, sign-extended)
+    A filler (position 0, size 7FFFFFFF) stands where the message is lost or never was here; readers pass it over.
+
+New entries stay in memory (`tail`) until the checkpoint's worker has written and synced them: the index is derived from the
+log, so a crash only costs reading the log again. Entries from `visible` on exist, but nobody may see them yet.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from rmq_store.disk import Disk, File
+
+ENTRY = struct.Struct(">qiq")
+ENTRY_BYTES = ENTRY.size
+FILE_BYTES = 300_000 * ENTRY_BYTES
+FILLER_SIZE = 0x7FFFFFFF
+_FILLER = ENTRY.pack(0, FILLER_SIZE, 0)
+FOLDER = "consumequeue"
+
+
+class Entry(NamedTuple):
+    """Where a message is. `size` FILLER_SIZE: there is none."""
+
+    position: int
+    size: int
+    tags_code: int
+
+
+class QueueFiles:
+    """A bounded number of open queue files, the least recently used is closed first."""
+
+    def __init__(self, disk: Disk, open_max: int) -> None:
+        self.disk = disk
+        self._open_max = open_max
+        self._files: dict[str, File] = {}
+
+    def read(self, path: str, offset: int, size: int) -> bytes:
+        """From a file that a checkpoint has written."""
+        file = self._files.pop(path, None)
+        if file is None:
+            while len(self._files) >= self._open_max:
+                self._files.pop(next(iter(self._files))).close()
+            file = self.disk.open(path, FILE_BYTES)
+        self._files[path] = file
+        return file.read(offset, size)
+
+    def forget(self, path: str) -> None:
+        """Before the file is deleted."""
+        file = self._files.pop(path, None)
+        if file is not None:
+            file.close()
+
+    def close(self) -> None:
+        """Closes all."""
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+
+class ConsumeQueue:
+    """Entries [min_offset, max_offset) of one queue; readers see those below `visible`."""
+
+    __slots__ = (
+        "_files",
+        "_folder",
+        "_tail",
+        "_tail_start",
+        "max_offset",
+        "min_offset",
+        "queue_id",
+        "topic",
+        "visible",
+    )
+
+    def __init__(self, files: QueueFiles, topic: str, queue_id: int, min_offset: int = 0, max_offset: int = 0) -> None:
+        self._files = files
+        self._folder = f"{FOLDER}/{topic}/{queue_id}"
+        self.topic = topic
+        self.queue_id = queue_id
+        self.min_offset = min_offset
+        self.max_offset = self.visible = self._tail_start = max_offset
+        self._tail = bytearray()
+
+    def append(self, offset: int, position: int, size: int, tags_code: int) -> None:
+        """The entry of queue offset `offset`; a hole before it is filled up, one that is there already is left alone."""
+        if offset < self.max_offset:
+            return
+        self.skip_to(offset)
+        self._tail += ENTRY.pack(position, size, tags_code)
+        self.max_offset = offset + 1
+
+    def skip_to(self, offset: int) -> None:
+        """The next entry is for `offset`: an empty queue begins there, in another the hole is filled up."""
+        if offset <= self.max_offset:
+            return
+        if self.min_offset == self.max_offset:
+            self.written_to(self.max_offset)
+            self.min_offset = self.max_offset = self._tail_start = offset  # older entries went with their segment
+        while self.max_offset < offset:
+            self._tail += _FILLER
+            self.max_offset += 1
+
+    def read(self, offset: int, count: int) -> list[Entry]:
+        """Up to `count` entries from an offset on, within one file, or within what is still in memory."""
+        end = min(offset + count, self.max_offset)
+        if offset < self.min_offset or offset >= end:
+            return []
+        if offset >= self._tail_start:
+            start = (offset - self._tail_start) * ENTRY_BYTES
+            data = bytes(self._tail[start : start + (end - offset) * ENTRY_BYTES])
+        else:
+            data = self._read_file(offset, min(end, self._tail_start) - offset)
+        return [Entry(*fields) for fields in ENTRY.iter_unpack(data)]
+
+    def _read_file(self, offset: int, count: int) -> bytes:
+        start = offset * ENTRY_BYTES
+        at = start % FILE_BYTES
+        data = self._files.read(self._path(start), at, min(count * ENTRY_BYTES, FILE_BYTES - at))
+        return data[: len(data) - len(data) % ENTRY_BYTES]
+
+    def _path(self, start: int) -> str:
+        return f"{self._folder}/{start - start % FILE_BYTES:020d}"
+
+    def first_offset_at(self, position: int) -> int:
+        """The first offset whose record lies at or behind a log position (max_offset when all lie before it)."""
+        low, high = self.min_offset, self.max_offset
+        while low < high:
+            middle = (low + high) // 2
+            offset, entry = self._first_real(middle, high)
+            if entry is None or entry.position >= position:
+                high = middle
+            else:
+                low = offset + 1
+        return low
+
+    def _first_real(self, offset: int, end: int) -> tuple[int, Entry | None]:
+        """The first entry in [offset, end) that is no filler."""
+        while offset < end:
+            entry = self.read(offset, 1)[0]
+            if entry.size != FILLER_SIZE:
+                return offset, entry
+            offset += 1
+        return offset, None
+
+    # -- checkpoint --------------------------------------------------------------------------------------------------
+
+    def unwritten(self) -> Iterator[tuple[str, int, bytes]]:
+        """What the checkpoint's worker has to write: (path, offset in the file, bytes)."""
+        start = self._tail_start * ENTRY_BYTES
+        end = start + len(self._tail)
+        while start < end:
+            at = start % FILE_BYTES
+            size = min(end - start, FILE_BYTES - at)
+            from_tail = start - self._tail_start * ENTRY_BYTES
+            yield self._path(start), at, bytes(self._tail[from_tail : from_tail + size])
+            start += size
+
+    def written_to(self, offset: int) -> None:
+        """Entries below `offset` are on disk: memory lets go of them."""
+        done = min(offset, self.max_offset) - self._tail_start
+        if done > 0:
+            del self._tail[: done * ENTRY_BYTES]
+            self._tail_start += done
+
+    def drop_before(self, offset: int) -> None:
+        """Retention: offsets below are gone; files that hold nothing else are deleted, never the last one."""
+        self.min_offset = max(self.min_offset, min(offset, self.max_offset))
+        self.written_to(self.min_offset)
+        keep = self._path(max(min(self.min_offset, self._tail_start - 1), 0) * ENTRY_BYTES)
+        for name in self._files.disk.list(self._folder):
+            path = f"{self._folder}/{name}"
+            if path < keep:
+                self._files.forget(path)
+                self._files.disk.remove(path)
+
+    def delete(self) -> None:
+        """The topic is gone: all files go."""
+        for name in self._files.disk.list(self._folder):
+            self._files.forget(f"{self._folder}/{name}")
+            self._files.disk.remove(f"{self._folder}/{name}")

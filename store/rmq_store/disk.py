@@ -1,0 +1,245 @@
+"""All file work of the store: the real disk, and one in memory for flush profile `memory`. POSIX-only calls live here alone.
+
+Reads of a mapped file come from a read-only map; writes always go through pwrite: a write into a mapped hole on a full
+disk would be a SIGBUS. A file is created at its full length, sparse; `reserve` makes sure that a later write has its space.
+"""
+
+import contextlib
+import errno
+import mmap
+import os
+import shutil
+from pathlib import Path
+from typing import Protocol
+
+from rmq_store.errors import StoreError
+
+try:
+    import fcntl
+except ImportError:  # Windows: no fcntl; msvcrt would lock a region too, but nothing is claimed there yet
+    fcntl = None  # type: ignore[assignment]  # the module's absence is the value
+
+
+class File(Protocol):
+    """An open file of fixed length."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Up to `size` bytes; fewer at the end of the file."""
+
+    def write(self, offset: int, data: bytes) -> None:
+        """All of `data`, into the page cache. Raises OSError."""
+
+    def sync(self) -> None:
+        """Returns when what was written is on stable storage. Raises OSError; a failed sync is final."""
+
+    def reserve(self, offset: int, size: int) -> None:
+        """Space for later writes. Raises OSError (ENOSPC)."""
+
+    def close(self) -> None:
+        """Gives the descriptor and the map back."""
+
+
+class Disk(Protocol):
+    """A directory tree of such files. Paths are relative, with `/`."""
+
+    def open(self, path: str, size: int, *, mapped: bool = False) -> File:
+        """Opens a file, creating it (and its directory) with `size` zero bytes where it is missing."""
+
+    def size(self, path: str) -> int | None:
+        """A file's length, None where there is no such file."""
+
+    def list(self, folder: str) -> list[str]:
+        """Names of the entries of a folder, sorted; empty where there is no such folder."""
+
+    def remove(self, path: str) -> None:
+        """Deletes a file, then its folder and that one's where they are empty."""
+
+    def sync_folder(self, folder: str) -> None:
+        """Makes entries of a folder durable."""
+
+    def free_bytes(self) -> int:
+        """Room left for us on the file system."""
+
+
+class _RealFile:
+    def __init__(self, fd: int, size: int, *, mapped: bool) -> None:
+        self._fd = fd
+        self._map = mmap.mmap(fd, size, access=mmap.ACCESS_READ) if mapped else None
+
+    def read(self, offset: int, size: int) -> bytes:
+        if self._map is not None:
+            return self._map[offset : offset + size]
+        return os.pread(self._fd, size, offset)
+
+    def write(self, offset: int, data: bytes) -> None:
+        done = os.pwrite(self._fd, data, offset)
+        while done < len(data):
+            done += os.pwrite(self._fd, memoryview(data)[done:], offset + done)
+
+    def sync(self) -> None:
+        os.fdatasync(self._fd) if hasattr(os, "fdatasync") else os.fsync(self._fd)
+
+    def reserve(self, offset: int, size: int) -> None:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(self._fd, offset, size)
+
+    def close(self) -> None:
+        if self._map is not None:
+            self._map.close()
+        os.close(self._fd)
+
+
+class RealDisk:
+    """Files under one data directory."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"cannot make the data directory {root}: {error.strerror}; choose another with --data"
+            ) from None
+
+    def open(self, path: str, size: int, *, mapped: bool = False) -> File:
+        """See Disk.open. The new file's length and its folder entry are durable on return."""
+        full = self.root / path
+        flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        try:
+            fd = os.open(full, flags)
+        except FileNotFoundError:
+            fd = self._create(full, flags, size)
+        return _RealFile(fd, os.fstat(fd).st_size, mapped=mapped)
+
+    def _create(self, full: Path, flags: int, size: int) -> int:
+        missing = [p for p in (full.parent, *full.parent.parents) if not p.exists()]
+        full.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(full, flags | os.O_CREAT, 0o644)
+        os.ftruncate(fd, size)
+        os.fsync(fd)
+        for folder in (full.parent, *(p.parent for p in missing)):
+            _sync_folder(folder)
+        return fd
+
+    def size(self, path: str) -> int | None:
+        """See Disk.size."""
+        try:
+            return (self.root / path).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def list(self, folder: str) -> list[str]:
+        """See Disk.list."""
+        try:
+            return sorted(os.listdir(self.root / folder))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def remove(self, path: str) -> None:
+        """See Disk.remove."""
+        full = self.root / path
+        full.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty, or gone already
+            full.parent.rmdir()
+            full.parent.parent.rmdir()
+
+    def sync_folder(self, folder: str) -> None:
+        """See Disk.sync_folder."""
+        _sync_folder(self.root / folder)
+
+    def free_bytes(self) -> int:
+        """See Disk.free_bytes."""
+        return shutil.disk_usage(self.root).free
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return  # Windows cannot open a folder; NTFS journals its entries
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class DirectoryLock:
+    """Keeps a second server, or an Apache broker, out of a data directory (facts: store.md 1.5).
+
+    Java's FileChannel.tryLock is fcntl F_SETLK on the byte range [0, 1) of `lock`, so ours is the same.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._fd = os.open(root / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if fcntl is not None:
+                fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 0)
+        except OSError as error:
+            os.close(self._fd)
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+            raise StoreError(
+                f"{root} is in use by another broker (its `lock` file is held); stop that one or give this one another --data"
+            ) from None
+        os.pwrite(self._fd, b"lock", 0)
+
+    def release(self) -> None:
+        """Lets others in."""
+        os.close(self._fd)
+
+
+class _MemoryFile:
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._data = bytearray()  # grows as written: what was never written reads as zeros
+
+    def read(self, offset: int, size: int) -> bytes:
+        found = bytes(self._data[offset : offset + size])
+        wanted = max(0, min(size, self.size - offset))
+        return found + bytes(wanted - len(found))
+
+    def write(self, offset: int, data: bytes) -> None:
+        if offset > len(self._data):
+            self._data.extend(bytes(offset - len(self._data)))
+        self._data[offset : offset + len(data)] = data
+
+    def sync(self) -> None:
+        pass
+
+    def reserve(self, offset: int, size: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class MemoryDisk:
+    """No file at all: what flush profile `memory` runs on."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, _MemoryFile] = {}
+
+    def open(self, path: str, size: int, *, mapped: bool = False) -> File:
+        """See Disk.open."""
+        del mapped
+        return self._files.setdefault(path, _MemoryFile(size))
+
+    def size(self, path: str) -> int | None:
+        """See Disk.size; the length given at creation."""
+        file = self._files.get(path)
+        return None if file is None else file.size
+
+    def list(self, folder: str) -> list[str]:
+        """See Disk.list."""
+        start = folder + "/" if folder else ""
+        return sorted({p[len(start) :].split("/")[0] for p in self._files if p.startswith(start)})
+
+    def remove(self, path: str) -> None:
+        """See Disk.remove."""
+        self._files.pop(path, None)
+
+    def sync_folder(self, folder: str) -> None:
+        """Nothing to do."""
+
+    def free_bytes(self) -> int:
+        """Unlimited: the log's own size limit rules."""
+        return 1 << 62

@@ -1,0 +1,135 @@
+"""The journal: what changes besides messages, as records in the same log. One record a loop turn, a list of entries.
+
+Record: V1, topic `rmq_sys_rmq_journal`, queue 0, queue offset 0, transaction type rollback: Apache builds neither queue nor
+index entries from it (facts: store.md 2.5). Body: byte 0 the journal's version (1), then a msgpack array of entries, each an
+array that starts with its tag. Entries are absolute: applying one twice is the same as once.
+"""
+
+import msgspec
+
+TOPIC = b"rmq_sys_rmq_journal"
+TOPIC_TEXT = TOPIC.decode()
+VERSION = 1
+BODY_BYTES_MAX = 256 << 10  # a record's body; a turn with more writes several records
+
+
+class TopicPut(msgspec.Struct, array_like=True, tag="t", frozen=True):
+    """A topic as it is from now on. `type` is the number of rmq.message.MessageType, opaque here."""
+
+    name: str
+    type: int
+    queues: int
+
+
+class QueueEnds(msgspec.Struct, array_like=True, tag="q", frozen=True):
+    """Part of the repeated state: where each queue of a topic ends, so that offsets go on although all messages went."""
+
+    topic: str
+    ends: list[int]
+
+
+class TopicDrop(msgspec.Struct, array_like=True, tag="T", frozen=True):
+    """A topic is deleted, with its queues and every group's place in them."""
+
+    name: str
+
+
+class GroupPut(msgspec.Struct, array_like=True, tag="g", frozen=True):
+    """A consumer group as it is from now on; the retry policy's fields are opaque here."""
+
+    name: str
+    attempts_max: int
+    steps_ms: tuple[int, ...]
+    initial_ms: int
+    max_ms: int
+    multiplier: float
+
+
+class GroupDrop(msgspec.Struct, array_like=True, tag="G", frozen=True):
+    """A group is deleted, with its places and leases."""
+
+    name: str
+
+
+class Cursors(msgspec.Struct, array_like=True, tag="c", frozen=True):
+    """The next offset to deliver, per queue: (queue id, next)."""
+
+    group: str
+    topic: str
+    nexts: list[tuple[int, int]]
+
+
+class Leased(msgspec.Struct, array_like=True, tag="l", frozen=True):
+    """One receive. Parts: (queue id, next offset afterwards, offsets each less the one before, attempts or [] if all are 1)."""
+
+    group: str
+    topic: str
+    sequence: int
+    taken_ms: int
+    due_ms: int
+    client: str  # "" unless the server renews the lease while this client lives
+    parts: list[tuple[int, int, list[int], list[int]]]
+
+
+class Acked(msgspec.Struct, array_like=True, tag="a", frozen=True):
+    """Settled for the group: never to be delivered again. Parts: (queue id, offsets)."""
+
+    group: str
+    topic: str
+    parts: list[tuple[int, list[int]]]
+
+
+class Extended(msgspec.Struct, array_like=True, tag="e", frozen=True):
+    """One lease ends at another time, under a new sequence; `attempt` is the number of deliveries that count."""
+
+    group: str
+    topic: str
+    queue_id: int
+    offset: int
+    sequence: int
+    taken_ms: int
+    due_ms: int
+    attempt: int
+
+
+class Started(msgspec.Struct, array_like=True, tag="s", frozen=True):
+    """The store was opened for the `number`th time: part of every receipt handle's sequence."""
+
+    number: int
+
+
+class StateEnd(msgspec.Struct, array_like=True, tag="z", frozen=True):
+    """All topics, groups and cursors have been repeated since the segment at `base` began."""
+
+    base: int
+
+
+Change = (
+    TopicPut | QueueEnds | TopicDrop | GroupPut | GroupDrop | Cursors | Leased | Acked | Extended | Started | StateEnd
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[Change])
+
+
+class UnknownJournal(Exception):
+    """Written by a newer version."""
+
+
+def encode(changes: list[Change]) -> list[bytes]:
+    """Record bodies, each of at most BODY_BYTES_MAX unless a single entry is larger."""
+    body = bytes((VERSION,)) + _encoder.encode(changes)
+    if len(body) <= BODY_BYTES_MAX or len(changes) == 1:
+        return [body]
+    half = len(changes) // 2
+    return encode(changes[:half]) + encode(changes[half:])
+
+
+def decode(body: bytes) -> list[Change]:
+    """The reverse. Raises UnknownJournal; the record's checksum has been checked, so anything else is a newer writer's."""
+    try:
+        if body[0] != VERSION:
+            raise UnknownJournal(f"journal version {body[0]}")
+        return _decoder.decode(memoryview(body)[1:])
+    except (msgspec.DecodeError, IndexError) as error:
+        raise UnknownJournal(str(error)) from None

@@ -1,0 +1,259 @@
+"""One record of the commit log: RocketMQ's V1 layout, byte for byte (facts: store.md 2.1 to 2.4).
+
+    off  len  field                        off  len  field
+    0    4    total size                   56   8    store timestamp ms
+    4    4    magic DAA320A7               64   4|16+4  store host: IP, port
+    8    4    CRC-32 of body & 7FFFFFFF    72   4    reconsume times
+    12   4    queue id                     76   8    prepared transaction position
+    16   4    flag (the user's)            84   4    body length
+    20   8    queue offset                 88   n    body, as sent
+    28   8    own position                 ..   1    topic length, then topic
+    36   4    system flag                  ..   2    properties length, then properties
+    40   8    born timestamp ms
+    48   4|16+4  born host: IP, port       big-endian; an IPv6 host adds 12 to all that follows it
+
+Properties are `name 01 value 02` repeated. The last one is always `__CRC32# 01 dddddddddd 02`: CRC-32 & 7FFFFFFF of all
+bytes before it, ten decimal digits, the least significant first. Apache 4.x and 5.x read it as one more property.
+
+Does no I/O and decides nothing; `decode` trusts nothing it is given.
+"""
+
+import functools
+import socket
+import struct
+import zlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+MAGIC = 0xDAA320A7
+MAGIC_BLANK = 0xCBD43194
+BLANK = struct.Struct(">II")  # bytes left in the segment, magic
+BLANK_BYTES = BLANK.size
+
+SYS_FLAG_PREPARED = 0x4
+SYS_FLAG_ROLLBACK = 0xC
+SYS_FLAG_TRANSACTION_MASK = 0xC
+SYS_FLAG_BORN_IPV6 = 0x10
+SYS_FLAG_STORE_IPV6 = 0x20
+
+PROPERTIES_BYTES_MAX = 32767 - 20  # an i16, less the CRC property
+TOPIC_BYTES_MAX = 127  # one byte in V1; a longer name would need V2, which 4.9 cannot read
+
+_FIXED_BYTES = 91  # both hosts IPv4, empty body, topic and properties
+_PREFIX = struct.Struct(">II")
+_FIRST = struct.Struct(">IIiiiqqiq")  # total size .. born timestamp
+_IPV4_HEAD = struct.Struct(">IIiiiqqiq4siq4siiqi")
+_IPV6_BORN_HEAD = struct.Struct(">IIiiiqqiq16siq4siiqi")
+_HEADS = {
+    0: _IPV4_HEAD,
+    SYS_FLAG_BORN_IPV6: _IPV6_BORN_HEAD,
+    SYS_FLAG_STORE_IPV6: struct.Struct(">IIiiiqqiq4siq16siiqi"),
+    SYS_FLAG_BORN_IPV6 | SYS_FLAG_STORE_IPV6: struct.Struct(">IIiiiqqiq16siq16siiqi"),
+}
+_SYS_FLAG_HOSTS = SYS_FLAG_BORN_IPV6 | SYS_FLAG_STORE_IPV6
+_CRC_NAME = b"__CRC32#\x01"
+_CRC_BYTES = 20
+_MAX31 = 0x7FFFFFFF
+
+
+class Draft(NamedTuple):
+    """A record before it has a place: everything but position, queue offset and store time."""
+
+    topic: bytes
+    queue_id: int
+    body: bytes
+    properties: bytes  # encoded, without the CRC property
+    sys_flag: int
+    born_ms: int
+    born_host: bytes  # 4 or 16 bytes
+    born_port: int
+    reconsume_times: int = 0
+    prepared_position: int = 0
+
+    def size_bytes(self) -> int:
+        """The whole record's length once encoded."""
+        return (
+            _FIXED_BYTES
+            + len(self.born_host)
+            - 4
+            + len(self.body)
+            + len(self.topic)
+            + len(self.properties)
+            + _CRC_BYTES
+        )
+
+
+class Record(NamedTuple):
+    """A record as read back, checked. `properties` is the encoded string without the CRC property."""
+
+    position: int
+    size: int
+    queue_id: int
+    flag: int
+    queue_offset: int
+    sys_flag: int
+    born_ms: int
+    born_host: bytes
+    born_port: int
+    store_ms: int
+    store_host: bytes
+    store_port: int
+    reconsume_times: int
+    prepared_position: int
+    body: bytes
+    topic: str
+    properties: bytes
+
+    def decode_properties(self) -> dict[str, str]:
+        """The stored properties by name."""
+        return decode_properties(self.properties)
+
+
+class Damaged(Exception):
+    """The bytes at a position are not the record that should be there; `text` says in which way."""
+
+
+def encode(draft: Draft, position: int, queue_offset: int, store_ms: int, store_host: bytes, store_port: int) -> bytes:
+    """The record's bytes. The caller has checked sizes; `store_host` is IPv4."""
+    body, topic, properties = draft.body, draft.topic, draft.properties
+    sys_flag = draft.sys_flag
+    head = _IPV4_HEAD
+    if len(draft.born_host) == 16:
+        sys_flag |= SYS_FLAG_BORN_IPV6
+        head = _IPV6_BORN_HEAD
+    size = head.size + len(body) + 1 + len(topic) + 2 + len(properties) + _CRC_BYTES
+    front = b"".join(
+        (
+            head.pack(
+                size,
+                MAGIC,
+                zlib.crc32(body) & _MAX31,
+                draft.queue_id,
+                0,
+                queue_offset,
+                position,
+                sys_flag,
+                draft.born_ms,
+                draft.born_host,
+                draft.born_port,
+                store_ms,
+                store_host,
+                store_port,
+                draft.reconsume_times,
+                draft.prepared_position,
+                len(body),
+            ),
+            body,
+            bytes((len(topic),)),
+            topic,
+            (len(properties) + _CRC_BYTES).to_bytes(2, "big"),
+            properties,
+        )
+    )
+    return b"%b%b%b\x02" % (front, _CRC_NAME, _crc_digits(front))
+
+
+def blank(bytes_left: int) -> bytes:
+    """Closes a segment: the next record is at the start of the next one."""
+    return BLANK.pack(bytes_left, MAGIC_BLANK)
+
+
+def decode(data: bytes, position: int) -> Record:
+    """Checks every byte of `data`, one whole record read at `position`. Raises Damaged."""
+    if len(data) < _FIXED_BYTES:
+        raise Damaged("too short for a record")
+    size, magic, body_crc, queue_id, flag, queue_offset, own_position, sys_flag, _ = _FIRST.unpack_from(data)
+    if magic != MAGIC or size != len(data):
+        raise Damaged(f"magic {magic:08X}, size {size} of {len(data)}")
+    if own_position != position:
+        raise Damaged(f"a record of position {own_position}")
+    head = _HEADS[sys_flag & _SYS_FLAG_HOSTS]
+    fields = head.unpack_from(data)
+    body_end = head.size + fields[16]
+    if not head.size <= body_end < size:
+        raise Damaged("body length beyond the record")
+    topic_end = body_end + 1 + data[body_end]
+    properties_end = topic_end + 2 + int.from_bytes(data[topic_end : topic_end + 2], "big")
+    if properties_end != size:
+        raise Damaged("lengths do not add up")
+    body = data[head.size : body_end]
+    properties = _checked_properties(data, topic_end + 2, body, body_crc)
+    try:
+        topic = _topic_text(data[body_end + 1 : topic_end])
+    except UnicodeDecodeError:
+        raise Damaged("topic is not UTF-8") from None
+    return Record(
+        position, size, queue_id, flag, queue_offset, sys_flag, fields[8], fields[9], fields[10], fields[11], fields[12],
+        fields[13], fields[14], fields[15], body, topic, properties,
+    )  # fmt: skip
+
+
+def peek_size(prefix: bytes) -> int | None:
+    """The size of the record that starts with these 8 bytes; 0 for a blank, None when no record starts here."""
+    if len(prefix) < 8:
+        return None
+    size, magic = _PREFIX.unpack_from(prefix)
+    if magic == MAGIC and size >= _FIXED_BYTES:
+        return int(size)
+    return 0 if magic == MAGIC_BLANK else None
+
+
+def _checked_properties(data: bytes, start: int, body: bytes, body_crc: int) -> bytes:
+    """Records of ours are checked whole; one from Apache carries a checksum of its body only."""
+    crc_at = len(data) - _CRC_BYTES
+    if crc_at >= start and data.startswith(_CRC_NAME, crc_at):
+        if data[crc_at + 9 : -1] != _crc_digits(memoryview(data)[:crc_at]):
+            raise Damaged("record checksum does not match")
+        return data[start:crc_at]
+    if zlib.crc32(body) & _MAX31 != body_crc:
+        raise Damaged("body checksum does not match")
+    return data[start:]
+
+
+def _crc_digits(data: bytes | memoryview) -> bytes:
+    return (b"%010d" % (zlib.crc32(data) & _MAX31))[::-1]
+
+
+@functools.lru_cache(4096)
+def _topic_text(topic: bytes) -> str:
+    return topic.decode()
+
+
+def encode_properties(properties: Mapping[str, str]) -> bytes:
+    """`name 01 value 02` repeated; names and values hold neither separator (the front ends see to it)."""
+    return "".join([f"{name}\x01{value}\x02" for name, value in properties.items()]).encode()
+
+
+def decode_properties(data: bytes) -> dict[str, str]:
+    """The reverse; tolerant, as Apache is: a piece without a separator is passed over."""
+    result = {}
+    for piece in data.decode("utf-8", "replace").split("\x02"):
+        name, separator, value = piece.partition("\x01")
+        if separator and name:
+            result[name] = value
+    return result
+
+
+@functools.lru_cache(4096)
+def tags_code(tags: str) -> int:
+    """Java's String.hashCode, a queue entry's third field; 0 without tags (facts: store.md 2.7)."""
+    units = tags.encode("utf-16-be", "surrogatepass")
+    code = 0
+    for i in range(0, len(units), 2):
+        code = (31 * code + (units[i] << 8) + units[i + 1]) & 0xFFFFFFFF
+    return code - 0x100000000 if code >= 0x80000000 else code
+
+
+@functools.lru_cache(4096)
+def host_bytes(text: str) -> bytes:
+    """4 bytes for IPv4, 16 for IPv6; anything else (a name, an empty text) is 0.0.0.0."""
+    try:
+        return socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
+    except OSError:
+        return bytes(4)
+
+
+@functools.lru_cache(4096)
+def host_text(host: bytes) -> str:
+    """The reverse of host_bytes."""
+    return socket.inet_ntop(socket.AF_INET6 if len(host) == 16 else socket.AF_INET, host)

@@ -1,0 +1,126 @@
+"""State <-> the checkpoint's key-value pairs: only what changed since the last one, or everything.
+
+Runs on the loop and hands over finished bytes; the worker that stores them never touches a live object.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from rmq_store.consumequeue import ConsumeQueue
+from rmq_store.journal import GroupPut, TopicPut
+from rmq_store.leases import CHUNK_BITS, Lease, Leases, Ledger, Open
+from rmq_store.state import State, Topic
+
+Pairs = list[tuple[bytes, bytes | None]]
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def changed(state: State, *, everything: bool) -> Pairs:
+    """Pairs to store so that the checkpoint equals `state`; marks the state clean."""
+    leases = state.leases
+    topics = set(state.topics) if everything else state.dirty_topics | {q.topic for q in state.dirty_queues}
+    groups = set(state.groups) if everything else state.dirty_groups
+    pairs: Pairs = [(b"t" + name.encode(), _topic_value(state.topics.get(name))) for name in topics]
+    pairs += [(b"g" + name.encode(), _group_value(state.groups.get(name))) for name in groups]
+    for ledger in list(leases.ledgers()) if everything else list(leases.dirty):
+        if everything:
+            ledger.dirty.update(offset >> CHUNK_BITS for offset in ledger.open)
+        pairs += _ledger_pairs(ledger)
+    leases.dirty.clear()
+    state.dirty_topics.clear()
+    state.dirty_groups.clear()
+    state.dirty_queues.clear()
+    return pairs
+
+
+def restore(state: State, pairs: Iterator[tuple[bytes, Any]]) -> None:
+    """The reverse of `changed(everything=True)`, into an empty state."""
+    shared: dict[tuple[object, ...], Lease] = {}
+    later: list[tuple[Ledger, list[Any]]] = []
+    for key, value in pairs:  # LMDB's order: c (cursors), g, o (open messages), t (topics)
+        kind, names = key[:1], key[1:].decode().split("\x00")
+        if kind == b"t":
+            _restore_topic(state, names[0], value)
+        elif kind == b"g":
+            state.apply(msgspec.convert(value, GroupPut))
+        else:
+            ledger = state.leases.subscription(names[0], names[1]).ledger(int(names[2]))
+            if kind == b"c":
+                ledger.next = value[0]
+                later.append((ledger, value[1]))
+            else:
+                for row in value:
+                    _restore_open(state.leases, ledger, row, shared)
+    for ledger, moved in later:
+        _restore_moved(state.leases, ledger, moved)
+    changed_since_load(state)
+
+
+def changed_since_load(state: State) -> None:
+    """What was just loaded is no change."""
+    for ledger in state.leases.dirty:
+        ledger.dirty.clear()
+    state.leases.dirty.clear()
+    state.dirty_topics.clear()
+    state.dirty_groups.clear()
+    state.dirty_queues.clear()
+
+
+def _topic_value(topic: Topic | None) -> bytes | None:
+    if topic is None:
+        return None
+    return _encode([topic.type, [[q.min_offset, q.max_offset] for q in topic.queues]])
+
+
+def _group_value(group: GroupPut | None) -> bytes | None:
+    return None if group is None else _encode(group)
+
+
+def _ledger_pairs(ledger: Ledger) -> Pairs:
+    name = b"%b\x00%b\x00%d" % (ledger.subscription.group.encode(), ledger.subscription.topic.encode(), ledger.queue_id)
+    moved = [[o[0].subscription.topic, o[0].queue_id, o[1], offset] for offset, o in ledger.origins.items()]
+    pairs: Pairs = [(b"c" + name, _encode([ledger.next, moved]))]
+    for chunk in ledger.dirty:
+        first = chunk << CHUNK_BITS
+        rows = [
+            _open_row(found)
+            for offset in range(first, first + (1 << CHUNK_BITS))
+            if (found := ledger.open.get(offset)) is not None
+        ]
+        pairs.append((b"o%b\x00%d" % (name, chunk), _encode(rows) if rows else None))
+    ledger.dirty.clear()
+    return pairs
+
+
+def _open_row(found: Open) -> list[object]:
+    lease = found.lease
+    if lease is None:
+        return [found.offset, found.attempt, 0, 0, 0, ""]
+    return [found.offset, found.attempt, lease.sequence, lease.taken_ms, lease.due_ms, lease.client]
+
+
+def _restore_topic(state: State, name: str, value: list[Any]) -> None:
+    type_, ranges = value
+    state.apply(TopicPut(name, type_, 0))
+    for queue_id, (min_offset, max_offset) in enumerate(ranges):
+        state.topics[name].queues.append(ConsumeQueue(state.files, name, queue_id, min_offset, max_offset))
+
+
+def _restore_open(leases: Leases, ledger: Ledger, row: list[Any], shared: dict[tuple[object, ...], Lease]) -> None:
+    offset, attempt, sequence, taken_ms, due_ms, client = row
+    if not sequence:
+        leases.restore(ledger, offset, attempt, None)
+        return
+    key = (ledger.subscription, sequence, due_ms)
+    if key not in shared:
+        shared[key] = leases.new_lease(ledger.subscription.group, sequence, taken_ms, due_ms, client)
+    leases.restore(ledger, offset, attempt, shared[key])
+
+
+def _restore_moved(leases: Leases, ledger: Ledger, moved: list[Any]) -> None:
+    for topic, queue_id, offset, retry_offset in moved:
+        origin = leases.subscription(ledger.subscription.group, topic).ledger(queue_id)
+        ledger.origins[retry_offset] = (origin, offset)
+        origin.moved[offset] = ledger.open[retry_offset]

@@ -1,0 +1,139 @@
+"""Everything that is derived from the log: topics with their queues, groups, leases. One transition function for live and replay.
+
+`apply` is called for each journal entry, in log order, when it is made and again in a replay: the state after a crash is the
+replay of the log up to its end, by construction.
+"""
+
+from rmq_store import journal
+from rmq_store.consumequeue import ConsumeQueue, QueueFiles
+from rmq_store.journal import Change, GroupPut, TopicPut
+from rmq_store.leases import Leases, Open
+
+
+class Topic:
+    """A topic and its queues. `type` is opaque here; so is why it was made."""
+
+    __slots__ = ("name", "name_bytes", "queues", "type")
+
+    def __init__(self, name: str, type_: int) -> None:
+        self.name = name
+        self.name_bytes = name.encode()
+        self.type = type_
+        self.queues: list[ConsumeQueue] = []
+
+
+class State:
+    """The tables. `dirty_*`: names whose entry changed since the last checkpoint."""
+
+    def __init__(self, files: QueueFiles) -> None:
+        self.files = files
+        self.topics: dict[str, Topic] = {}
+        self.groups: dict[str, GroupPut] = {}
+        self.leases = Leases()
+        self.start_number = 0
+        self.sequence_floor = 0  # the highest delivery sequence that replay saw
+        self.state_complete: set[int] = set()  # bases of segments whose state records are closed
+        self.dirty_topics: set[str] = set()
+        self.dirty_groups: set[str] = set()
+        self.dirty_queues: dict[ConsumeQueue, None] = {}
+        self.rewrite = False  # the next checkpoint replaces all: something was dropped
+
+    def apply(self, change: Change) -> None:  # noqa: C901, PLR0912  # one arm per entry: a table, not a tangle
+        """One journal entry; applying it twice is the same as once."""
+        match change:
+            case journal.Leased():
+                self.leases.apply_leased(change)
+                self.sequence_floor = max(self.sequence_floor, change.sequence)
+            case journal.Acked():
+                self.leases.apply_acked(change)
+            case journal.Extended():
+                self.leases.apply_extended(change)
+                self.sequence_floor = max(self.sequence_floor, change.sequence)
+            case journal.Cursors():
+                self.leases.apply_cursors(change)
+            case journal.TopicPut():
+                self._put_topic(change)
+            case journal.QueueEnds():
+                for queue, end in zip(self.topics[change.topic].queues, change.ends, strict=False):
+                    queue.skip_to(end)
+            case journal.TopicDrop():
+                self._drop_topic(change.name)
+            case journal.GroupPut():
+                self.groups[change.name] = change
+                self.dirty_groups.add(change.name)
+            case journal.GroupDrop():
+                self.groups.pop(change.name, None)
+                self.dirty_groups.add(change.name)
+                self.leases.drop_group(change.name)
+                self.rewrite = True
+            case journal.Started():
+                self.start_number = max(self.start_number, change.number)
+            case journal.StateEnd():
+                self.state_complete.add(change.base)
+
+    def _put_topic(self, change: TopicPut) -> None:
+        topic = self.topics.get(change.name)
+        if topic is None:
+            topic = self.topics[change.name] = Topic(change.name, change.type)
+        topic.type = change.type
+        self._grow(topic, change.queues)
+        self.dirty_topics.add(change.name)
+
+    def _grow(self, topic: Topic, queues: int) -> None:
+        while len(topic.queues) < queues:
+            topic.queues.append(ConsumeQueue(self.files, topic.name, len(topic.queues)))
+
+    def _drop_topic(self, name: str) -> None:
+        topic = self.topics.pop(name, None)
+        self.leases.drop_topic(name)
+        self.dirty_topics.add(name)
+        for queue in topic.queues if topic else ():
+            self.dirty_queues.pop(queue, None)
+            queue.delete()
+        self.rewrite = True
+
+    def queue(self, topic: str, queue_id: int) -> ConsumeQueue | None:
+        """None where there is no such queue."""
+        found = self.topics.get(topic)
+        return found.queues[queue_id] if found is not None and queue_id < len(found.queues) else None
+
+    def index(self, queue: ConsumeQueue, offset: int, position: int, size: int, tags_code: int) -> None:
+        """A message is in the log: its queue points to it."""
+        queue.append(offset, position, size, tags_code)
+        self.dirty_queues[queue] = None
+
+    def settle_origin(self, origin: "Origin", topic: str, queue_id: int, offset: int) -> None:
+        """A record says that it stands for another message of a group: that one is done, or lives on here."""
+        ledger = self.leases.subscription(origin.group, origin.topic).ledger(origin.queue_id)
+        if not origin.attempt:
+            self.leases.settle(ledger, origin.offset)
+            return
+        to = self.leases.subscription(origin.group, topic).ledger(queue_id)
+        self.leases.move(ledger, origin.offset, to, offset, Open(to, offset, origin.attempt, None))
+
+
+class Origin:
+    """Property RMQ_ORIGIN: `position@topic@queue@offset@group@attempt`; attempt 0: the origin is done, else it lives on here."""
+
+    PROPERTY = "RMQ_ORIGIN"
+    __slots__ = ("attempt", "group", "offset", "position", "queue_id", "topic")
+
+    def __init__(self, position: int, topic: str, queue_id: int, offset: int, group: str, attempt: int = 0) -> None:
+        self.position = position
+        self.topic = topic
+        self.queue_id = queue_id
+        self.offset = offset
+        self.group = group
+        self.attempt = attempt
+
+    def text(self) -> str:
+        """As it is stored. Neither topics nor groups hold an `@`."""
+        return f"{self.position}@{self.topic}@{self.queue_id}@{self.offset}@{self.group}@{self.attempt}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Origin | None":
+        """None for what is not ours: an old client's property of that name has no say."""
+        parts = text.split("@")
+        if len(parts) != 6 or not all(parts[i].isdigit() for i in (0, 2, 3, 5)):
+            return None
+        return cls(int(parts[0]), parts[1], int(parts[2]), int(parts[3]), parts[4], int(parts[5]))

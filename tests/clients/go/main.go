@@ -1,0 +1,246 @@
+// The official Go client behind the drivers' protocol (see harness.py): JSON lines in on stdin, out on stdout.
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"sort"
+	"sync"
+	"time"
+
+	rmq "github.com/apache/rocketmq-clients/golang/v5"
+	"github.com/apache/rocketmq-clients/golang/v5/credentials"
+	v2 "github.com/apache/rocketmq-clients/golang/v5/protocol/v2"
+)
+
+type command struct {
+	ID         int64             `json:"id"`
+	Op         string            `json:"op"`
+	Name       string            `json:"name"`
+	Endpoint   string            `json:"endpoint"`
+	Topic      string            `json:"topic"`
+	Group      string            `json:"group"`
+	Filter     string            `json:"filter"`
+	AwaitS     int               `json:"await_s"`
+	NackFirst  int32             `json:"nack_first"`
+	Body       []byte            `json:"body"`
+	Tag        string            `json:"tag"`
+	Keys       []string          `json:"keys"`
+	Properties map[string]string `json:"properties"`
+	Max        int32             `json:"max"`
+	InvisibleS int               `json:"invisible_s"`
+	Receipt    string            `json:"receipt"`
+}
+
+type reply = map[string]any
+
+type client interface {
+	Start() error
+	GracefulStop() error
+}
+
+type driver struct {
+	lock    sync.Mutex
+	clients map[string]client
+	taken   map[string][]reply
+	held    map[string]*rmq.MessageView
+}
+
+func configuration(c *command) *rmq.Config {
+	return &rmq.Config{Endpoint: c.Endpoint, ConsumerGroup: c.Group, Credentials: &credentials.SessionCredentials{}}
+}
+
+func subscriptions(c *command) map[string]*rmq.FilterExpression {
+	return map[string]*rmq.FilterExpression{c.Topic: rmq.NewFilterExpression(c.Filter)}
+}
+
+func describe(message *rmq.MessageView) reply {
+	keys := append([]string{}, message.GetKeys()...)
+	sort.Strings(keys)
+	return reply{
+		"message_id": message.GetMessageId(),
+		"topic":      message.GetTopic(),
+		"body":       base64.StdEncoding.EncodeToString(message.GetBody()),
+		"tag":        message.GetTag(),
+		"keys":       keys,
+		"properties": message.GetProperties(),
+		"attempt":    message.GetDeliveryAttempt(),
+		"receipt":    message.GetReceiptHandle(),
+	}
+}
+
+func (d *driver) client(name string) client {
+	d.lock.Lock()
+	defer d.lock.Unlock()
+	return d.clients[name]
+}
+
+func (d *driver) message(receipt string) *rmq.MessageView {
+	d.lock.Lock()
+	defer d.lock.Unlock()
+	return d.held[receipt]
+}
+
+func (d *driver) hold(messages ...*rmq.MessageView) {
+	d.lock.Lock()
+	defer d.lock.Unlock()
+	for _, message := range messages {
+		d.held[message.GetReceiptHandle()] = message
+	}
+}
+
+func (d *driver) start(c *command, made client, err error) (reply, error) {
+	if err == nil {
+		err = made.Start()
+	}
+	if err != nil {
+		return nil, err
+	}
+	d.lock.Lock()
+	defer d.lock.Unlock()
+	d.clients[c.Name] = made
+	return reply{}, nil
+}
+
+func (d *driver) producer(c *command) (reply, error) {
+	producer, err := rmq.NewProducer(configuration(c), rmq.WithTopics(c.Topic))
+	return d.start(c, producer, err)
+}
+
+func (d *driver) simple(c *command) (reply, error) {
+	consumer, err := rmq.NewSimpleConsumer(configuration(c),
+		rmq.WithSimpleAwaitDuration(time.Duration(c.AwaitS)*time.Second),
+		rmq.WithSimpleSubscriptionExpressions(subscriptions(c)))
+	return d.start(c, consumer, err)
+}
+
+func (d *driver) push(c *command) (reply, error) {
+	consume := func(message *rmq.MessageView) rmq.ConsumerResult {
+		d.lock.Lock()
+		d.taken[c.Name] = append(d.taken[c.Name], describe(message))
+		d.lock.Unlock()
+		if message.GetDeliveryAttempt() <= c.NackFirst {
+			return rmq.FAILURE
+		}
+		return rmq.SUCCESS
+	}
+	consumer, err := rmq.NewPushConsumer(configuration(c),
+		rmq.WithPushAwaitDuration(5*time.Second),
+		rmq.WithPushSubscriptionExpressions(subscriptions(c)),
+		rmq.WithPushMessageListener(&rmq.FuncMessageListener{Consume: consume}))
+	return d.start(c, consumer, err)
+}
+
+func (d *driver) send(c *command) (reply, error) {
+	message := &rmq.Message{Topic: c.Topic, Body: c.Body}
+	message.SetKeys(c.Keys...)
+	if c.Tag != "" {
+		message.SetTag(c.Tag)
+	}
+	for key, value := range c.Properties {
+		message.AddProperty(key, value)
+	}
+	receipts, err := d.client(c.Name).(rmq.Producer).Send(context.Background(), message)
+	if err != nil {
+		return nil, err
+	}
+	return reply{"message_id": receipts[0].MessageID}, nil
+}
+
+// The SDK reports an empty poll as an error; the protocol wants an empty list.
+func isEmptyPoll(err error) bool {
+	var status *rmq.ErrRpcStatus
+	return errors.As(err, &status) && status.GetCode() == int32(v2.Code_MESSAGE_NOT_FOUND)
+}
+
+func (d *driver) receive(c *command) (reply, error) {
+	consumer := d.client(c.Name).(rmq.SimpleConsumer)
+	messages, err := consumer.Receive(context.Background(), c.Max, time.Duration(c.InvisibleS)*time.Second)
+	if err != nil && !isEmptyPoll(err) {
+		return nil, err
+	}
+	d.hold(messages...)
+	shown := []reply{}
+	for _, message := range messages {
+		shown = append(shown, describe(message))
+	}
+	return reply{"messages": shown}, nil
+}
+
+func (d *driver) ack(c *command) (reply, error) {
+	return reply{}, d.client(c.Name).(rmq.SimpleConsumer).Ack(context.Background(), d.message(c.Receipt))
+}
+
+func (d *driver) change(c *command) (reply, error) {
+	message := d.message(c.Receipt)
+	invisible := time.Duration(c.InvisibleS) * time.Second
+	if err := d.client(c.Name).(rmq.SimpleConsumer).ChangeInvisibleDuration(message, invisible); err != nil {
+		return nil, err
+	}
+	d.hold(message)
+	return reply{"receipt": message.GetReceiptHandle()}, nil
+}
+
+func (d *driver) drain(c *command) (reply, error) {
+	d.lock.Lock()
+	defer d.lock.Unlock()
+	taken := append([]reply{}, d.taken[c.Name]...)
+	d.taken[c.Name] = nil
+	return reply{"messages": taken}, nil
+}
+
+func (d *driver) stop(c *command) (reply, error) {
+	stopped := d.client(c.Name)
+	d.lock.Lock()
+	delete(d.clients, c.Name)
+	d.lock.Unlock()
+	return reply{}, stopped.GracefulStop()
+}
+
+func (d *driver) run(c *command) (reply, error) {
+	verbs := map[string]func(*command) (reply, error){
+		"producer": d.producer, "simple": d.simple, "push": d.push, "send": d.send, "receive": d.receive,
+		"ack": d.ack, "change": d.change, "taken": d.drain, "stop": d.stop,
+	}
+	verb, known := verbs[c.Op]
+	if !known {
+		return nil, fmt.Errorf("this driver has no %s", c.Op)
+	}
+	return verb(c)
+}
+
+func (d *driver) answer(c *command, out *json.Encoder, lock *sync.Mutex) {
+	result, err := d.run(c)
+	if err != nil {
+		result = reply{"error": err.Error()}
+	}
+	result["id"] = c.ID
+	lock.Lock()
+	defer lock.Unlock()
+	if err := out.Encode(result); err != nil {
+		panic(err)
+	}
+}
+
+func main() {
+	d := &driver{clients: map[string]client{}, taken: map[string][]reply{}, held: map[string]*rmq.MessageView{}}
+	var lock sync.Mutex
+	out := json.NewEncoder(os.Stdout)
+	lines := bufio.NewReaderSize(os.Stdin, 1<<16)
+	for {
+		line, err := lines.ReadBytes('\n')
+		if err != nil {
+			return
+		}
+		c := &command{}
+		if err := json.Unmarshal(line, c); err != nil {
+			panic(err)
+		}
+		go d.answer(c, out, &lock)
+	}
+}

@@ -1,0 +1,108 @@
+// The official Node client behind the drivers' protocol (see harness.py): JSON lines in on stdin, out on stdout.
+
+import { createInterface } from 'node:readline';
+import sdk from 'rocketmq-client-nodejs';
+
+const { Producer, SimpleConsumer, PushConsumer, FilterExpression, ConsumeResult } = sdk;
+const clients = new Map();
+const deliveries = new Map();
+const held = new Map();
+const log = (...words) => console.error(...words);
+const logger = { info() {}, debug() {}, warn: log, error: log, write: log };
+
+const options = (args) => ({ endpoints: args.endpoint, namespace: '', sslEnabled: false, logger });
+const subscriptions = (args) => new Map([[args.topic, new FilterExpression(args.filter)]]);
+
+function describe(message) {
+  return {
+    message_id: message.messageId,
+    topic: message.topic,
+    body: message.body.toString('base64'),
+    tag: message.tag ?? null,
+    keys: [...message.keys].sort(),
+    properties: Object.fromEntries(message.properties),
+    attempt: message.deliveryAttempt,
+    receipt: message.receiptHandle,
+  };
+}
+
+async function start(args, client) {
+  await client.startup();
+  clients.set(args.name, client);
+  return {};
+}
+
+const verbs = {
+  producer: (args) => start(args, new Producer({ ...options(args), topics: [args.topic] })),
+
+  simple: (args) => start(args, new SimpleConsumer({
+    ...options(args),
+    consumerGroup: args.group,
+    subscriptions: subscriptions(args),
+    awaitDuration: args.await_s * 1000,
+  })),
+
+  push(args) {
+    const taken = [];
+    deliveries.set(args.name, taken);
+    const consume = (message) => {
+      taken.push(describe(message));
+      return message.deliveryAttempt <= args.nack_first ? ConsumeResult.FAILURE : ConsumeResult.SUCCESS;
+    };
+    return start(args, new PushConsumer({
+      ...options(args),
+      consumerGroup: args.group,
+      subscriptions: subscriptions(args),
+      messageListener: { consume },
+    }));
+  },
+
+  async send(args) {
+    const receipt = await clients.get(args.name).send({
+      topic: args.topic,
+      body: Buffer.from(args.body, 'base64'),
+      tag: args.tag ?? undefined,
+      keys: args.keys,
+      properties: new Map(Object.entries(args.properties)),
+    });
+    return { message_id: receipt.messageId };
+  },
+
+  async receive(args) {
+    const messages = await clients.get(args.name).receive(args.max, args.invisible_s * 1000);
+    messages.forEach((message) => held.set(message.receiptHandle, message));
+    return { messages: messages.map(describe) };
+  },
+
+  async ack(args) {
+    await clients.get(args.name).ack(held.get(args.receipt));
+    return {};
+  },
+
+  async change(args) {
+    const message = held.get(args.receipt);
+    await clients.get(args.name).changeInvisibleDuration(message, args.invisible_s * 1000);
+    held.set(message.receiptHandle, message);
+    return { receipt: message.receiptHandle };
+  },
+
+  taken: (args) => ({ messages: deliveries.get(args.name).splice(0) }),
+
+  async stop(args) {
+    await clients.get(args.name).shutdown();
+    clients.delete(args.name);
+    return {};
+  },
+};
+
+async function answer(command) {
+  let result;
+  try {
+    result = await verbs[command.op](command);
+  } catch (error) {
+    result = { error: `${error.name}: ${error.message}` };
+  }
+  process.stdout.write(`${JSON.stringify({ id: command.id, ...result })}\n`);
+}
+
+createInterface({ input: process.stdin }).on('line', (line) => answer(JSON.parse(line)));

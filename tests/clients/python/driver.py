@@ -1,0 +1,167 @@
+"""The official Python client behind the drivers' protocol (see harness.py): JSON lines in on stdin, out on stdout.
+
+Owns the SDK objects by name; promises one answer per command, in any order; does not retry or judge anything.
+"""
+
+import base64
+import json
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TextIO
+
+from rocketmq import (
+    ClientConfiguration,
+    ConsumeResult,
+    Credentials,
+    FilterExpression,
+    Message,
+    MessageListener,
+    Producer,
+    PushConsumer,
+    SimpleConsumer,
+)
+
+JSON = dict[str, Any]
+
+
+class Recorder(MessageListener):
+    """A push listener that refuses the first `nack_first` deliveries of each message and records every one."""
+
+    def __init__(self, nack_first: int) -> None:
+        self.nack_first = nack_first
+        self.lock = threading.Lock()
+        self.deliveries: list[JSON] = []
+
+    def consume(self, message: Message) -> ConsumeResult:
+        """Called by the SDK on one of its threads."""
+        with self.lock:
+            self.deliveries.append(describe(message))
+        refused = message.delivery_attempt <= self.nack_first
+        return ConsumeResult.FAILURE if refused else ConsumeResult.SUCCESS
+
+    def drain(self) -> list[JSON]:
+        """What came since the last call."""
+        with self.lock:
+            taken, self.deliveries = self.deliveries, []
+        return taken
+
+
+def describe(message: Message) -> JSON:
+    """A delivered message as the protocol shows it."""
+    return {
+        "message_id": message.message_id,
+        "topic": message.topic,
+        "body": base64.b64encode(message.body).decode(),
+        "tag": message.tag,
+        "keys": sorted(message.keys),
+        "properties": dict(message.properties),
+        "attempt": message.delivery_attempt,
+        "receipt": message.receipt_handle,
+    }
+
+
+class Driver:
+    """One method per command; the clients and the messages they hold live here by name and by receipt handle."""
+
+    def __init__(self) -> None:
+        self.clients: dict[str, Producer | SimpleConsumer | PushConsumer] = {}
+        self.recorders: dict[str, Recorder] = {}
+        self.held: dict[str, Message] = {}
+
+    def producer(self, args: JSON) -> JSON:
+        """Starts a producer."""
+        producer = Producer(configuration(args), topics=[args["topic"]])
+        return self.start(args, producer)
+
+    def simple(self, args: JSON) -> JSON:
+        """Starts a simple consumer."""
+        consumer = SimpleConsumer(configuration(args), args["group"], subscription(args), args["await_s"])
+        return self.start(args, consumer)
+
+    def push(self, args: JSON) -> JSON:
+        """Starts a push consumer."""
+        recorder = self.recorders[args["name"]] = Recorder(args["nack_first"])
+        consumer = PushConsumer(configuration(args), args["group"], recorder, subscription(args))
+        return self.start(args, consumer)
+
+    def start(self, args: JSON, client: Producer | SimpleConsumer | PushConsumer) -> JSON:
+        """Starts a client and keeps it under its name."""
+        client.startup()
+        self.clients[args["name"]] = client
+        return {}
+
+    def send(self, args: JSON) -> JSON:
+        """Sends one message."""
+        message = Message()
+        message.topic = args["topic"]
+        message.body = base64.b64decode(args["body"])
+        if args["tag"]:
+            message.tag = args["tag"]
+        for key in args["keys"]:
+            message.keys = key
+        for key, value in args["properties"].items():
+            message.add_property(key, value)
+        return {"message_id": self.clients[args["name"]].send(message).message_id}
+
+    def receive(self, args: JSON) -> JSON:
+        """One receive call; empty after the consumer's await time."""
+        messages = self.clients[args["name"]].receive(args["max"], args["invisible_s"]) or []
+        self.held.update({message.receipt_handle: message for message in messages})
+        return {"messages": [describe(message) for message in messages]}
+
+    def ack(self, args: JSON) -> JSON:
+        """Acknowledges a held message."""
+        self.clients[args["name"]].ack(self.held[args["receipt"]])
+        return {}
+
+    def change(self, args: JSON) -> JSON:
+        """Changes the invisible duration of a held message, whose receipt handle changes with it."""
+        message = self.held.pop(args["receipt"])
+        self.clients[args["name"]].change_invisible_duration(message, args["invisible_s"])
+        self.held[message.receipt_handle] = message
+        return {"receipt": message.receipt_handle}
+
+    def taken(self, args: JSON) -> JSON:
+        """What a push consumer was given since the last call."""
+        return {"messages": self.recorders[args["name"]].drain()}
+
+    def stop(self, args: JSON) -> JSON:
+        """Shuts a client down."""
+        self.clients.pop(args["name"]).shutdown()
+        return {}
+
+
+def configuration(args: JSON) -> ClientConfiguration:
+    """Plaintext, no credentials."""
+    return ClientConfiguration(args["endpoint"], Credentials())
+
+
+def subscription(args: JSON) -> dict[str, FilterExpression]:
+    """One topic and its tag filter."""
+    return {args["topic"]: FilterExpression(args["filter"])}
+
+
+def answer(verb: Callable[[JSON], JSON], command: JSON, out: TextIO, lock: threading.Lock) -> None:
+    """Runs one command and writes its answer."""
+    try:
+        result = verb(command)
+    except Exception as error:  # whatever the SDK raises is the answer
+        result = {"error": f"{type(error).__name__}: {error}"}
+    with lock:
+        out.write(json.dumps({"id": command["id"], **result}) + "\n")
+        out.flush()
+
+
+def main() -> None:
+    """Serves commands until stdin ends."""
+    driver, lock = Driver(), threading.Lock()
+    with ThreadPoolExecutor(max_workers=32) as pool:
+        for line in sys.stdin:
+            command = json.loads(line)
+            pool.submit(answer, getattr(driver, command["op"]), command, sys.stdout, lock)
+
+
+if __name__ == "__main__":
+    main()
