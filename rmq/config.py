@@ -5,7 +5,7 @@ defaults, limits. Where values come from: rmq/configsource.py. What a setting do
 """
 
 import re
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal, cast, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta, inspect
@@ -78,6 +78,7 @@ class Config(msgspec.Struct, frozen=True):
     polls_max: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
     polls_per_group_max: Annotated[int, Meta(ge=1, le=10_000_000)] = 1024
     receive_batch_max: Annotated[int, Meta(ge=1, le=1024)] = 32
+    receive_bytes_max: Annotated[int, Meta(ge=1, le=GIB)] = 16 * MIB
     attempts_max: Annotated[int, Meta(ge=1, le=1000)] = 17
     leases_max: Annotated[int, Meta(ge=1, le=100_000_000)] = 1_000_000
     client_silent_ms: Annotated[int, Meta(ge=1000, le=24 * HOUR_MS)] = 120_000
@@ -90,6 +91,7 @@ class Config(msgspec.Struct, frozen=True):
     groups: dict[str, GroupSetting] = {}
 
 
+_HINTS = get_type_hints(Config)
 FIELDS = {f.name: f.type for f in cast(inspect.StructType, inspect.type_info(Config)).fields}
 _TEXT_RULES = {
     "data": "the path of a directory",
@@ -116,8 +118,8 @@ def parse_endpoint(text: str) -> tuple[str, int]:
 def choices(key: str) -> tuple[str, ...]:
     """The values of a setting that has a few words for values; empty for any other."""
     match FIELDS[key]:
-        case inspect.LiteralType(values=words):
-            return tuple(map(str, words))
+        case inspect.LiteralType():
+            return get_args(_HINTS[key])  # in the order they are written in, which msgspec does not keep
         case inspect.BoolType():
             return ("true", "false")
         case _:

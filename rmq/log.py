@@ -68,16 +68,20 @@ class Pump(logging.Handler):
         if self._lines.qsize() >= self._waiting_max:
             self._dropped += 1
             return
-        if self._dropped:
-            self._lines.put(f"... {self._dropped} records dropped: standard error did not take them in time")
-            self._dropped = 0
+        self._tell_dropped()
         self._lines.put(self.format(record))
 
     def close(self) -> None:
         """Waits at most CLOSE_WAIT_S for what is queued to be written."""
+        self._tell_dropped()
         self._lines.put(None)
         self._thread.join(CLOSE_WAIT_S)
         super().close()
+
+    def _tell_dropped(self) -> None:
+        if self._dropped:
+            self._lines.put(f"... {self._dropped} records dropped: standard error did not take them in time")
+            self._dropped = 0
 
     def _write(self) -> None:
         while (line := self._lines.get()) is not None:

@@ -17,7 +17,7 @@ from rmq.message import Delivered, MessageType, Outgoing, SendResult
 from rmq.retry import RetryPolicy
 
 T = TypeVar("T")
-Answer: TypeAlias = "T | asyncio.Future[T]"
+Answer: TypeAlias = T | asyncio.Future[T]
 
 
 class BrokerQueues(msgspec.Struct):

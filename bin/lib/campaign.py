@@ -8,11 +8,10 @@ that failed is run again first; `--seed N` repeats any one without writing.
 """
 
 import hashlib
-import importlib
+import importlib.util
 import json
 import platform
 import subprocess
-import sys
 import time
 import traceback
 from collections.abc import Mapping
@@ -52,11 +51,15 @@ def names(root: Path) -> list[str]:
 
 
 def find(root: Path, name: str) -> Campaign | None:
-    """The campaign's module."""
+    """The campaign's module, None if there is none of that name."""
     if name not in names(root):
         return None
-    sys.path.insert(0, str(root))
-    return cast(Campaign, importlib.import_module(f"tests.long.{name}"))
+    spec = importlib.util.spec_from_file_location(f"tests.long.{name}", root / "tests" / "long" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return cast(Campaign, module)
 
 
 def commit(root: Path) -> tuple[str, bool]:

@@ -55,7 +55,7 @@ def steps(quick: bool) -> Iterator[Step]:
     yield "pytest", [*python, "coverage", "run", "-m", "pytest", "-q", *(["-m", NOT_QUICK] if quick else [])]
     yield "coverage combine", [*python, "coverage", "combine", "-q"]
     yield "coverage", [*python, "coverage", "report"]
-    for version, interpreter in other_pythons():
+    for version, interpreter in other_pythons(f"{sys.version_info[0]}.{sys.version_info[1]}"):
         env = f".venv-dev-{version}"
         yield f"environment {version}", [interpreter, "bin/lib/makeenv.py", "check", str(ROOT), env, "[dev]"]
         yield (
@@ -81,9 +81,8 @@ def run_all(todo: Iterator[Step]) -> int:
     return 0
 
 
-def other_pythons() -> Iterator[tuple[str, str]]:
-    """Version and path of each interpreter on PATH that is not the one running, the first that works of each version."""
-    running = f"{sys.version_info.major}.{sys.version_info.minor}"
+def other_pythons(running: str) -> Iterator[tuple[str, str]]:
+    """Version and path of each interpreter on PATH of another version than `running`; the first that works of each."""
     for version in VERSIONS:
         if version != running:
             candidates = [Path(folder or ".", f"python{version}") for folder in os.environ.get("PATH", "").split(":")]

@@ -25,8 +25,8 @@ def then(
     """`step` of the answer, now or when it comes.
 
     `failed` turns a late error into a result (without it the error is passed on); an error at once is raised as usual.
-    With `abandoned`, cancelling what is returned cancels `answer` too, and a result that comes all the same is handed to
-    it; without, `answer` is left alone: other calls may wait for the same fsync.
+    With `abandoned`, cancelling what is returned cancels `answer` too, and a result that comes all the same is handed
+    to it; without, `answer` is left alone: other calls may wait for the same fsync.
     """
     if not isinstance(answer, asyncio.Future):
         return step(answer)

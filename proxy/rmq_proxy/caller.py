@@ -46,7 +46,9 @@ class Caller:
 
 
 def parse(decode: Callable[[bytes], Request], data: bytes) -> Request:
-    """`decode` is a message class's FromString. Garbage ends the call with INVALID_ARGUMENT: its culprit is the client."""
+    """`decode` is a message class's FromString. Garbage ends the call with INVALID_ARGUMENT: its culprit is the
+    client.
+    """
     try:
         return decode(data)
     except DecodeError as error:

@@ -1,7 +1,7 @@
 """Translates between a gRPC Message and stored properties, both ways (facts: grpc.md 5.2-5.5).
 
-Body and encoding flag stay as they came: nothing is compressed, decompressed or re-encoded here. Fields are set one by one,
-which costs half of what constructors cost.
+Body and encoding flag stay as they came: nothing is compressed, decompressed or re-encoded here. Fields are set one by
+one, which costs half of what constructors cost.
 """
 
 import functools
@@ -70,8 +70,8 @@ def _label(properties: dict[str, str], system: v2.SystemProperties, limits: Limi
     properties[UNIQ_KEY] = message_id
     if tag:
         properties[TAGS] = tag
-    if keys:
-        properties[KEYS] = " ".join(filter(None, keys))
+    if joined := " ".join(filter(None, keys)):
+        properties[KEYS] = joined
 
 
 def _schedule(properties: dict[str, str], system: v2.SystemProperties, topic: str, limits: Limits, now_ms: int) -> None:

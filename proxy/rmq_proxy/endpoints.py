@@ -1,8 +1,8 @@
 """Decides which address a route answers, so that mapped ports, containers and tunnels just work.
 
 In this order: the operator's --advertise, the endpoints that the client itself named in the request, the :authority it
-dialled. Apache in Local mode answers the broker's own address instead and so sends clients to a port that they cannot reach
-(facts: grpc.md 6.2, users-and-peers.md 1c).
+dialled. Apache in Local mode answers the broker's own address instead and so sends clients to a port that they cannot
+reach (facts: grpc.md 6.2, users-and-peers.md 1c).
 """
 
 import socket

@@ -29,11 +29,7 @@ OUTLET_BYTES_MAX = 16 * 1024 * 1024
 
 OPTIONS = (
     ("grpc.so_reuseport", 0),  # a second server on the port must be refused, not get a share of its connections
-    # C++ clients ping every 60 s without a call in flight; by default gRPC answers that with GOAWAY too_many_pings.
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 30_000),
-    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.http2.max_ping_strikes", 0),  # no GOAWAY too_many_pings: C++ clients ping each minute, calls or not
 )
 
 
@@ -70,8 +66,8 @@ class GrpcioTransport:
         """Refuses new calls, ends the streams, gives the rest `grace_s` seconds, then cancels it and closes."""
         if self._server is None:
             return
+        # GOAWAY goes first, its task runs before those of the streams: none must come back on the same connection.
         stopping = asyncio.ensure_future(self._server.stop(grace_s))
-        await asyncio.sleep(0)  # GOAWAY goes first: a stream that we end must not come back on the same connection
         for outlet in tuple(self._outlets):
             outlet.finish(GrpcCode.UNAVAILABLE, "the server is shutting down")
         await stopping
@@ -132,11 +128,8 @@ class GrpcioTransport:
         """Feeds the inlet until the client sends no more; what goes wrong ends the stream, through the outlet."""
         try:
             while isinstance(message := await context.read(), bytes):
-                if outlet.ended:
-                    return
                 inlet.message(message)
-            if not outlet.ended:
-                inlet.half_closed()
+            inlet.half_closed()
         except grpc.aio.BaseError:
             outlet.finish(GrpcCode.CANCELLED)  # the call is over, and its own task knows
         except (Exception, asyncio.CancelledError) as error:

@@ -1,9 +1,9 @@
 """Owns who is connected: each client's settings, groups and last sign of life, by client id.
 
-Promises the broker an `online` when a client begins to consume a topic, and an `offline` when it says goodbye or has been
-silent for `client_silent_ms`; any call of a client is a sign of life. Settings only add to what a request says: no call
-needs an earlier Telemetry or Heartbeat, so a server that restarts under its clients goes on (facts: users-and-peers.md 26).
-Does not own streams (telemetry) and keeps nothing on disk.
+Promises the broker an `online` when a client begins to consume a topic, and an `offline` when it says goodbye or has
+been silent for `client_silent_ms`; any call of a client is a sign of life. Settings only add to what a request says: no
+call needs an earlier Telemetry or Heartbeat, so a server that restarts under its clients goes on (facts:
+users-and-peers.md 26). Does not own streams (telemetry) and keeps nothing on disk.
 """
 
 import logging
@@ -80,7 +80,9 @@ class Sessions:
         return then(self._consumes(client, group, subscriptions), keep)
 
     def consumes(self, client_id: str, group: str, topic: str, wanted: Filter) -> Answer[None]:
-        """A receive: news to the broker only if the client was not known to read `topic` like this. Raises as subscribes."""
+        """A receive: news to the broker only if the client was not known to read `topic` like this. Raises as
+        subscribes.
+        """
         client = self._clients.get(client_id)
         if client is None:
             client = self._client(client_id)

@@ -1,4 +1,5 @@
-"""Merges a client's settings with the server's: the reply echoes what the client sent and overwrites what the server decides.
+"""Merges a client's settings with the server's: the reply echoes what the client sent and overwrites what the server
+decides.
 
 Every SDK waits for some of these fields and hangs or throws without them; which and why: facts grpc.md 2.2 and 2.3.
 """
@@ -53,9 +54,10 @@ def for_consumer(sent: v2.Settings, group: GroupView, limits: Limits, language: 
 def needs_metric_on(language: str, version: str) -> bool:
     """Whether this push consumer dies of `metric.on` = false.
 
-    The Python client up to 5.1.0 applies `metric` before the settings, and its push consumer then asks a metric provider for
-    gauges that exists only where metrics are on: the exception ends its telemetry reader and start() waits for ever. From
-    5.1.1 on settings come first, so off is right there, as for everyone else (users-and-peers.md 48, 49; tried with each).
+    The Python client up to 5.1.0 applies `metric` before the settings, and its push consumer then asks a metric
+    provider for gauges that exists only where metrics are on: the exception ends its telemetry reader and start() waits
+    for ever. From 5.1.1 on settings come first, so off is right there, as for everyone else (users-and-peers.md 48, 49;
+    tried with each).
     """
     return language.upper() == "PYTHON" and _numbers(version) <= PYTHON_NEEDS_METRIC_ON
 
@@ -85,7 +87,9 @@ def _retry(policy: v2.RetryPolicy, group: GroupView) -> None:
 
 
 def _metric(settings: v2.Settings, *, on: bool) -> None:
-    """On: to the address that the client uses anyway, where its export is taken and thrown away (`telemetry.METRIC_SINK`)."""
+    """On: to the address that the client uses anyway, where its export is taken and thrown away
+    (`telemetry.METRIC_SINK`).
+    """
     settings.metric.Clear()
     settings.metric.on = on
     if on:

@@ -1,6 +1,7 @@
 """Turns what went wrong into the Status inside an answer: the one table of this front end from error to code and text.
 
-A ClientError keeps its code; anything else is our fault, is logged with its traceback and becomes 50001 without details.
+A ClientError keeps its code; anything else is our fault, is logged with its traceback and becomes 50001 without
+details.
 """
 
 import logging

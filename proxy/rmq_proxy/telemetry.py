@@ -1,14 +1,14 @@
 """The Telemetry streams: settings in and out, and what the broker asks of clients (implements rmq.port.ClientPort).
 
 A client may hold several streams, one per address it reaches us by; commands go to the newest, and the older ones stay:
-ending them would make the client reopen them for ever. The end of a stream is no goodbye, liveness is `Sessions`' business
-(facts: grpc.md 2.1).
+ending them would make the client reopen them for ever. The end of a stream is no goodbye, liveness is `Sessions`'
+business (facts: grpc.md 2.1).
 """
 
 import asyncio
 import itertools
-import logging
 from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 
@@ -17,14 +17,14 @@ from rmq.message import Delivered
 from rmq.port import Answer, BrokerPort, GroupView
 from rmq_proto import v2
 from rmq_proxy import convert, settings, validate
-from rmq_proxy.answers import then
+from rmq_proxy.answers import ignore, then
 from rmq_proxy.caller import CLIENT_ID, CLIENT_VERSION, LANGUAGE, Caller, parse
 from rmq_proxy.rpc import Call, GrpcCode, Inlet, Kind, Outlet, Row, RpcError
 from rmq_proxy.sessions import Sessions
 from rmq_proxy.status import explain, plain
 from rmq_proxy.validate import Limits
 
-log = logging.getLogger(__name__)
+R = TypeVar("R")
 
 COMMAND_TIMEOUT_S = 5.0  # RocketMQ 5.5: an admin's question to a client expires after 5 s
 
@@ -62,7 +62,7 @@ class Telemetry:
 
     def open(self, call: Call, outlet: Outlet) -> Inlet:
         """The handler of the Telemetry row."""
-        return Stream(self, call, outlet)
+        return Stream(self, self._sessions, call, outlet)
 
     def add(self, client_id: str, stream: "Stream") -> None:
         """From now on commands for this client go to `stream`."""
@@ -129,7 +129,9 @@ class Telemetry:
         return False
 
     def verify(self, group: str, client_id: str, message: Delivered) -> "asyncio.Future[ClientError | None]":
-        """Has one client consume `message`: None if it could, else what it answered. Fails with ClientError as `stack`."""
+        """Has one client consume `message`: None if it could, else what it answered. Fails with ClientError as
+        `stack`.
+        """
 
         def put(command: v2.TelemetryCommand, nonce: str) -> None:
             command.verify_message_command.nonce = nonce
@@ -138,7 +140,9 @@ class Telemetry:
         return self._ask(client_id, put, _refusal)
 
     def stack(self, group: str, client_id: str) -> "asyncio.Future[str]":
-        """One client's thread stack. Fails with NOT_FOUND where it has no stream, PROXY_TIMEOUT after 5 s, or its own error."""
+        """One client's thread stack. Fails with NOT_FOUND where it has no stream, PROXY_TIMEOUT after 5 s, or its own
+        error.
+        """
 
         def put(command: v2.TelemetryCommand, nonce: str) -> None:
             command.print_thread_stack_trace_command.nonce = nonce
@@ -155,6 +159,111 @@ class Telemetry:
         self,
         client_id: str,
         put: Callable[[v2.TelemetryCommand, str], None],
-        read: "Callable[[v2.TelemetryCommand], validate.T]",
-    ) -> "asyncio.Future[validate.T]":
-        raise NotImplementedError
+        read: Callable[[v2.TelemetryCommand], R],
+    ) -> "asyncio.Future[R]":
+        loop = asyncio.get_running_loop()
+        reply: asyncio.Future[v2.TelemetryCommand] = loop.create_future()
+        if client_id in self._streams:
+            nonce = str(next(self._nonces))
+            self._questions[nonce] = Question(client_id, reply)
+            timer = loop.call_later(COMMAND_TIMEOUT_S, _expire, reply)
+            reply.add_done_callback(lambda _: self._settle(nonce, timer))
+            command = v2.TelemetryCommand()
+            put(command, nonce)
+            self._write(client_id, command)
+        else:
+            reply.set_exception(ClientError(Code.NOT_FOUND, f"client {client_id} has no Telemetry stream here"))
+        answer = then(reply, read)
+        assert isinstance(answer, asyncio.Future)
+        return answer
+
+    def _settle(self, nonce: str, timer: asyncio.TimerHandle) -> None:
+        timer.cancel()
+        del self._questions[nonce]
+
+    def _fill(self, target: v2.Message, client_id: str, message: Delivered) -> None:
+        client = self._sessions.get(client_id)
+        namespace, name = convert.split_namespace(client.namespace if client else "", message.topic)
+        convert.deliver(target, message, namespace, name)
+
+    def _write(self, client_id: str, command: v2.TelemetryCommand) -> None:
+        self._streams[client_id][-1].write(command.SerializeToString())
+
+
+class Stream:
+    """One Telemetry stream, the client's half of it (an rpc.Inlet)."""
+
+    def __init__(self, owner: Telemetry, sessions: Sessions, call: Call, outlet: Outlet) -> None:
+        self._owner = owner
+        self._sessions = sessions
+        self._call = call
+        self._outlet = outlet
+        self._client_id = call.header(CLIENT_ID)
+        if self._client_id:
+            owner.add(self._client_id, self)
+
+    def write(self, data: bytes) -> None:
+        """Sends an encoded TelemetryCommand to the client."""
+        self._outlet.write(data)
+
+    def message(self, data: bytes) -> None:
+        """Settings, or the answer to a question; other commands are none of a client's and are ignored."""
+        command = parse(v2.TelemetryCommand.FromString, data)
+        try:
+            caller = Caller(self._call, self._sessions)
+        except ClientError as error:  # Apache: a status command, then the end of the stream
+            self._outlet.write(plain(v2.TelemetryCommand, error.code, error.text))
+            self._outlet.finish()
+            return
+        match command.WhichOneof("command"):
+            case "settings":
+                self._settings(caller, command.settings)
+            case "thread_stack_trace":
+                self._owner.answered(self._client_id, command.thread_stack_trace.nonce, command)
+            case "verify_message_result":
+                self._owner.answered(self._client_id, command.verify_message_result.nonce, command)
+
+    def _settings(self, caller: Caller, sent: v2.Settings) -> None:
+        try:
+            ignore(then(self._owner.settings(caller, sent), self._outlet.write, self._refuse), "settings")
+        except ClientError as error:
+            raise refusal(error) from None
+
+    def _refuse(self, error: Exception) -> None:
+        refused = refusal(error)
+        self._outlet.finish(refused.code, refused.text)
+
+    def half_closed(self) -> None:
+        """Apache completes the stream when the client does; that is no goodbye."""
+        self._outlet.finish()
+
+    def closed(self) -> None:
+        """Over."""
+        if self._client_id:
+            self._owner.remove(self._client_id, self)
+
+
+def refusal(error: Exception) -> RpcError:
+    """How a stream ends after bad settings: the gRPC status by culprit, RocketMQ's code in the text (facts: grpc.md
+    2.1).
+    """
+    told = explain(error)
+    code = GrpcCode.INVALID_ARGUMENT if 40000 <= told.code.value < 50000 else GrpcCode.INTERNAL
+    if told.code is Code.TOO_MANY_REQUESTS:
+        code = GrpcCode.RESOURCE_EXHAUSTED
+    return RpcError(code, f"{told.code.name} {told.code.value}: {told.text}")
+
+
+def _expire(reply: "asyncio.Future[v2.TelemetryCommand]") -> None:
+    if not reply.done():
+        reply.set_exception(
+            ClientError(Code.PROXY_TIMEOUT, f"the client did not answer within {COMMAND_TIMEOUT_S:g} s")
+        )
+
+
+def _refusal(reply: v2.TelemetryCommand) -> ClientError | None:
+    """What a client answered instead of OK; the C++ client answers without a status when all is well."""
+    if not reply.HasField("status") or reply.status.code == Code.OK.value:
+        return None
+    known = {code.value: code for code in Code}
+    return ClientError(known.get(reply.status.code, Code.INTERNAL_ERROR), reply.status.message)

@@ -22,25 +22,29 @@ FILTER_CHARS_MAX = 16_384
 SETTINGS_BYTES_MAX = 262_144
 YEAR_10000_S = 253_402_300_800
 
-SYSTEM_TOPICS = frozenset(
-    "TBW102 SCHEDULE_TOPIC_XXXX BenchmarkTest RMQ_SYS_TRANS_HALF_TOPIC RMQ_SYS_TRANS_OP_HALF_TOPIC RMQ_SYS_TRACE_TOPIC "
-    "TRANS_CHECK_MAX_TIME_TOPIC SELF_TEST_TOPIC OFFSET_MOVED_EVENT CHECKPOINT_TOPIC".split()
-)
+_SYSTEM_TOPICS = """
+    TBW102 SCHEDULE_TOPIC_XXXX BenchmarkTest RMQ_SYS_TRANS_HALF_TOPIC RMQ_SYS_TRANS_OP_HALF_TOPIC RMQ_SYS_TRACE_TOPIC
+    TRANS_CHECK_MAX_TIME_TOPIC SELF_TEST_TOPIC OFFSET_MOVED_EVENT CHECKPOINT_TOPIC
+"""
+SYSTEM_TOPICS = frozenset(_SYSTEM_TOPICS.split())
 SYSTEM_TOPIC_PREFIX = "rmq_sys_"
 SYSTEM_GROUP_PREFIX = "CID_RMQ_SYS_"
 
-# Apache's set (facts: grpc.md 4.3), and the system properties that it forgets and thereby shows to consumers.
-RESERVED = frozenset(
-    "TRACE_ON MSG_REGION KEYS TAGS WAIT DELAY RETRY_TOPIC REAL_TOPIC REAL_QID TRAN_MSG PGROUP MIN_OFFSET MAX_OFFSET "
-    "BUYER_ID ORIGIN_MESSAGE_ID TRANSFER_FLAG CORRECTION_FLAG MQ2_FLAG RECONSUME_TIME UNIQ_KEY MAX_RECONSUME_TIMES "
-    "CONSUME_START_TIME POP_CK POP_CK_OFFSET 1ST_POP_TIME TRAN_PREPARED_QUEUE_OFFSET DUP_INFO EXTEND_UNIQ_INFO "
-    "INSTANCE_ID CORRELATION_ID REPLY_TO_CLIENT TTL ARRIVE_TIME PUSH_REPLY_TIME CLUSTER MSG_TYPE "
-    "INNER_MULTI_QUEUE_OFFSET TIMER_DELAY_MS TIMER_DELAY_SEC TIMER_DELIVER_MS TIMER_ENQUEUE_MS TIMER_DEQUEUE_MS "
-    "TIMER_ROLL_TIMES TIMER_OUT_MS TIMER_DEL_UNIQKEY TIMER_DELAY_LEVEL __BORNHOST BORN_TIMESTAMP DLQ_ORIGIN_TOPIC "
-    "DLQ_ORIGIN_MESSAGE_ID __CRC32# "
-    "__SHARDINGKEY TRACE_CONTEXT CHECK_IMMUNITY_TIME_IN_SECONDS __transactionId__ TRANSACTION_CHECK_TIMES REDIRECT "
-    "INNER_NUM INNER_MULTI_DISPATCH RMQ_ORIGIN _SYS_MSG_PRIORITY_ __LITE_TOPIC".split()
-)
+# Apache's set (facts: grpc.md 4.3), the system properties that it forgets and so shows to consumers, and ours.
+_RESERVED = """
+    TRACE_ON MSG_REGION KEYS TAGS WAIT DELAY RETRY_TOPIC REAL_TOPIC REAL_QID TRAN_MSG PGROUP MIN_OFFSET MAX_OFFSET
+    BUYER_ID ORIGIN_MESSAGE_ID TRANSFER_FLAG CORRECTION_FLAG MQ2_FLAG RECONSUME_TIME UNIQ_KEY MAX_RECONSUME_TIMES
+    CONSUME_START_TIME POP_CK POP_CK_OFFSET 1ST_POP_TIME TRAN_PREPARED_QUEUE_OFFSET DUP_INFO EXTEND_UNIQ_INFO
+    INSTANCE_ID CORRELATION_ID REPLY_TO_CLIENT TTL ARRIVE_TIME PUSH_REPLY_TIME CLUSTER MSG_TYPE INNER_MULTI_QUEUE_OFFSET
+    TIMER_DELAY_MS TIMER_DELAY_SEC TIMER_DELIVER_MS TIMER_ENQUEUE_MS TIMER_DEQUEUE_MS TIMER_ROLL_TIMES TIMER_OUT_MS
+    TIMER_DEL_UNIQKEY TIMER_DELAY_LEVEL __BORNHOST BORN_TIMESTAMP DLQ_ORIGIN_TOPIC DLQ_ORIGIN_MESSAGE_ID __CRC32#
+
+    __SHARDINGKEY TRACE_CONTEXT CHECK_IMMUNITY_TIME_IN_SECONDS __transactionId__ TRANSACTION_CHECK_TIMES REDIRECT
+    INNER_NUM INNER_MULTI_DISPATCH
+
+    RMQ_ORIGIN _SYS_MSG_PRIORITY_ __LITE_TOPIC
+"""
+RESERVED = frozenset(_RESERVED.split())
 
 _NAME = re.compile(r"[%|a-zA-Z0-9_-]+")
 _NAMESPACE = re.compile(r"[|a-zA-Z0-9_-]+")
@@ -86,7 +90,9 @@ def group_name(namespace: str, name: str) -> str:
     """The stored name, `namespace%name` where there is a namespace. Raises ILLEGAL_CONSUMER_GROUP."""
     stored = _stored(namespace, name, "group", GROUP_CHARS_MAX, Code.ILLEGAL_CONSUMER_GROUP)
     if name.startswith(SYSTEM_GROUP_PREFIX) or stored.startswith(SYSTEM_GROUP_PREFIX):
-        raise ClientError(Code.ILLEGAL_CONSUMER_GROUP, f"cannot use system consumer group: {name}; choose another group")
+        raise ClientError(
+            Code.ILLEGAL_CONSUMER_GROUP, f"cannot use system consumer group: {name}; choose another group"
+        )
     return stored
 
 
@@ -102,7 +108,9 @@ def _stored(namespace: str, name: str, what: str, chars_max: int, code: Code) ->
     stored = join_namespace(namespace, name)
     if len(stored) > chars_max:
         with_namespace = " (with its namespace)" if namespace else ""
-        text = f"the specified {what} is longer than {what} max length {chars_max}: it has {len(stored)}{with_namespace}"
+        text = (
+            f"the specified {what} is longer than {what} max length {chars_max}: it has {len(stored)}{with_namespace}"
+        )
         raise ClientError(code, text)
     return stored
 
@@ -140,15 +148,18 @@ def user_properties(properties: Mapping[str, str], limits: Limits) -> None:
     if len(properties) > limits.user_properties_max:
         text = f"the number of user property cannot exceed {limits.user_properties_max}: there are {len(properties)}"
         raise ClientError(Code.MESSAGE_PROPERTIES_TOO_LARGE, text)
-    for key, value in properties.items():
-        if key in RESERVED:
-            text = f"property key {key} is used by the system; rename your property"
-            raise ClientError(Code.ILLEGAL_MESSAGE_PROPERTY_KEY, text)
-        if not key:
-            raise ClientError(Code.ILLEGAL_MESSAGE_PROPERTY_KEY, "the key of a user property cannot be empty")
-        if _CONTROL.search(key) or _CONTROL.search(value):
-            text = f"property {key[:80]!r} cannot contain control characters, neither in its key nor in its value"
-            raise ClientError(Code.ILLEGAL_MESSAGE_PROPERTY_KEY, text)
+    if not properties:
+        return
+    if not RESERVED.isdisjoint(properties):
+        key = next(filter(RESERVED.__contains__, properties))
+        text = f"property key {key} is used by the system; rename your property"
+        raise ClientError(Code.ILLEGAL_MESSAGE_PROPERTY_KEY, text)
+    if "" in properties:
+        raise ClientError(Code.ILLEGAL_MESSAGE_PROPERTY_KEY, "the key of a user property cannot be empty")
+    if has_control("".join(properties)) or has_control("".join(properties.values())):
+        key = next(k for k, v in properties.items() if has_control(k) or has_control(v))
+        text = f"property {key[:80]!r} cannot contain control characters, neither in its key nor in its value"
+        raise ClientError(Code.ILLEGAL_MESSAGE_PROPERTY_KEY, text)
 
 
 def tag(text: str) -> None:
@@ -172,9 +183,7 @@ def keys(texts: Sequence[str]) -> None:
 
 def properties_size(properties: Mapping[str, str], tag_text: str, key_texts: Sequence[str], limits: Limits) -> None:
     """User properties, tag and keys together, in UTF-8 bytes. Raises MESSAGE_PROPERTIES_TOO_LARGE."""
-    size = utf8_bytes(tag_text) + sum(map(utf8_bytes, key_texts))
-    for key, value in properties.items():
-        size += utf8_bytes(key) + utf8_bytes(value)
+    size = _pairs_bytes(properties) + utf8_bytes(tag_text) + utf8_bytes("".join(key_texts))
     if size > limits.properties_bytes_max:
         text = f"the total size of user property is too large, max={limits.properties_bytes_max} bytes, it has {size}"
         raise ClientError(Code.MESSAGE_PROPERTIES_TOO_LARGE, text)
@@ -182,9 +191,7 @@ def properties_size(properties: Mapping[str, str], tag_text: str, key_texts: Seq
 
 def stored_size(properties: Mapping[str, str], limits: Limits) -> None:
     """All properties as the record spells them: `key 0x01 value 0x02`. Raises MESSAGE_PROPERTIES_TOO_LARGE."""
-    size = 0
-    for key, value in properties.items():
-        size += utf8_bytes(key) + utf8_bytes(value) + 2
+    size = _pairs_bytes(properties) + 2 * len(properties)
     if size > limits.stored_properties_bytes_max:
         text = f"all properties of a message together cannot exceed {limits.stored_properties_bytes_max} bytes: {size}"
         raise ClientError(Code.MESSAGE_PROPERTIES_TOO_LARGE, text)
@@ -315,11 +322,16 @@ def utf8_bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
+def _pairs_bytes(properties: Mapping[str, str]) -> int:
+    # joined first: one look at one long text is cheaper than one at each
+    return utf8_bytes("".join(properties)) + utf8_bytes("".join(properties.values()))
+
+
 def has_control(text: str) -> bool:
     """Whether an ISO control character is in it (0x00-0x1F, 0x7F-0x9F): 0x01 and 0x02 separate stored properties."""
     return _CONTROL.search(text) is not None
 
 
 def _no_control(what: str, text: str, code: Code) -> None:
-    if _CONTROL.search(text):
+    if has_control(text):
         raise ClientError(code, f"{what} cannot contain control characters")

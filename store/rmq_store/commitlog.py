@@ -93,6 +93,11 @@ class CommitLog:
         self.last = (position, size)
         return position, size
 
+    def make_room(self, size: int) -> None:
+        """Raises StoreFull unless messages of `size` bytes in all can be appended now, one after the other."""
+        while self.end + 2 * size + BLANK_BYTES + self._step > self._reserved_end:
+            self._reserve_step(journal=False)
+
     def _make_room(self, size: int, *, journal: bool) -> None:
         if size + BLANK_BYTES > self.segment_bytes:
             raise StoreFull(f"a record of {size} bytes does not fit a segment of {self.segment_bytes}")
@@ -216,13 +221,14 @@ class CommitLog:
             self.segments.append(Segment(self._disk, end, self.segment_bytes))
 
     def _zero(self, segment: Segment, start: int) -> None:
-        limit = min(start + 2 * self._step + RESYNC_BYTES, segment.end)
+        at = segment.file.next_data(start - segment.base)
         dirty = False
-        for position in range(start, limit, _ZERO_BYTES):
-            size = min(_ZERO_BYTES, limit - position)
-            if any(segment.read(position, size)):
-                segment.write(position, bytes(size))
+        while at is not None and segment.base + at < segment.end:
+            size = min(_ZERO_BYTES, segment.end - segment.base - at)
+            if segment.file.read(at, size) != bytes(size):
+                segment.file.write(at, bytes(size))
                 dirty = True
+            at = segment.file.next_data(at + size)
         if dirty:
             segment.file.sync()
 

@@ -35,6 +35,9 @@ class File(Protocol):
     def reserve(self, offset: int, size: int) -> None:
         """Space for later writes. Raises OSError (ENOSPC)."""
 
+    def next_data(self, offset: int) -> int | None:
+        """The first offset from here on that may hold something else than zeros; None when nothing does."""
+
     def close(self) -> None:
         """Gives the descriptor and the map back."""
 
@@ -82,6 +85,16 @@ class _RealFile:
     def reserve(self, offset: int, size: int) -> None:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(self._fd, offset, size)
+
+    def next_data(self, offset: int) -> int | None:
+        if not hasattr(os, "SEEK_DATA"):
+            return offset
+        try:
+            return os.lseek(self._fd, offset, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return None
+            return offset  # a file system that cannot tell
 
     def close(self) -> None:
         if self._map is not None:
@@ -207,6 +220,9 @@ class _MemoryFile:
 
     def reserve(self, offset: int, size: int) -> None:
         pass
+
+    def next_data(self, offset: int) -> int | None:
+        return offset if offset < len(self._data) else None
 
     def close(self) -> None:
         pass

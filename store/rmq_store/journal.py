@@ -14,10 +14,10 @@ BODY_BYTES_MAX = 256 << 10  # a record's body; a turn with more writes several r
 
 
 class TopicPut(msgspec.Struct, array_like=True, tag="t", frozen=True):
-    """A topic as it is from now on. `type` is the number of rmq.message.MessageType, opaque here."""
+    """A topic as it is from now on. `kind` is the number of rmq.message.MessageType, opaque here."""
 
     name: str
-    type: int
+    kind: int
     queues: int
 
 

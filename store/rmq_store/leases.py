@@ -100,6 +100,7 @@ class Leases:
         self.wheel = Wheel()
         self.open_count = 0
         self.dirty: dict[Ledger, None] = {}
+        self.woken: dict[Subscription, None] = {}  # whose `ready` grew since the broker last looked
         self._next_key = 1
 
     def subscription(self, group: str, topic: str) -> Subscription:
@@ -164,7 +165,9 @@ class Leases:
         """The lease is over: ready to be delivered again. The caller has decided that it may."""
         self._leave_lease(found)
         found.lease = None
-        self._home(found.ledger, found.offset).ready.append(found)
+        home = self._home(found.ledger, found.offset)
+        home.ready.append(found)
+        self.woken[home] = None
         self._mark(found.ledger, found.offset)
 
     def move(self, ledger: Ledger, offset: int, to: Ledger, to_offset: int, restored: Open | None = None) -> None:

@@ -74,8 +74,8 @@ class State:
     def _put_topic(self, change: TopicPut) -> None:
         topic = self.topics.get(change.name)
         if topic is None:
-            topic = self.topics[change.name] = Topic(change.name, change.type)
-        topic.type = change.type
+            topic = self.topics[change.name] = Topic(change.name, change.kind)
+        topic.type = change.kind
         self._grow(topic, change.queues)
         self.dirty_topics.add(change.name)
 

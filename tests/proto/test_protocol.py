@@ -67,7 +67,7 @@ def of_file(file: FileDescriptor) -> Iterator[str]:
 
 @pytest.mark.parametrize("name", ["definition", "service"])
 def test_same_protocol_as_the_official_client(name: str) -> None:
-    """Each message, field (name, number, type, label, presence, oneof), enum value and method is upstream's; and back."""
+    """Each message, field (name, number, type, label, presence, oneof), enum value, method is upstream's; and back."""
     theirs = {"definition": definition_pb2.DESCRIPTOR, "service": service_pb2.DESCRIPTOR}[name]
     ours = set(of_file(v2.POOL.FindFileByName(f"apache/rocketmq/v2/{name}.proto")))
     newer = NEWER_THAN_CLIENT if name == "definition" else set()

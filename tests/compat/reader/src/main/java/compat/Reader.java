@@ -179,11 +179,12 @@ public final class Reader {
 
     private static void print(String kind, MessageExt message) {
         Map<String, String> properties = new LinkedHashMap<>(message.getProperties());
+        byte[] body = message.getBody() == null ? new byte[0] : message.getBody(); // an empty body is decoded as null
         print(kind, "topic", message.getTopic(), "queueId", message.getQueueId(), "queueOffset", message.getQueueOffset(),
             "position", message.getCommitLogOffset(), "size", message.getStoreSize(), "id", message.getMsgId(),
             "offsetId", MessageDecoder.createMessageId(message.getStoreHost(), message.getCommitLogOffset()),
             "tags", message.getTags(), "keys", message.getKeys(), "properties", properties,
-            "body", Base64.getEncoder().encodeToString(message.getBody()), "bodyCrc", message.getBodyCRC(),
+            "body", Base64.getEncoder().encodeToString(body), "bodyCrc", message.getBodyCRC(),
             "sysFlag", message.getSysFlag(), "flag", message.getFlag(), "attempts", message.getReconsumeTimes(),
             "bornMs", message.getBornTimestamp(), "bornHost", message.getBornHostString(), "storeMs", message.getStoreTimestamp());
     }

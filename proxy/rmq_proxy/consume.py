@@ -1,0 +1,202 @@
+"""The consumers' calls: receive, acknowledge, change the invisible time, move to the dead letter topic.
+
+A receive answers `status`, messages, `delivery_timestamp`; an empty or failed one `status`, `delivery_timestamp`, never
+an empty stream. Messages whose answer did not reach the client are given back at once, and their delivery does not
+count.
+"""
+
+import logging
+from collections.abc import Sequence
+
+from rmq.clock import Clock
+from rmq.errors import ClientError, Code
+from rmq.filter import ALL
+from rmq.message import Delivered
+from rmq.port import Answer, BrokerPort, ReceiveRequest
+from rmq_proto import v2
+from rmq_proxy import validate
+from rmq_proxy.answers import ignore, then
+from rmq_proxy.caller import CLIENT_VERSION, Caller
+from rmq_proxy.convert import deliver, set_ms, split_namespace, to_ms
+from rmq_proxy.rpc import Call
+from rmq_proxy.sessions import Sessions
+from rmq_proxy.status import Failed, explain, plain, write, write_ok
+from rmq_proxy.validate import Limits
+
+log = logging.getLogger(__name__)
+
+ACK_FAILED = Failed(v2.AckMessageResponse)
+CHANGE_FAILED = Failed(v2.ChangeInvisibleDurationResponse)
+DEAD_LETTER_FAILED = Failed(v2.ForwardMessageToDeadLetterQueueResponse)
+RECEIVE_OK = plain(v2.ReceiveMessageResponse)
+RECEIVE_EMPTY = plain(v2.ReceiveMessageResponse, Code.MESSAGE_NOT_FOUND, "no new message")
+DEAD_LETTER_OK = plain(v2.ForwardMessageToDeadLetterQueueResponse)
+POLLING_CODE_VERSION = "5.0.3"  # clients from here on know ILLEGAL_POLLING_TIME; compared as text, as Apache does
+
+
+class Consuming:
+    """The consumers' calls."""
+
+    def __init__(self, broker: BrokerPort, sessions: Sessions, limits: Limits, clock: Clock) -> None:
+        self._broker = broker
+        self._sessions = sessions
+        self._limits = limits
+        self._clock = clock
+
+    def receive(self, caller: Caller, request: v2.ReceiveMessageRequest) -> Answer[Sequence[bytes]]:
+        """Whatever queue the request names, the pop runs over all of the topic's (facts: grpc.md 1.5)."""
+        wanted = self._wanted(caller, request)
+        namespace = caller.namespace(request.message_queue.topic)
+        name = request.message_queue.topic.name
+        call = caller.call
+
+        def answer(messages: Sequence[Delivered]) -> Sequence[bytes]:
+            if messages:
+                call.undelivered = lambda: self._give_back(wanted, messages)
+            return self._encode(messages, wanted.topic, namespace, name)
+
+        def poll(_: None) -> Answer[Sequence[bytes]]:
+            return then(
+                self._broker.receive(wanted), answer, self.receive_failed, lambda late: self._give_back(wanted, late)
+            )
+
+        known = self._sessions.consumes(caller.client_id, wanted.group, wanted.topic, wanted.filter)
+        return then(known, poll, self.receive_failed)
+
+    def _wanted(self, caller: Caller, request: v2.ReceiveMessageRequest) -> ReceiveRequest:
+        topic = caller.topic(request.message_queue.topic)
+        group = caller.group(request.group)
+        wanted = ALL
+        if request.HasField("filter_expression"):
+            expression = request.filter_expression
+            wanted = validate.filter_expression(expression.type, expression.expression)
+        batch = validate.batch(request.batch_size, self._limits)
+        auto_renew = request.auto_renew
+        invisible_ms = self._limits.auto_renew_ms
+        if not auto_renew:
+            invisible_ms = to_ms(request.invisible_duration)
+            validate.receive_invisible_ms(invisible_ms, self._limits)
+        poll_ms = self.poll_ms(caller, request)
+        attempt_id = request.attempt_id
+        return ReceiveRequest(
+            group, topic, caller.client_id, wanted, batch, invisible_ms, poll_ms, auto_renew, attempt_id
+        )
+
+    def poll_ms(self, caller: Caller, request: v2.ReceiveMessageRequest) -> int:
+        """How long to wait for a message: what is asked, within 5 to 20 s, and less where the deadline is nearer.
+
+        RocketMQ 5.5 refuses a deadline nearer than 5 s and a call without one; both are fine here. Raises
+        ILLEGAL_POLLING_TIME for a negative time, BAD_REQUEST towards clients older than 5.0.3.
+        """
+        limits = self._limits
+        deadline_s = caller.call.deadline_s
+        left_ms = None if deadline_s is None else int((deadline_s - self._clock.monotonic_s()) * 1000)
+        if request.HasField("long_polling_timeout"):
+            asked_ms = to_ms(request.long_polling_timeout)
+            if asked_ms < 0:
+                raise _illegal_polling(caller.call, asked_ms)
+        elif left_ms is None:
+            asked_ms = limits.poll_ms_max
+        else:
+            asked_ms = left_ms - self._request_timeout_ms(caller) // 2
+        poll_ms = min(max(asked_ms, limits.poll_ms_min), limits.poll_ms_max)
+        if left_ms is not None:
+            poll_ms = min(poll_ms, left_ms - limits.poll_reserve_ms)
+        return max(poll_ms, 0)
+
+    def _request_timeout_ms(self, caller: Caller) -> int:
+        settings = caller.client.settings if caller.client else None
+        if settings is None or not settings.HasField("request_timeout"):
+            return self._limits.request_timeout_ms
+        return to_ms(settings.request_timeout)
+
+    def _encode(self, messages: Sequence[Delivered], topic: str, namespace: str, name: str) -> Sequence[bytes]:
+        out = [RECEIVE_OK if messages else RECEIVE_EMPTY]
+        for message in messages:
+            response = v2.ReceiveMessageResponse()
+            if message.topic == topic:
+                deliver(response.message, message, namespace, name)
+            else:
+                deliver(response.message, message, *split_namespace(namespace, message.topic))
+            out.append(response.SerializeToString())
+        out.append(self._now())
+        return out
+
+    def _now(self) -> bytes:
+        response = v2.ReceiveMessageResponse()
+        set_ms(response.delivery_timestamp, self._clock.wall_ms())
+        return response.SerializeToString()
+
+    def receive_failed(self, error: Exception) -> Sequence[bytes]:
+        """The stream of a receive that went wrong."""
+        told = explain(error)
+        return [plain(v2.ReceiveMessageResponse, told.code, told.text), self._now()]
+
+    def _give_back(self, wanted: ReceiveRequest, messages: Sequence[Delivered]) -> None:
+        for message in messages:
+            try:
+                answer = self._broker.change_invisible(wanted.group, wanted.topic, message.handle, 0, suspend=True)
+            except ClientError as error:  # the lease is over already: that is what we wanted
+                log.debug("giving back %s: %s", message.handle, error)
+            else:
+                ignore(answer, "giving back a message whose receiver is gone")
+
+    def ack(self, caller: Caller, request: v2.AckMessageRequest) -> Answer[bytes]:
+        """One entry per handle, in order; the overall status is theirs, or MULTIPLE_RESULTS where they differ."""
+        topic = caller.topic(request.topic)
+        group = caller.group(request.group)
+        handles = [entry.receipt_handle for entry in request.entries]
+        if not handles:
+            raise ClientError(Code.BAD_REQUEST, "ack message result is empty; name at least one receipt handle")
+        return then(
+            self._broker.ack(group, topic, handles), lambda outcomes: _encode_ack(request, outcomes), ACK_FAILED
+        )
+
+    def change_invisible(self, caller: Caller, request: v2.ChangeInvisibleDurationRequest) -> Answer[bytes]:
+        """Answers the new handle; the old one is dead from here on."""
+        topic = caller.topic(request.topic)
+        group = caller.group(request.group)
+        invisible_ms = to_ms(request.invisible_duration)
+        validate.change_invisible_ms(invisible_ms, self._limits)
+        answer = self._broker.change_invisible(
+            group, topic, request.receipt_handle, invisible_ms, suspend=request.suspend
+        )
+        return then(answer, _encode_change, CHANGE_FAILED)
+
+    def dead_letter(self, caller: Caller, request: v2.ForwardMessageToDeadLetterQueueRequest) -> Answer[bytes]:
+        """The request's own attempt counts are not used, as in Apache: the lease knows better."""
+        topic = caller.topic(request.topic)
+        group = caller.group(request.group)
+        answer = self._broker.dead_letter(group, topic, request.receipt_handle)
+        return then(answer, lambda _: DEAD_LETTER_OK, DEAD_LETTER_FAILED)
+
+
+def _illegal_polling(call: Call, asked_ms: int) -> ClientError:
+    knows = call.header(CLIENT_VERSION) >= POLLING_CODE_VERSION
+    code = Code.ILLEGAL_POLLING_TIME if knows else Code.BAD_REQUEST
+    return ClientError(code, f"long_polling_timeout cannot be negative, it is {asked_ms} ms")
+
+
+def _encode_ack(request: v2.AckMessageRequest, outcomes: Sequence[ClientError | None]) -> bytes:
+    response = v2.AckMessageResponse()
+    for asked, outcome in zip(request.entries, outcomes, strict=True):
+        entry = response.entries.add()
+        entry.message_id = asked.message_id
+        entry.receipt_handle = asked.receipt_handle
+        if outcome is None:
+            write_ok(entry.status)
+        else:
+            write(entry.status, outcome)
+    codes = {None if outcome is None else outcome.code for outcome in outcomes}
+    if len(codes) > 1:
+        write(response.status, ClientError(Code.MULTIPLE_RESULTS, "the entries differ; look at each"))
+    else:
+        response.status.CopyFrom(response.entries[0].status)
+    return response.SerializeToString()
+
+
+def _encode_change(handle: str) -> bytes:
+    response = v2.ChangeInvisibleDurationResponse()
+    write_ok(response.status)
+    response.receipt_handle = handle
+    return response.SerializeToString()

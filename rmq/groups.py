@@ -1,0 +1,60 @@
+"""Consumer groups: which there are, how they come to be, how often a message is tried."""
+
+from rmq.config import Config
+from rmq.errors import ClientError, Code
+from rmq.port import GroupView
+from rmq.retry import RetryPolicy
+from rmq_store.journal import GroupPut
+from rmq_store.store import Store
+
+GROUP_BYTES_MAX = 120  # RocketMQ's limit; %RETRY%<group> then is a topic name of at most 127
+
+
+class Groups:
+    """Policy over the store's table of groups."""
+
+    def __init__(self, store: Store, config: Config) -> None:
+        self._store = store
+        self._config = config
+        self._dev = config.profile == "dev"
+        self.default_retry = RetryPolicy()
+        self._views: dict[str, tuple[GroupPut, GroupView]] = {}
+
+    def require(self, name: str) -> GroupView:
+        """For a use that makes it in profile dev. Raises CONSUMER_GROUP_NOT_FOUND in profile strict."""
+        if name not in self._store.state.groups:
+            if not self._dev:
+                raise self._missing(name)
+            self.make(name, self._config.attempts_max, self.default_retry)
+        return self.view(name)
+
+    def _missing(self, name: str) -> ClientError:
+        return ClientError(
+            Code.CONSUMER_GROUP_NOT_FOUND,
+            f"subscription group not exist: {name}. Profile strict makes no group by itself: "
+            f"start the server with --group {name}, or list it under groups: in its config.yaml",
+        )
+
+    def make(self, name: str, attempts_max: int, retry: RetryPolicy) -> None:
+        """Makes a group or changes it. Raises ILLEGAL_CONSUMER_GROUP or FORBIDDEN at the limits."""
+        groups = self._store.state.groups
+        if len(name.encode()) > GROUP_BYTES_MAX:
+            raise ClientError(Code.ILLEGAL_CONSUMER_GROUP, f"group name longer than {GROUP_BYTES_MAX} bytes: {name}")
+        if name not in groups and len(groups) >= self._config.groups_max:
+            raise ClientError(Code.FORBIDDEN, f"no more than groups_max = {self._config.groups_max} groups: delete some")
+        put = GroupPut(name, attempts_max, retry.steps_ms, retry.initial_ms, retry.max_ms, retry.multiplier)
+        if groups.get(name) != put:
+            self._store.apply(put)
+
+    def view(self, name: str) -> GroupView:
+        """The group's settings; defaults for one that is not there yet in profile dev. Raises CONSUMER_GROUP_NOT_FOUND."""
+        put = self._store.state.groups.get(name)
+        if put is None:
+            if not self._dev:
+                raise self._missing(name)
+            return GroupView(False, self._config.attempts_max, self.default_retry)
+        known = self._views.get(name)
+        if known is None or known[0] is not put:
+            retry = RetryPolicy(put.steps_ms, put.initial_ms, put.max_ms, put.multiplier)
+            known = self._views[name] = (put, GroupView(False, put.attempts_max, retry))
+        return known[1]

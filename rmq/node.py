@@ -1,0 +1,154 @@
+"""One server: makes every part, hands each what it needs, starts and stops them in order. The only place that knows all.
+
+Start: lock, store, broker, table of calls, port, ready line. Stop (SIGTERM, SIGINT): polls are answered, calls get
+`stop_grace_ms`, the store is saved. A store that fails stops the server at once: what was not safe was not acknowledged.
+"""
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from rmq.broker import Broker
+from rmq.clock import Clock, ManualClock, SystemClock
+from rmq.config import Config
+from rmq.errors import ConfigError
+from rmq_proxy import reflection
+from rmq_proxy.gate import LoggingGate
+from rmq_proxy.grpcio_transport import GrpcioTransport
+from rmq_proxy.health import Health
+from rmq_proxy.messaging import Messaging
+from rmq_proxy.rpc import Row
+from rmq_proxy.sessions import SCAN_INTERVAL_S, Sessions
+from rmq_proxy.telemetry import Telemetry
+from rmq_proxy.validate import Limits
+
+log = logging.getLogger("rmq.node")
+MESSAGING = "apache.rocketmq.v2.MessagingService"
+LOOPBACKS = ("127.0.0.1", "::1")
+
+
+class Ready(msgspec.Struct):
+    """The line on standard output when clients can connect."""
+
+    pid: int
+    endpoint: str
+    data: str
+    flush: str
+    profile: str
+
+
+def serve(config: Config) -> int:
+    """Runs one server until it is told to stop; the exit code. Raises ConfigError and StoreError: it did not start."""
+    if sys.platform == "win32":
+        return asyncio.run(_serve(config))
+    import uvloop
+
+    return uvloop.run(_serve(config))
+
+
+async def _serve(config: Config) -> int:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    node = Node(config, ManualClock() if config.manual_clock else SystemClock(), loop)
+    try:
+        _announce(config, await node.start())
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait((stopping, node.broker.failed), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+    finally:
+        await node.stop()
+        if config.ready_file:
+            Path(config.ready_file).unlink(missing_ok=True)
+    if node.broker.failed.done():
+        raise node.broker.failed.result()
+    return 0
+
+
+class Node:
+    """Broker and proxy in the caller's loop."""
+
+    def __init__(self, config: Config, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
+        """Opens the store. Raises StoreError."""
+        self._config = config
+        self._clock = clock
+        self._loop = loop
+        self.broker = Broker(config, clock, loop)
+        limits = _limits(config)
+        self._sessions = Sessions(self.broker, limits, clock)
+        for group, client_id in self.broker.recovered_clients:
+            self._sessions.adopt(group, client_id)
+        telemetry = Telemetry(self.broker, self._sessions, limits)
+        messaging = Messaging(self.broker, self._sessions, telemetry, limits, config.advertise or None, clock)
+        self._health = Health([MESSAGING])
+        table = {row.path: row for row in self._rows(messaging)}
+        self._transport = GrpcioTransport(
+            table, LoggingGate(), request_bytes_max=config.request_bytes_max, log=logging.getLogger("rmq.transport")
+        )
+        self._scan: asyncio.TimerHandle | None = None
+
+    def _rows(self, messaging: Messaging) -> Sequence[Row]:
+        services = [MESSAGING, "grpc.health.v1.Health"]
+        return [*messaging.rows(), *self._health.rows(), *reflection.rows(services)]
+
+    async def start(self) -> str:
+        """Listens; returns HOST:PORT. Raises ConfigError where the port is taken."""
+        hosts = [self._config.host] if self._config.host else LOOPBACKS
+        if self._config.host and self._config.host not in LOOPBACKS:
+            log.warning("listening on %s while authentication is off: everyone who reaches it may do all", hosts[0])
+        port = await self._transport.start(hosts, self._config.port)
+        self._scan = self._loop.call_later(SCAN_INTERVAL_S, self._scan_sessions)
+        return f"[{hosts[0]}]:{port}" if ":" in hosts[0] else f"{hosts[0]}:{port}"
+
+    def _scan_sessions(self) -> None:
+        self._sessions.tick(self._clock.monotonic_s())
+        self._scan = self._loop.call_later(SCAN_INTERVAL_S, self._scan_sessions)
+
+    async def stop(self) -> None:
+        """Answers what waits, gives calls their grace, saves the store. Raises StoreError where that failed."""
+        if self._scan is not None:
+            self._scan.cancel()
+        self._health.stop_serving()
+        self.broker.end_polls()
+        await self._transport.stop(self._config.stop_grace_ms / 1000)
+        self.broker.close()
+
+
+def _announce(config: Config, endpoint: str) -> None:
+    """The ready line, last: who reads it can connect."""
+    gc.collect()
+    gc.freeze()  # what is here now stays: later collections need not look at it
+    data = "" if config.flush == "memory" else os.path.abspath(config.data)
+    line = msgspec.json.encode(Ready(os.getpid(), endpoint, data, config.flush, config.profile)).decode()
+    if config.ready_file:
+        path = Path(config.ready_file)
+        try:
+            partial = path.with_name(path.name + ".tmp")
+            partial.write_text(line + "\n")
+            partial.replace(path)
+        except OSError as error:
+            raise ConfigError(f"cannot write the ready file {path}: {error.strerror}; choose another --ready-file") from None
+    print(line, flush=True)
+
+
+def _limits(config: Config) -> Limits:
+    return Limits(
+        message_bytes_max=config.message_bytes_max,
+        user_properties_max=config.user_properties_max,
+        properties_bytes_max=config.properties_bytes_max,
+        invisible_ms_min=config.invisible_ms_min,
+        invisible_ms_max=config.invisible_ms_max,
+        auto_renew_ms=config.auto_renew_ms,
+        poll_ms_min=config.poll_ms_min,
+        poll_ms_max=config.poll_ms_max,
+        receive_batch_max=config.receive_batch_max,
+        client_silent_ms=config.client_silent_ms,
+    )

@@ -1,0 +1,108 @@
+"""Topics: which there are, how they come to be, what they accept, which queue is next.
+
+Profile dev: a topic is made at its first send or subscription and its route lists every type that we serve; its stored type
+only records what came. Profile strict: as Apache 5.5, nothing is made by a client and the type decides.
+"""
+
+from rmq.config import Config
+from rmq.errors import ClientError, Code
+from rmq.message import DLQ_PREFIX, RETRY_PREFIX, MessageType
+from rmq.port import BrokerQueues
+from rmq_store.consumequeue import ConsumeQueue
+from rmq_store.journal import TopicPut
+from rmq_store.record import TOPIC_BYTES_MAX
+from rmq_store.state import Topic
+from rmq_store.store import Store
+
+SERVED = (MessageType.NORMAL,)
+
+
+class Topics:
+    """Policy over the store's table of topics."""
+
+    def __init__(self, store: Store, config: Config) -> None:
+        self._store = store
+        self._config = config
+        self._dev = config.profile == "dev"
+        self._turns: dict[str, int] = {}  # round robin
+
+    def find(self, name: str) -> Topic | None:
+        """None where there is no such topic."""
+        return self._store.state.topics.get(name)
+
+    def require(self, name: str) -> Topic:
+        """For a use that makes it in profile dev. Raises TOPIC_NOT_FOUND in profile strict."""
+        topic = self.find(name)
+        if topic is None:
+            if not self._dev:
+                raise self._missing(name)
+            topic = self.make(name, MessageType.UNSPECIFIED, self._config.topic_queues)
+        return topic
+
+    def _missing(self, name: str) -> ClientError:
+        return ClientError(
+            Code.TOPIC_NOT_FOUND,
+            f"No topic route info in name server for the topic: {name}. Profile strict makes no topic by itself: "
+            f"start the server with --topic {name}:NORMAL, or list it under topics: in its config.yaml",
+        )
+
+    def make(self, name: str, kind: MessageType, queues: int) -> Topic:
+        """Makes a topic, or gives one more queues and another type. Raises ILLEGAL_TOPIC or FORBIDDEN at the limits."""
+        topics = self._store.state.topics
+        if len(name.encode()) > TOPIC_BYTES_MAX:
+            raise ClientError(Code.ILLEGAL_TOPIC, f"topic name longer than {TOPIC_BYTES_MAX} bytes: {name}")
+        if name not in topics and len(topics) >= self._config.topics_max:
+            raise ClientError(Code.FORBIDDEN, f"no more than topics_max = {self._config.topics_max} topics: delete some")
+        known = topics.get(name)
+        if known is None or known.type != kind.value or len(known.queues) < queues:
+            self._store.apply(TopicPut(name, kind.value, queues))
+        return topics[name]
+
+    def route(self, name: str) -> BrokerQueues:
+        """Raises TOPIC_NOT_FOUND in profile strict."""
+        topic = self.find(name)
+        if topic is None and not self._dev:
+            raise self._missing(name)
+        queues = len(topic.queues) if topic else self._config.topic_queues
+        return BrokerQueues(self._config.broker_name, queues, queues, True, True, self._accepts(name, topic))
+
+    def kind(self, name: str) -> MessageType:
+        """The stored type; MIXED for a topic that profile dev has not made yet. Raises TOPIC_NOT_FOUND."""
+        topic = self.find(name)
+        if topic is None:
+            if not self._dev:
+                raise self._missing(name)
+            return MessageType.MIXED
+        return MessageType(topic.type)
+
+    def _accepts(self, name: str, topic: Topic | None) -> tuple[MessageType, ...]:
+        if self._dev or topic is None or _is_internal(name):
+            return SERVED
+        kind = MessageType(topic.type)
+        return SERVED if kind is MessageType.MIXED else (kind,)
+
+    def admit(self, topic: Topic, kind: MessageType) -> None:
+        """May a message of this type go there? Raises NOT_IMPLEMENTED or MESSAGE_PROPERTY_CONFLICT_WITH_TYPE."""
+        if kind not in SERVED:
+            raise ClientError(
+                Code.NOT_IMPLEMENTED, f"{kind.name} messages are not served yet, only NORMAL ones (topic {topic.name})"
+            )
+        stored = MessageType(topic.type)
+        if stored is kind or stored is MessageType.MIXED or _is_internal(topic.name):
+            return
+        if not self._dev:
+            raise ClientError(
+                Code.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE,
+                f"message type conflicts with topic {topic.name}: expected {stored.name}, actual {kind.name}",
+            )
+        self.make(topic.name, kind if stored is MessageType.UNSPECIFIED else MessageType.MIXED, len(topic.queues))
+
+    def next_queue(self, topic: Topic) -> ConsumeQueue:
+        """The queue of the next send."""
+        turn = self._turns.get(topic.name, 0)
+        self._turns[topic.name] = turn + 1
+        return topic.queues[turn % len(topic.queues)]
+
+
+def _is_internal(name: str) -> bool:
+    return name.startswith((RETRY_PREFIX, DLQ_PREFIX))

@@ -1,0 +1,235 @@
+"""Runs the official client of another language as a long-lived process and speaks to it in lines of JSON.
+
+Owns the process, its pipes and the matching of answers to commands; promises that every wait is bounded and that a closed
+driver leaves no process behind. Knows no scenario and no build (builders.py).
+
+A command is {"id", "op", "name", ...}; its answer {"id", ...} or {"id", "error": text}, in any order. Bodies are base64.
+
+    op        further fields                                       answer
+    producer  endpoint, topic                                      -
+    simple    endpoint, group, topic, filter, await_s              -
+    push      endpoint, group, topic, filter, nack_first           -          refuses deliveries 1 to nack_first
+    send      topic, body, tag, keys, properties                   message_id
+    receive   max, invisible_s                                     messages   of a simple consumer
+    ack       receipt                                              -
+    change    receipt, invisible_s                                 receipt    the new one
+    taken     -                                                    messages   of a push consumer, since the last call
+    stop      -                                                    -          shuts the named client down
+"""
+
+import base64
+import itertools
+import json
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+JSON = dict[str, Any]
+CALL_S = 30.0
+
+
+class DriverError(Exception):
+    """What the SDK said instead of doing what it was asked."""
+
+
+@dataclass(frozen=True)
+class Received:
+    """One delivery, as the SDK shows it."""
+
+    message_id: str
+    topic: str
+    body: bytes
+    tag: str | None
+    keys: tuple[str, ...]
+    properties: Mapping[str, str]
+    attempt: int
+    receipt: str
+
+
+def received(shown: JSON) -> Received:
+    """A delivery from the protocol's form; SDKs that know no absent tag say ""."""
+    fields = {**shown, "body": base64.b64decode(shown["body"]), "tag": shown["tag"] or None}
+    return Received(**{**fields, "keys": tuple(shown["keys"])})
+
+
+def eventually(found: Callable[[], bool], within_s: float, what: str) -> None:
+    """Waits until `found` answers True; fails after `within_s`."""
+    deadline_s = time.monotonic() + within_s
+    while not found():
+        if time.monotonic() > deadline_s:
+            raise AssertionError(f"not within {within_s} s: {what}")
+        time.sleep(0.02)
+
+
+class Process:
+    """A driver's process. `log` gets its standard error."""
+
+    def __init__(self, command: Sequence[str], home: Path, extra_env: Mapping[str, str]) -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        self.log = home / "stderr.log"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=home,
+                env={**os.environ, "HOME": str(home), **extra_env},
+            )
+        self.lock = threading.Lock()
+        self.ids = itertools.count(1)
+        self.waiting: dict[int, Future[JSON]] = {}
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.close(within_s=10)
+
+    def read(self) -> None:
+        """Hands each answer to whoever waits for it; runs in its own thread until stdout ends."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            answer = json.loads(line)
+            self.waiting.pop(answer.pop("id")).set_result(answer)
+        for future in list(self.waiting.values()):
+            future.set_result({"error": f"the driver ended, see {self.log}"})
+
+    def begin(self, op: str, name: str, **args: object) -> "Future[JSON]":
+        """Gives a command; the Future is its answer, an error included."""
+        assert self.process.stdin is not None
+        future: Future[JSON] = Future()
+        with self.lock:
+            number = next(self.ids)
+            self.waiting[number] = future
+            line = json.dumps({"id": number, "op": op, "name": name, **args})
+            self.process.stdin.write(line.encode() + b"\n")
+            self.process.stdin.flush()
+        return future
+
+    def call(self, op: str, name: str, within_s: float = CALL_S, **args: object) -> JSON:
+        """Gives a command and waits for its answer; raises DriverError, TimeoutError."""
+        answer = self.begin(op, name, **args).result(within_s)
+        if "error" in answer:
+            raise DriverError(answer["error"])
+        return answer
+
+    def close(self, within_s: float) -> int:
+        """Ends the driver by ending its stdin; returns its exit code, or raises subprocess.TimeoutExpired."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with self.lock:
+            self.process.stdin.close()
+        code = self.process.wait(within_s)
+        self.reader.join(within_s)
+        self.process.stdout.close()
+        return code
+
+
+class Client:
+    """One named SDK object in a driver."""
+
+    def __init__(self, process: Process, kind: str, name: str, args: JSON) -> None:
+        self.process = process
+        self.name = name
+        self.topic: str = args["topic"]
+        process.call(kind, name, **args)
+
+    def stop(self, within_s: float = CALL_S) -> None:
+        """Shuts it down in the SDK's own way."""
+        self.process.call("stop", self.name, within_s)
+
+
+class Producer(Client):
+    def send(
+        self, body: bytes, tag: str | None = None, keys: Sequence[str] = (), properties: Mapping[str, str] | None = None
+    ) -> str:
+        """Sends to its topic; returns the message id."""
+        text = base64.b64encode(body).decode()
+        args: JSON = {"topic": self.topic, "tag": tag, "keys": list(keys), "properties": dict(properties or {})}
+        message_id: str = self.process.call("send", self.name, body=text, **args)["message_id"]
+        return message_id
+
+
+class SimpleConsumer(Client):
+    def receive(self, most: int = 32, invisible_s: int = 30, within_s: float = CALL_S) -> list[Received]:
+        """One receive call of the SDK."""
+        answer = self.process.call("receive", self.name, within_s, max=most, invisible_s=invisible_s)
+        return [received(shown) for shown in answer["messages"]]
+
+    def gather(self, count: int, invisible_s: int = 30, within_s: float = CALL_S) -> list[Received]:
+        """Receives until `count` messages are there; does not ack."""
+        gathered: list[Received] = []
+        deadline_s = time.monotonic() + within_s
+        while len(gathered) < count and time.monotonic() < deadline_s:
+            gathered += self.receive(invisible_s=invisible_s)
+        assert len(gathered) == count, f"{len(gathered)} of {count} messages within {within_s} s"
+        return gathered
+
+    def ack(self, receipt: str) -> None:
+        """Raises DriverError where the SDK reports the server's refusal."""
+        self.process.call("ack", self.name, receipt=receipt)
+
+    def change(self, receipt: str, invisible_s: int) -> str:
+        """Returns the receipt handle that holds from now on."""
+        answer: str = self.process.call("change", self.name, receipt=receipt, invisible_s=invisible_s)["receipt"]
+        return answer
+
+
+class PushConsumer(Client):
+    deliveries: list[Received]
+
+    def __init__(self, process: Process, kind: str, name: str, args: JSON) -> None:
+        self.deliveries = []
+        super().__init__(process, kind, name, args)
+
+    def poll(self) -> list[Received]:
+        """All deliveries so far."""
+        self.deliveries += [received(shown) for shown in self.process.call("taken", self.name)["messages"]]
+        return self.deliveries
+
+    def until(self, count: int, within_s: float = CALL_S) -> list[Received]:
+        """Waits for `count` deliveries in all."""
+        eventually(lambda: len(self.poll()) >= count, within_s, f"{count} deliveries, but {len(self.deliveries)}")
+        return self.deliveries
+
+
+class Session:
+    """A driver bound to one server: makes clients, each under a name of its own."""
+
+    def __init__(self, process: Process, endpoint: str) -> None:
+        self.process = process
+        self.endpoint = endpoint
+
+    def args(self, **more: object) -> JSON:
+        """What every client needs, and `more`."""
+        return {"endpoint": self.endpoint, **more}
+
+    def name(self, kind: str) -> str:
+        """A name nobody else has."""
+        return f"{kind}-{next(self.process.ids)}"
+
+    def producer(self, topic: str) -> Producer:
+        """Starts a producer that knows its topic beforehand."""
+        return Producer(self.process, "producer", self.name("producer"), self.args(topic=topic))
+
+    def simple(self, group: str, topic: str, tags: str = "*", await_s: int = 5) -> SimpleConsumer:
+        """Starts a simple consumer; `await_s` is its long poll (RocketMQ 5.5 clamps it to 5-20 s)."""
+        args = self.args(group=group, topic=topic, filter=tags, await_s=await_s)
+        return SimpleConsumer(self.process, "simple", self.name("simple"), args)
+
+    def push(self, group: str, topic: str, tags: str = "*", nack_first: int = 0) -> PushConsumer:
+        """Starts a push consumer that refuses the first `nack_first` deliveries of each message."""
+        args = self.args(group=group, topic=topic, filter=tags, nack_first=nack_first)
+        return PushConsumer(self.process, "push", self.name("push"), args)
