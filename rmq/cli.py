@@ -38,9 +38,6 @@ def run(args: Sequence[str]) -> int:
         return _failed(str(error), 1)
     except (click.Abort, KeyboardInterrupt):
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter flushes into it at exit
-        return 1
     return code if isinstance(code, int) else 0
 
 

@@ -1,16 +1,18 @@
-"""Pop consumption: who gets which message next, and what becomes of it. Normal messages; every queue of a topic at once.
+"""Pop consumption: who gets which message next, and what becomes of it. Normal messages, every queue of a topic at once.
 
     never delivered --take--> leased --ack--> settled
-                               | ^  \--change invisible: leased until then, under a new handle
-                               v |   \--due, attempts left: ready, taken again with attempt + 1
-                          renewed by the server while its push consumer lives     \--due, no attempts left: dead letter
+                               | ^ |--change invisible: leased until then, under a new handle
+                               v | |--due, attempts left: ready, taken again with attempt + 1
+                           renewed |--due, no attempts left: dead letter
+
+The server renews a lease while the push consumer that took it lives.
 
 A receive's leases are journaled before its answer but the answer does not wait for the disk: a lost lease is only a
 redelivery. Acks, extensions and dead letters answer when they are safe. Time here is lease time (rmq/clock.py).
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rmq import message as m
 from rmq.clock import Clock
@@ -20,7 +22,7 @@ from rmq.filter import Filter
 from rmq.groups import Groups
 from rmq.handle import Handle, HandleMaker
 from rmq.message import Delivered, MessageType
-from rmq.port import Answer, GroupView, ReceiveRequest
+from rmq.port import Answer, ReceiveRequest
 from rmq.topics import Topics
 from rmq_store import record
 from rmq_store.consumequeue import ConsumeQueue
@@ -34,18 +36,26 @@ from rmq_store.store import Store
 log_ = logging.getLogger("rmq.pop")
 SCAN_MAX = 800  # queue entries that one take looks at: what bounds a selective filter's turn (Apache: 800)
 GONE_INVISIBLE_MS = 1000  # RocketMQ: messages of a vanished push consumer become visible after 1 s
+_READ_AHEAD = 64  # queue entries read at once for a filter: a match may be the next one
 _FULL_RETRY_MS = 10_000
 
 
 class Take:
-    """One receive being filled: messages, and what the journal needs to know of each queue."""
+    """One receive being filled: messages, and what the journal needs to know of each queue.
 
-    __slots__ = ("attempts", "budget", "bytes", "messages", "nexts", "offsets", "room", "settled")
+    `room` in messages, `bytes` in record bytes; the last message may be larger than what is left. `others`: filters of
+    polls that wait, what they want is left to them.
+    """
 
-    def __init__(self, room: int) -> None:
+    __slots__ = ("budget", "bytes", "messages", "nexts", "offsets", "others", "popped", "room", "settled", "wanted")
+
+    def __init__(self, room: int, bytes_max: int, wanted: Filter, others: Sequence[Filter]) -> None:
         self.room = room
+        self.bytes = bytes_max
         self.budget = SCAN_MAX
-        self.bytes = 0
+        self.wanted = wanted
+        self.others = others
+        self.popped: list[Open] = []  # out of `ready`, not leased yet
         self.messages: list[tuple[Ledger, int, int, Record, dict[str, str]]] = []  # ledger, offset, attempt, ...
         self.nexts: dict[Ledger, int] = {}
         self.offsets: dict[Ledger, list[tuple[int, int]]] = {}  # offset and attempt of what is leased
@@ -56,7 +66,16 @@ class Take:
         self.messages.append((ledger, offset, attempt, found, properties))
         self.offsets.setdefault(ledger, []).append((offset, attempt))
         self.room -= 1
-        self.bytes += found.size
+        self.bytes -= found.size
+
+    @property
+    def goes_on(self) -> bool:
+        """There is room for one more message, and leave to look for it."""
+        return self.room > 0 and self.bytes > 0 and self.budget > 0
+
+    def spares(self, properties: dict[str, str]) -> bool:
+        """A message that is not wanted here is wanted by another."""
+        return any(other.matches(properties) for other in self.others)
 
 
 class Pop:
@@ -70,12 +89,15 @@ class Pop:
         self._clock = clock
         self._config = config
         self._makers: dict[tuple[str, str], HandleMaker] = {}
+        self._quiet_until_ms = 0  # one warning for all dead letters that have to wait
         self.online: set[tuple[str, str]] = set()
 
     # -- take --------------------------------------------------------------------------------------------------------
 
     def subscription(self, group: str, topic: Topic) -> Subscription:
-        """The group's places in a topic; a new group starts at 0 where nothing was deleted from the queue, else at the end."""
+        """The group's places in a topic; a new group starts at 0 where nothing was deleted from the queue, else at the
+        end.
+        """
         subscription = self._leases.subscription(group, topic.name)
         known = len(subscription.ledgers)
         if known < len(topic.queues):
@@ -84,72 +106,103 @@ class Pop:
             self._store.apply(Cursors(group, topic.name, starts))
         return subscription
 
-    def take(self, subscription: Subscription, request: ReceiveRequest) -> list[Delivered]:
-        """Leases up to `request.batch` messages: those to be delivered again first. Bounded work; may find none and leave some.
-
-        Raises TOO_MANY_REQUESTS at leases_max.
+    def take(
+        self, subscription: Subscription, request: ReceiveRequest, others: Sequence[Filter] = ()
+    ) -> list[Delivered]:
+        """Leases up to `request.batch` messages: those to be delivered again first. Bounded work; may find none and
+        leave some. `others`: filters whose messages stay. Raises TOO_MANY_REQUESTS at leases_max.
         """
-        if not subscription.ready and not subscription.pending:
-            return []
-        if self._leases.open_count >= self._config.leases_max:
-            raise ClientError(
-                Code.TOO_MANY_REQUESTS, f"leases_max = {self._config.leases_max} messages are un-acknowledged: ack some first"
-            )
         topic = self._topics.find(subscription.topic)
-        if topic is None:
+        if topic is None or self._leases.subscriptions.get((subscription.group, subscription.topic)) != subscription:
+            subscription.ready.clear()  # the topic or the group was dropped: nothing comes any more
+            subscription.pending.clear()
+        if topic is None or not self.has_more(subscription):
             return []
-        take = Take(min(request.batch, self._config.receive_batch_max))
-        self._take_ready(take, subscription, request.filter)
-        for queue_id in list(subscription.pending):
-            if take.room <= 0 or take.budget <= 0 or take.bytes >= self._config.receive_bytes_max:
-                break
-            self._take_new(take, subscription, topic.queues[queue_id], request.filter)
+        free = self._config.leases_max - self._leases.open_count  # what is ready is counted in already
+        if free <= 0 and not subscription.ready:
+            raise ClientError(
+                Code.TOO_MANY_REQUESTS,
+                f"leases_max = {self._config.leases_max} messages are un-acknowledged: ack some first",
+            )
+        room = min(request.batch, self._config.receive_batch_max)
+        take = Take(room, self._config.receive_bytes_max, request.filter, others)
+        try:
+            self._take_ready(take, subscription)
+            take.room = min(take.room, free)
+            self._take_pending(take, self.subscription(subscription.group, topic), topic)
+        except OSError:
+            subscription.ready.extendleft(reversed(take.popped))
+            raise
         return self._lease(take, subscription, request)
 
     def has_more(self, subscription: Subscription) -> bool:
         """A take that found nothing may find something in its next turn."""
         return bool(subscription.ready or subscription.pending)
 
-    def _take_ready(self, take: Take, subscription: Subscription, wanted: Filter) -> None:
-        while subscription.ready and take.room > 0 and take.budget > 0:
+    def _take_ready(self, take: Take, subscription: Subscription) -> None:
+        spared = []
+        while subscription.ready and take.goes_on:
             found = subscription.ready.popleft()
             ledger, offset = found.ledger, found.offset
             if ledger.open.get(offset) is not found or found.lease is not None:
                 continue
             take.budget -= 1
+            take.popped.append(found)
             name, name_offset = ledger.origins.get(offset, (ledger, offset))
-            queue = self._store.state.queue(ledger.subscription.topic, ledger.queue_id)
-            entries = queue.read(offset, 1) if queue else []
-            kept = self._store.read(queue, offset, entries[0]) if queue and entries else None
+            kept = self._read(ledger, offset)
             properties = kept.decode_properties() if kept else {}
-            if kept is None or not wanted.matches(properties):
-                take.settled.setdefault(name, []).append(name_offset)
-            else:
+            if kept is not None and take.wanted.matches(properties):
                 take.add(name, name_offset, found.attempt + 1, kept, properties)
+            elif kept is not None and take.spares(properties):
+                spared.append(found)
+            else:
+                take.settled.setdefault(name, []).append(name_offset)
+        subscription.ready.extendleft(reversed(spared))
 
-    def _take_new(self, take: Take, subscription: Subscription, queue: ConsumeQueue, wanted: Filter) -> None:
-        ledger = subscription.ledgers[queue.queue_id]
-        offset = max(ledger.next, queue.min_offset)
-        while take.room > 0 and take.budget > 0 and take.bytes < self._config.receive_bytes_max:
-            count = min(queue.visible - offset, take.room if wanted.tags is None else take.budget, take.budget)
-            entries = queue.read(offset, count) if count > 0 else []
-            if not entries:
-                subscription.pending.pop(queue.queue_id, None)
+    def _read(self, ledger: Ledger, offset: int) -> Record | None:
+        queue = self._store.state.queue(ledger.subscription.topic, ledger.queue_id)
+        entries = queue.read(offset, 1) if queue else []
+        return self._store.read(queue, offset, entries[0]) if queue and entries else None
+
+    def _take_pending(self, take: Take, subscription: Subscription, topic: Topic) -> None:
+        for queue_id in list(subscription.pending):
+            if not take.goes_on:
                 break
+            queue, ledger = topic.queues[queue_id], subscription.ledgers[queue_id]
+            start = offset = max(ledger.next, queue.min_offset)
+            for offset, matches in self._scan(take, queue, start):
+                if matches is not None:
+                    take.add(ledger, offset - 1, 1, *matches)
+            if offset != ledger.next:
+                take.nexts[ledger] = offset
+            del subscription.pending[queue_id]
+            if offset < queue.visible:
+                subscription.pending[queue_id] = None  # the next receive begins with another queue
+
+    def _scan(
+        self, take: Take, queue: ConsumeQueue, offset: int
+    ) -> Iterator[tuple[int, tuple[Record, dict[str, str]] | None]]:
+        """Passes over queue entries: the offset behind each, and the message where it is wanted."""
+        wanted, others = take.wanted, take.others
+        while take.goes_on and offset < queue.visible:
+            count = take.room if wanted.tags is None else _READ_AHEAD
+            entries = queue.read(offset, min(count, take.budget, queue.visible - offset))
+            if not entries:
+                raise OSError(f"{queue.topic} queue {queue.queue_id} has no entry at offset {offset}")
             for entry in entries:
-                if take.room <= 0 or take.bytes >= self._config.receive_bytes_max:
-                    break
+                if not take.goes_on:
+                    return
                 take.budget -= 1
-                if wanted.may_match(entry.tags_code) and (found := self._store.read(queue, offset, entry)) is not None:
-                    properties = found.decode_properties()
-                    if wanted.matches(properties):
-                        take.add(ledger, offset, 1, found, properties)
+                found = None
+                if others or wanted.may_match(entry.tags_code):
+                    found = self._store.read(queue, offset, entry)
+                properties = found.decode_properties() if found else {}
+                if found is not None and not wanted.matches(properties):
+                    if take.spares(properties):
+                        return
+                    found = None
                 offset += 1
-        else:
-            subscription.pending.pop(queue.queue_id, None)
-            subscription.pending[queue.queue_id] = None  # the next receive begins with another queue
-        if offset != ledger.next:
-            take.nexts[ledger] = offset
+                yield offset, None if found is None else (found, properties)
 
     def _lease(self, take: Take, subscription: Subscription, request: ReceiveRequest) -> list[Delivered]:
         group, topic = subscription.group, subscription.topic
@@ -168,14 +221,19 @@ class Pop:
         self._store.apply(Leased(group, topic, sequence, now_ms, due_ms, client, parts))
         maker = self._maker(group, topic)
         return [
-            _delivered(topic, ledger.queue_id, offset, attempt, found, properties, maker.text(ledger.queue_id, offset, sequence, until_ms))
+            _delivered(
+                topic, ledger.queue_id, offset, attempt, found, properties,
+                maker.text(ledger.queue_id, offset, sequence, until_ms),
+            )
             for ledger, offset, attempt, found, properties in take.messages
-        ]
+        ]  # fmt: skip
 
     def _maker(self, group: str, topic: str) -> HandleMaker:
         maker = self._makers.get((group, topic))
         if maker is None:
-            maker = self._makers[(group, topic)] = HandleMaker(group, topic)
+            maker = HandleMaker(group, topic)
+            if (group, topic) in self._leases.subscriptions:  # else a client that makes names up would fill memory
+                self._makers[(group, topic)] = maker
         return maker
 
     # -- answer to a delivery ----------------------------------------------------------------------------------------
@@ -260,35 +318,45 @@ class Pop:
             attempt = max(found.attempt for found in lease.held if found.lease is lease)
             self._leases.postpone(lease, now_ms + self._groups.view(group).retry.delay_ms(max(attempt, 1)))
         else:
-            self._leases.postpone(lease, now_ms + self._config.auto_renew_ms)
+            last_ms = lease.taken_ms + self._config.renew_total_ms_max
+            self._leases.postpone(lease, min(now_ms + self._config.auto_renew_ms, last_ms))
 
     def end(self, lease: Lease) -> None:
-        """The lease is over: each of its messages is ready again, or a dead letter."""
-        for found in [f for f in lease.held if f.lease is lease]:
-            view = self._view(found)
-            if found.attempt < view.attempts_max:
+        """The lease is over: each of its messages is ready again, or a dead letter. Where that can't be written now
+        (disk full, topics_max) the lease stays, and it is tried again.
+        """
+        held = [found for found in lease.held if found.lease is lease]
+        group = held[0].ledger.subscription.group
+        attempts_max = self._attempts_max(group)
+        for found in held:
+            if found.attempt < attempts_max:
                 self._leases.release(found)
-                continue
-            try:
-                self._bury(found)
-            except (StoreFull, ClientError) as error:
-                log_.warning("dead letter of %s waits: %s", found.ledger.subscription.group, error)
-                self._leases.postpone(lease, self._clock.lease_ms() + _FULL_RETRY_MS)
-
-    def _view(self, found: Open) -> GroupView:
         try:
-            return self._groups.view(found.ledger.subscription.group)
-        except ClientError:  # profile strict, and the group is gone from the table: its leases go with the next start
-            return GroupView(False, self._config.attempts_max, self._groups.default_retry)
+            for found in held:
+                if found.lease is lease:
+                    self._bury(found)
+        except (StoreFull, ClientError, OSError) as error:
+            self._wait_to_bury(lease, group, error)
+
+    def _wait_to_bury(self, lease: Lease, group: str, error: Exception) -> None:
+        now_ms = self._clock.lease_ms()
+        self._leases.postpone(lease, now_ms + _FULL_RETRY_MS)
+        if now_ms >= self._quiet_until_ms:
+            self._quiet_until_ms = now_ms + _FULL_RETRY_MS
+            log_.warning("dead letters wait, those of group %s and maybe of others: %s", group, error)
+
+    def _attempts_max(self, group: str) -> int:
+        try:
+            return self._groups.view(group).attempts_max
+        except ClientError:  # profile strict, over a store whose leases know a group that its table does not
+            return self._config.attempts_max
 
     def _bury(self, found: Open) -> None:
         """One record in %DLQ%group that names its origin: the lease ends with it, so no crash can fall between."""
         ledger = found.ledger
         group = ledger.subscription.group
         name, name_offset = ledger.origins.get(found.offset, (ledger, found.offset))
-        queue = self._store.state.queue(ledger.subscription.topic, ledger.queue_id)
-        entries = queue.read(found.offset, 1) if queue else []
-        kept = self._store.read(queue, found.offset, entries[0]) if queue and entries else None
+        kept = self._read(ledger, found.offset)
         origin_topic = name.subscription.topic
         if kept is None:
             log_.error("a message of %s queue %d cannot be read and is given up", origin_topic, name.queue_id)
@@ -341,7 +409,9 @@ def _part(ledger: Ledger, take: Take) -> tuple[int, int, list[int], list[int]]:
         steps.append(offset - last)
         last = offset
     attempts = [attempt for _, attempt in rows]
-    return ledger.queue_id, take.nexts.get(ledger, ledger.next), steps, [] if all(a == 1 for a in attempts) else attempts
+    if all(attempt == 1 for attempt in attempts):
+        attempts = []
+    return ledger.queue_id, take.nexts.get(ledger, ledger.next), steps, attempts
 
 
 def _delivered(
@@ -352,5 +422,3 @@ def _delivered(
         record.host_text(found.born_host), found.store_ms,
         f"{record.host_text(found.store_host)}:{found.store_port}", attempt, handle,
     )  # fmt: skip
-
-

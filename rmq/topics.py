@@ -1,7 +1,8 @@
 """Topics: which there are, how they come to be, what they accept, which queue is next.
 
-Profile dev: a topic is made at its first send or subscription and its route lists every type that we serve; its stored type
-only records what came. Profile strict: as Apache 5.5, nothing is made by a client and the type decides.
+Profile dev: a topic is made at its first send or subscription and its route lists every type that we serve; its stored
+type only records what came. Profile strict: as Apache 5.5, nothing is made by a client and the type decides; a topic
+that is still without one gets that of its first message.
 """
 
 from rmq.config import Config
@@ -79,23 +80,28 @@ class Topics:
         if self._dev or topic is None or _is_internal(name):
             return SERVED
         kind = MessageType(topic.type)
-        return SERVED if kind is MessageType.MIXED else (kind,)
+        return SERVED if kind in (MessageType.MIXED, MessageType.UNSPECIFIED) else (kind,)
 
-    def admit(self, topic: Topic, kind: MessageType) -> None:
-        """May a message of this type go there? Raises NOT_IMPLEMENTED or MESSAGE_PROPERTY_CONFLICT_WITH_TYPE."""
-        if kind not in SERVED:
+    def admit(self, name: str, kinds: set[MessageType]) -> Topic:
+        """The topic of a send of such messages. Raises, before anything changed, NOT_IMPLEMENTED,
+        MESSAGE_PROPERTY_CONFLICT_WITH_TYPE, and as require.
+        """
+        for kind in kinds.difference(SERVED):
             raise ClientError(
-                Code.NOT_IMPLEMENTED, f"{kind.name} messages are not served yet, only NORMAL ones (topic {topic.name})"
+                Code.NOT_IMPLEMENTED, f"{kind.name} messages are not served yet, only NORMAL ones (topic {name})"
             )
+        topic = self.require(name)
         stored = MessageType(topic.type)
-        if stored is kind or stored is MessageType.MIXED or _is_internal(topic.name):
-            return
-        if not self._dev:
+        if stored is MessageType.MIXED or kinds == {stored} or _is_internal(name):
+            return topic
+        if not self._dev and stored is not MessageType.UNSPECIFIED:
+            came = " and ".join(sorted(kind.name for kind in kinds))
             raise ClientError(
                 Code.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE,
-                f"message type conflicts with topic {topic.name}: expected {stored.name}, actual {kind.name}",
+                f"message type conflicts with topic {name}: expected {stored.name}, actual {came}",
             )
-        self.make(topic.name, kind if stored is MessageType.UNSPECIFIED else MessageType.MIXED, len(topic.queues))
+        seen = {stored, *kinds} - {MessageType.UNSPECIFIED}
+        return self.make(name, seen.pop() if len(seen) == 1 else MessageType.MIXED, len(topic.queues))
 
     def next_queue(self, topic: Topic) -> ConsumeQueue:
         """The queue of the next send."""

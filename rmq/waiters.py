@@ -1,20 +1,22 @@
 """Polls that wait for a message: per group and topic, in order of arrival, each until its own end.
 
-A waiter is a Future; who cancels it leaves the poll. Deadlines are real time (the event loop's), rounded up to 10 ms so that
-many waiters share one timer.
+A waiter is a Future; who cancels it leaves the poll. Deadlines are real time (the event loop's), rounded up to 10 ms so
+that many waiters share one timer.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rmq.errors import ClientError, Code
+from rmq.filter import Filter
 from rmq.message import Delivered
 from rmq.port import ReceiveRequest
 from rmq_store.leases import Subscription
 from rmq_store.wheel import Wheel
 
 _GRAIN_MS = 10
+_ENDS_A_TURN = 1000
 
 
 class Waiter:
@@ -23,12 +25,38 @@ class Waiter:
     __slots__ = ("future", "key", "request", "subscription")
 
     def __init__(
-        self, key: int, subscription: Subscription, request: ReceiveRequest, future: "asyncio.Future[Sequence[Delivered]]"
+        self,
+        key: int,
+        subscription: Subscription,
+        request: ReceiveRequest,
+        future: "asyncio.Future[Sequence[Delivered]]",
     ) -> None:
         self.key = key
         self.subscription = subscription
         self.request = request
         self.future = future
+
+
+class _Line:
+    """The waiters of one group on one topic, and how many there are of each filter."""
+
+    __slots__ = ("filters", "waiters")
+
+    def __init__(self) -> None:
+        self.waiters: deque[Waiter] = deque()
+        self.filters: dict[Filter, int] = {}
+
+    def enter(self, waiter: Waiter) -> None:
+        self.waiters.append(waiter)
+        wanted = waiter.request.filter
+        self.filters[wanted] = self.filters.get(wanted, 0) + 1
+
+    def leave(self, waiter: Waiter) -> None:
+        self.waiters.remove(waiter)
+        wanted = waiter.request.filter
+        self.filters[wanted] -= 1
+        if not self.filters[wanted]:
+            del self.filters[wanted]
 
 
 class Waiters:
@@ -38,7 +66,7 @@ class Waiters:
         self._loop = loop
         self._polls_max = polls_max
         self._per_group_max = per_group_max
-        self._queues: dict[Subscription, deque[Waiter]] = {}
+        self._lines: dict[Subscription, _Line] = {}
         self._by_key: dict[int, Waiter] = {}
         self._next_key = 1
         self._ends = Wheel()
@@ -49,12 +77,15 @@ class Waiters:
 
     def add(self, subscription: Subscription, request: ReceiveRequest) -> "asyncio.Future[Sequence[Delivered]]":
         """Waits up to `request.poll_ms`. Raises TOO_MANY_REQUESTS at the limits."""
-        if len(self._by_key) >= self._polls_max or len(self._queues.get(subscription, ())) >= self._per_group_max:
+        line = self._lines.get(subscription)
+        if len(self._by_key) >= self._polls_max or (line is not None and len(line.waiters) >= self._per_group_max):
             raise ClientError(Code.TOO_MANY_REQUESTS, "polling full: too many receives are waiting; poll again later")
+        if line is None:
+            line = self._lines[subscription] = _Line()
         future: asyncio.Future[Sequence[Delivered]] = self._loop.create_future()
         waiter = Waiter(self._next_key, subscription, request, future)
         self._next_key += 1
-        self._queues.setdefault(subscription, deque()).append(waiter)
+        line.enter(waiter)
         self._by_key[waiter.key] = waiter
         future.add_done_callback(lambda _: self._leave(waiter))
         due_ms = int(self._loop.time() * 1000) + request.poll_ms
@@ -62,16 +93,19 @@ class Waiters:
         self._arm()
         return future
 
-    def first(self, subscription: Subscription) -> Waiter | None:
-        """The longest waiting poll, still in line."""
-        queue = self._queues.get(subscription)
-        while queue and queue[0].future.done():
-            queue.popleft()
-        return queue[0] if queue else None
+    def in_line(self, subscription: Subscription) -> Iterator[Waiter]:
+        """Those that wait, the longest waiting first. Their futures may be resolved on the way."""
+        line = self._lines.get(subscription)
+        return (waiter for waiter in (line.waiters if line else ()) if not waiter.future.done())
 
-    def in_line(self, subscription: Subscription) -> list[Waiter]:
-        """All of them, in order."""
-        return [w for w in self._queues.get(subscription, ()) if not w.future.done()]
+    def any(self, subscription: Subscription) -> bool:
+        """Whether one waits."""
+        return next(self.in_line(subscription), None) is not None
+
+    def others(self, subscription: Subscription, mine: Filter) -> Sequence[Filter]:
+        """The other filters that are waited with; a group should have but one."""
+        line = self._lines.get(subscription)
+        return [other for other in line.filters if other != mine] if line and len(line.filters) > 1 else ()
 
     def close(self) -> None:
         """Every poll ends now, without messages."""
@@ -83,13 +117,10 @@ class Waiters:
 
     def _leave(self, waiter: Waiter) -> None:
         del self._by_key[waiter.key]
-        queue = self._queues.get(waiter.subscription)
-        if queue is None:
-            return
-        if waiter in queue:
-            queue.remove(waiter)
-        if not queue:
-            del self._queues[waiter.subscription]
+        line = self._lines[waiter.subscription]
+        line.leave(waiter)
+        if not line.waiters:
+            del self._lines[waiter.subscription]
 
     def _arm(self) -> None:
         due_ms = self._ends.next_due_ms()
@@ -100,7 +131,7 @@ class Waiters:
 
     def _end_due(self) -> None:
         self._timer = None
-        for key in self._ends.pop_due(int(self._loop.time() * 1000) + 1, 1000):
+        for key in self._ends.pop_due(int(self._loop.time() * 1000) + 1, _ENDS_A_TURN):
             waiter = self._by_key.get(key)
             if waiter is not None and not waiter.future.done():
                 waiter.future.set_result([])

@@ -18,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
+STEP_MAX_S = 1800.0
 NOT_QUICK = "not (slow or foreign or crash or fuzz)"
 PROBE = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"
 
@@ -69,16 +70,24 @@ def run_all(todo: Iterator[Step]) -> int:
     for name, command in todo:
         started = time.monotonic()
         print(f"{name} ... ", end="", flush=True)
-        done = subprocess.run(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
-        )
-        print(f"{'ok' if done.returncode == 0 else 'FAILED'} {time.monotonic() - started:.1f} s", flush=True)
-        if done.returncode:
-            print(done.stdout.decode(errors="replace"))
+        code, output = run(command)
+        print(f"{'ok' if code == 0 else 'FAILED'} {time.monotonic() - started:.1f} s", flush=True)
+        if code:
+            print(output)
             print(f"check: failed: {name}")
             return 1
     print("check: ok")
     return 0
+
+
+def run(command: list[str], within_s: float = STEP_MAX_S) -> tuple[int, str]:
+    """Exit code and output of one step; a step that hangs is ended, as a failure."""
+    null, pipe, same = subprocess.DEVNULL, subprocess.PIPE, subprocess.STDOUT
+    try:
+        done = subprocess.run(command, cwd=ROOT, timeout=within_s, stdin=null, stdout=pipe, stderr=same)
+    except subprocess.TimeoutExpired as error:
+        return 1, f"{(error.output or b'').decode(errors='replace')}\nstill running after {within_s:.0f} s"
+    return done.returncode, done.stdout.decode(errors="replace")
 
 
 def other_pythons(running: str) -> Iterator[tuple[str, str]]:

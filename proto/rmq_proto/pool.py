@@ -8,7 +8,7 @@ It is split by hand: the class for it lives in descriptor_pb2, which costs a fif
 """
 
 from collections.abc import Iterator
-from importlib import resources
+from pathlib import Path
 
 from google.protobuf import message_factory
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -39,7 +39,7 @@ def split(file_set: bytes) -> Iterator[bytes]:
 def load() -> DescriptorPool:
     """A new pool that holds every file of descriptors.binpb."""
     pool = DescriptorPool()
-    for file in split(resources.files("rmq_proto").joinpath("descriptors.binpb").read_bytes()):
+    for file in split(Path(__file__).with_name("descriptors.binpb").read_bytes()):
         pool.AddSerializedFile(file)
     return pool
 

@@ -217,6 +217,6 @@ def set_ms(time: v2.Timestamp | v2.Duration, ms: int) -> None:
 
 def _number(properties: dict[str, str], key: str) -> int | None:
     text = properties.get(key)
-    if text is None or not text.isdecimal() or len(text) > NUMBER_DIGITS_MAX:
+    if text is None or len(text) > NUMBER_DIGITS_MAX or not (text.isascii() and text.isdecimal()):
         return None
     return int(text)

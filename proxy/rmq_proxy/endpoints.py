@@ -1,10 +1,12 @@
 """Decides which address a route answers, so that mapped ports, containers and tunnels just work.
 
 In this order: the operator's --advertise, the endpoints that the client itself named in the request, the :authority it
-dialled. Apache in Local mode answers the broker's own address instead and so sends clients to a port that they cannot
-reach (facts: grpc.md 6.2, users-and-peers.md 1c).
+dialled, and where the transport does not tell that one (grpc.aio), the address that we listen on. Apache in Local mode
+answers the broker's own address instead and so sends clients to a port that they cannot reach (facts: grpc.md 6.2,
+users-and-peers.md 1c).
 """
 
+import re
 import socket
 
 from rmq.config import parse_endpoint
@@ -14,6 +16,9 @@ from rmq_proxy.rpc import Call
 
 HTTP_PORT = 80
 HTTPS_PORT = 443
+LOOPBACK = "127.0.0.1"
+_HOST = re.compile(r"[^\x00-\x20\x7f-\x9f]{1,255}")
+EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 
 
 class Advertiser:
@@ -21,11 +26,16 @@ class Advertiser:
 
     def __init__(self, advertise: str | None) -> None:
         self._fixed: v2.Endpoints | None = None
+        self._listening: v2.Endpoints | None = None
         if advertise:
             try:
                 self._fixed = endpoints_of(*parse_endpoint(advertise))
             except ValueError as error:
                 raise ConfigError(f"advertise {advertise!r} is not HOST:PORT: {error}") from None
+
+    def listens_on(self, host: str, port: int) -> None:
+        """Where the server is reached from its own machine; all addresses (0.0.0.0, ::, empty) mean loopback."""
+        self._listening = endpoints_of(LOOPBACK if host in EVERYWHERE else host, port)
 
     def choose(self, named: v2.Endpoints, call: Call) -> v2.Endpoints:
         """`named` is the request's `endpoints`, empty where it has none. Raises ILLEGAL_ACCESS_POINT."""
@@ -33,18 +43,20 @@ class Advertiser:
             return self._fixed
         if named.addresses:
             return checked(named)
+        if not call.authority and self._listening is not None:
+            return self._listening
         return dialled(call)
 
 
 def checked(named: v2.Endpoints) -> v2.Endpoints:
     """The client's own endpoints, with what SDKs insist on: a scheme, and one address where it is a domain name.
 
-    Raises ILLEGAL_ACCESS_POINT for an empty host or a port that does not exist.
+    Raises ILLEGAL_ACCESS_POINT for a host that cannot be one, or a port that does not exist.
     """
     for address in named.addresses:
-        if not address.host or not 1 <= address.port <= 65535:
-            shown = f"{address.host[:80]}:{address.port}"
-            raise ClientError(Code.ILLEGAL_ACCESS_POINT, f"illegal access point {shown}; name HOST:PORT in `endpoints`")
+        if not _HOST.fullmatch(address.host) or not 1 <= address.port <= 65535:
+            text = f"illegal access point {address.host[:80]!r}, port {address.port}; name host and port in `endpoints`"
+            raise ClientError(Code.ILLEGAL_ACCESS_POINT, text)
     if named.scheme in (v2.IPv4, v2.IPv6) or (named.scheme == v2.DOMAIN_NAME and len(named.addresses) == 1):
         return named
     return endpoints_of(named.addresses[0].host, named.addresses[0].port)
@@ -77,7 +89,7 @@ def scheme_of(host: str) -> int:
     for family, scheme in ((socket.AF_INET, v2.IPv4), (socket.AF_INET6, v2.IPv6)):
         try:
             socket.inet_pton(family, host)
-        except OSError:
+        except (OSError, ValueError):  # ValueError: a zero byte, or letters that no address has
             continue
         return scheme
     return v2.DOMAIN_NAME

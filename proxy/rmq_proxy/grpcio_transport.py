@@ -51,9 +51,9 @@ class GrpcioTransport:
         """
         usable, port = reserve(hosts, port)
         server = grpc.aio.server(handlers=[self._methods], options=self._options)
-        for host in usable:
+        for host in dict.fromkeys(map(_bindable, usable)):
             try:
-                server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+                server.add_insecure_port(f"{host}:{port}")
             except RuntimeError:
                 raise ConfigError(
                     f"port {port} on {host} was taken while we started; choose another with --port"
@@ -220,6 +220,13 @@ class _Outlet:
                 await self._wake.wait()
         if self._status is not None and self._status.code is not GrpcCode.OK:
             raise self._status
+
+
+def _bindable(host: str) -> str:
+    """As gRPC wants it. Both wildcards become one: gRPC listens on both families for either, and twice fails."""
+    if not host.strip("0.:"):
+        return "[::]"
+    return f"[{host}]" if ":" in host else host
 
 
 def _describe(context: Context) -> Call:

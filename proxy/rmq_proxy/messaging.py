@@ -18,7 +18,7 @@ from rmq_proxy.consume import ACK_FAILED, CHANGE_FAILED, DEAD_LETTER_FAILED, Con
 from rmq_proxy.endpoints import Advertiser
 from rmq_proxy.produce import FAILED as SEND_FAILED
 from rmq_proxy.produce import Producing
-from rmq_proxy.rpc import Call, Kind, Listing, Row, RpcError, Unary
+from rmq_proxy.rpc import Call, Kind, Listing, Row, Unary
 from rmq_proxy.sessions import Sessions
 from rmq_proxy.status import Answering, Failed, plain, write_ok
 from rmq_proxy.telemetry import METRIC_SINK, Telemetry
@@ -54,6 +54,10 @@ class Messaging:
         self._advertiser = Advertiser(advertise)
         self._producing = Producing(broker, limits, clock)
         self._consuming = Consuming(broker, sessions, limits, clock)
+
+    def listens_on(self, host: str, port: int) -> None:
+        """Told once the port is known: what a route answers when nobody else says how to reach us."""
+        self._advertiser.listens_on(host, port)
 
     def rows(self) -> list[Row]:
         """The 17 methods, and the sink for the metrics that old Python clients are asked for."""
@@ -104,8 +108,6 @@ class Messaging:
             request = parse(decode, data)
             try:
                 return method(Caller(call, sessions), request)
-            except RpcError:
-                raise
             except Exception as error:  # ours or the client's: `failed` tells them apart, and logs ours
                 return failed(error)
 

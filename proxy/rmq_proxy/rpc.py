@@ -45,7 +45,9 @@ class Call:
 
     __slots__ = ("authority", "cancelled", "deadline_s", "metadata", "peer", "principal", "tls", "undelivered")
 
-    def __init__(self, peer: str, metadata: Metadata, *, authority: str = "", deadline_s: float | None = None, tls: bool = False) -> None:
+    def __init__(
+        self, peer: str, metadata: Metadata, *, authority: str = "", deadline_s: float | None = None, tls: bool = False
+    ) -> None:
         self.peer = peer  # "host:port" of the client; IPv6 as "[::1]:port"
         self.metadata = metadata  # lower-case names; names ending in -bin carry bytes
         self.authority = authority  # the :authority pseudo header, "host:port"
@@ -53,7 +55,9 @@ class Call:
         self.tls = tls
         self.principal: str | None = None  # set by authentication, when that is on
         self.cancelled = False  # the client is gone or gave up
-        self.undelivered: Callable[[], None] | None = None  # a LIST answer could not be written in full: the transport calls this once
+        self.undelivered: Callable[[], None] | None = (
+            None  # a LIST answer could not be written in full: the transport calls this once
+        )
 
     def header(self, name: str) -> str:
         """The text of a metadata entry, empty when absent."""

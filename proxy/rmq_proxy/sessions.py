@@ -105,10 +105,10 @@ class Sessions:
     def terminate(self, client_id: str, group: str) -> None:
         """A client says goodbye; `group` is empty where it named none."""
         client = self._clients.get(client_id)
-        if client is not None:
-            self._drop(client)
         if group and (client is None or group not in client.groups):
             self._offline(group, client_id)
+        if client is not None:
+            self._drop(client)
 
     def producers_of(self, topic: str) -> Sequence[str]:
         """The client ids whose settings publish `topic`, the latest settings last."""
@@ -150,8 +150,8 @@ class Sessions:
             self._leave(client, group)
 
     def _leave(self, client: Client, group: str) -> None:
-        if client.groups.pop(group, None) is not None:
-            self._offline(group, client.client_id)
+        del client.groups[group]
+        self._offline(group, client.client_id)
 
     def _offline(self, group: str, client_id: str) -> None:
         try:

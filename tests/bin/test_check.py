@@ -35,6 +35,13 @@ def test_the_last_line_of_a_good_run_is_check_ok(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out.splitlines()[-1] == "check: ok"
 
 
+def test_a_step_that_hangs_is_ended_as_a_failure() -> None:
+    """What it printed is kept."""
+    code, output = check.run(python("import time; print('so far', flush=True); time.sleep(60)"), within_s=1.0)
+    assert code == 1
+    assert output == "so far\n\nstill running after 1 s"
+
+
 def test_steps_come_in_the_order_of_cheapness(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes a second must not wait behind what takes minutes; other Pythons get the quick tests only."""
     monkeypatch.setattr(check, "other_pythons", lambda _running: iter([("3.12", "/opt/python3.12")]))

@@ -107,6 +107,7 @@ def test_a_bare_python3_will_do(tmp_path: Path) -> None:
     assert find_python(str(only)) == str(only / "python3")
 
 
+@pytest.mark.slow
 def test_without_network_the_first_run_says_so(checkout: Path) -> None:
     """One last line of cause, exit code 1, standard output left alone; the next run tries anew."""
     (checkout / "pyproject.toml").write_text(PROJECT.replace("requires = []", 'requires = ["hatchling"]'))

@@ -11,7 +11,16 @@ import pytest
 
 from tests.clients.builders import Language
 from tests.clients.conftest import TWO_TRIES, open_driver
-from tests.clients.harness import DriverError, Process, Producer, PushConsumer, Received, Session, SimpleConsumer
+from tests.clients.harness import (
+    DriverError,
+    Process,
+    Producer,
+    PushConsumer,
+    Received,
+    Session,
+    SimpleConsumer,
+    eventually,
+)
 from tests.serving import Server
 
 INVISIBLE_S = 10  # RocketMQ's least for a receive
@@ -133,7 +142,6 @@ def test_a_push_consumer_gets_everything_once(session: Session, language: Langua
     deliveries = consumer.until(len(sent))
     assert sorted(message.message_id for message in deliveries) == sorted(sent)
     assert {message.attempt for message in deliveries} == {1}
-    consumer.stop()
 
 
 @pytest.mark.usefixtures("pushing")
@@ -144,7 +152,6 @@ def test_a_refused_message_is_pushed_again(session: Session, language: Language)
     message_id = producer.send(b"not now")
     deliveries = consumer.until(2)
     assert [(message.message_id, message.attempt) for message in deliveries] == [(message_id, 1), (message_id, 2)]
-    consumer.stop()
 
 
 @pytest.mark.usefixtures("pushing")
@@ -160,7 +167,6 @@ def test_a_message_refused_too_often_is_a_dead_letter(session: Session, language
     assert dead.properties == {"p": "v"}
     assert dead.attempt == 1
     assert [message.attempt for message in consumer.poll()] == [1, 2]
-    consumer.stop()
 
 
 def test_a_message_never_acknowledged_comes_again(left_alone: LeftAlone) -> None:
@@ -214,8 +220,6 @@ def fragile() -> Iterator[Server]:
 
 def survives(server: Server, sending: Sending) -> None:
     """Restarts the server between messages that go through before and after."""
-    from tests.clients.harness import eventually
-
     eventually(lambda: sending.at_least(5), 30, "5 messages before the restart")
     server.restart()
     count = len(sending.acknowledged)
@@ -252,8 +256,6 @@ def drained(consumer: SimpleConsumer, expected: set[bytes]) -> set[bytes]:
 
 def pushed(consumer: PushConsumer, expected: set[bytes]) -> set[bytes]:
     """What a push consumer has been given once it has what is expected."""
-    from tests.clients.harness import eventually
-
     eventually(lambda: expected <= {message.body for message in consumer.poll()}, 60, "all that was acknowledged")
     return {message.body for message in consumer.deliveries}
 

@@ -1,4 +1,4 @@
-"""What the service's tests share: the whole service over a fake broker and a clock moved by hand, called with raw requests."""
+"""What the service's tests share: the service over a fake broker and a hand-driven clock, called with raw requests."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -47,7 +47,7 @@ class HandClock:
 
 
 class FakeBroker:
-    """A BrokerPort that remembers what it was asked and answers what a test put there: a value, a Future or an error."""
+    """A BrokerPort that remembers what it was asked and answers what a test put there: value, Future or error."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[object, ...]] = []
@@ -92,9 +92,7 @@ class FakeBroker:
     def ack(self, group: str, topic: str, handles: Sequence[str]) -> Answer[Sequence[ClientError | None]]:
         return self._answer(self.outcomes, "ack", group, topic, list(handles))
 
-    def change_invisible(
-        self, group: str, topic: str, handle: str, invisible_ms: int, *, suspend: bool
-    ) -> Answer[str]:
+    def change_invisible(self, group: str, topic: str, handle: str, invisible_ms: int, *, suspend: bool) -> Answer[str]:
         return self._answer(f"{handle}+", "change_invisible", group, topic, handle, invisible_ms, suspend)
 
     def dead_letter(self, group: str, topic: str, handle: str) -> Answer[None]:
@@ -133,8 +131,8 @@ class Rig:
         self.clock = HandClock()
         self.sessions = Sessions(self.broker, limits, self.clock)
         self.telemetry = Telemetry(self.broker, self.sessions, limits)
-        messaging = Messaging(self.broker, self.sessions, self.telemetry, limits, advertise, self.clock)
-        self.rows: dict[str, Row] = {row.path: row for row in messaging.rows()}
+        self.messaging = Messaging(self.broker, self.sessions, self.telemetry, limits, advertise, self.clock)
+        self.rows: dict[str, Row] = {row.path: row for row in self.messaging.rows()}
 
     def row(self, method: str) -> Row:
         return self.rows[SERVICE + method]
@@ -181,16 +179,18 @@ def a_call(
     authority: str = "broker.example:8081",
     deadline_s: float | None = None,
     tls: bool = False,
-    **headers: str,
+    headers: Mapping[str, str] | None = None,
+    **more: str,
 ) -> Call:
-    """A call of one client; `headers` are spelled with underscores."""
-    metadata = {name.replace("_", "-"): value for name, value in headers.items()}
+    """A call of one client; headers are spelled with underscores."""
+    metadata = {name.replace("_", "-"): value for name, value in {**(headers or {}), **more}.items()}
     if client_id:
         metadata["x-mq-client-id"] = client_id
     return Call("10.1.2.3:5555", metadata, authority=authority, deadline_s=deadline_s, tls=tls)
 
 
 def a_message(topic: str = TOPIC, message_id: str = "01A", body: bytes = b"hello") -> v2.Message:
+    """A message with all that must be there."""
     message = v2.Message()
     message.topic.name = topic
     message.body = body
@@ -199,6 +199,7 @@ def a_message(topic: str = TOPIC, message_id: str = "01A", body: bytes = b"hello
 
 
 def sending(*messages: v2.Message) -> v2.SendMessageRequest:
+    """A send of these messages."""
     request = v2.SendMessageRequest()
     request.messages.extend(messages)
     return request
@@ -215,6 +216,7 @@ def receiving(topic: str = TOPIC, group: str = GROUP, *, batch: int = 32) -> v2.
 
 
 def acking(*handles: str) -> v2.AckMessageRequest:
+    """An ack of these handles, with the ids id-0, id-1 and so on."""
     request = v2.AckMessageRequest()
     request.group.name = GROUP
     request.topic.name = TOPIC
@@ -225,13 +227,21 @@ def acking(*handles: str) -> v2.AckMessageRequest:
     return request
 
 
-def delivered(topic: str = TOPIC, *, handle: str = HANDLE, body: bytes = b"hello", **properties: str) -> Delivered:
+def delivered(
+    topic: str = TOPIC,
+    *,
+    handle: str = HANDLE,
+    body: bytes = b"hello",
+    properties: Mapping[str, str] | None = None,
+    **more: str,
+) -> Delivered:
+    """A stored message as the broker hands it out."""
     return Delivered(
         topic=topic,
         queue_id=3,
         queue_offset=42,
         body=body,
-        properties={"UNIQ_KEY": "01A", **properties},
+        properties={"UNIQ_KEY": "01A", **(properties or {}), **more},
         sys_flag=0,
         born_ms=1_700_000_000_001,
         born_host="10.0.0.9",
@@ -243,6 +253,7 @@ def delivered(topic: str = TOPIC, *, handle: str = HANDLE, body: bytes = b"hello
 
 
 def publishing(*topics: str, client_type: int = v2.PRODUCER) -> v2.Settings:
+    """A producer's settings."""
     settings = v2.Settings()
     settings.client_type = client_type
     settings.publishing.SetInParent()
@@ -254,6 +265,7 @@ def publishing(*topics: str, client_type: int = v2.PRODUCER) -> v2.Settings:
 def subscribing(
     *topics: str, group: str = GROUP, client_type: int = v2.PUSH_CONSUMER, expression: str = "*"
 ) -> v2.Settings:
+    """A consumer's settings."""
     settings = v2.Settings()
     settings.client_type = client_type
     settings.subscription.group.name = group
@@ -266,6 +278,7 @@ def subscribing(
 
 
 def settings_command(settings: v2.Settings) -> bytes:
+    """Settings as they travel."""
     command = v2.TelemetryCommand()
     command.settings.CopyFrom(settings)
     return command.SerializeToString()

@@ -1,6 +1,5 @@
-"""ReceiveMessage: the shapes of its stream, how long it polls, what is delivered, and what happens when nobody takes it."""
+"""ReceiveMessage: the shapes of its stream, how long it polls, what is delivered, and what if nobody takes it."""
 
-import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
@@ -26,6 +25,7 @@ def asked(rig: Rig) -> ReceiveRequest:
 
 
 def shape(stream: Sequence[v2.ReceiveMessageResponse]) -> list[str | None]:
+    """What each message of the stream holds."""
     return [response.WhichOneof("content") for response in stream]
 
 
@@ -64,14 +64,18 @@ def test_refusal() -> None:
 
 
 def blank_group(request: v2.ReceiveMessageRequest) -> None:
+    """No group."""
     request.group.name = ""
 
 
 def blank_topic(request: v2.ReceiveMessageRequest) -> None:
+    """No topic."""
     request.message_queue.topic.name = ""
 
 
 def batch(size: int) -> Change:
+    """A batch size."""
+
     def change(request: v2.ReceiveMessageRequest) -> None:
         request.batch_size = size
 
@@ -79,6 +83,8 @@ def batch(size: int) -> Change:
 
 
 def invisible(seconds: int) -> Change:
+    """An invisible time without auto_renew."""
+
     def change(request: v2.ReceiveMessageRequest) -> None:
         request.auto_renew = False
         request.invisible_duration.seconds = seconds
@@ -87,10 +93,13 @@ def invisible(seconds: int) -> Change:
 
 
 def no_invisible(request: v2.ReceiveMessageRequest) -> None:
+    """Neither invisible time nor auto_renew."""
     request.auto_renew = False
 
 
 def expression(kind: int, text: str) -> Change:
+    """A filter."""
+
     def change(request: v2.ReceiveMessageRequest) -> None:
         request.filter_expression.type = kind
         request.filter_expression.expression = text
@@ -99,6 +108,8 @@ def expression(kind: int, text: str) -> Change:
 
 
 def polling(seconds: int) -> Change:
+    """A polling time."""
+
     def change(request: v2.ReceiveMessageRequest) -> None:
         request.long_polling_timeout.seconds = seconds
 
@@ -156,7 +167,7 @@ def test_what_the_broker_is_asked() -> None:
     got = asked(rig)
     assert (got.group, got.topic, got.client_id, got.batch) == (GROUP, TOPIC, CLIENT, 32)
     assert (got.invisible_ms, got.auto_renew, got.attempt_id) == (30_000, False, "attempt-7")
-    assert got.filter.tags == {"a", "b"}
+    assert got.filter.tags == frozenset({"a", "b"})
 
 
 def test_auto_renew_ignores_the_invisible_time() -> None:
@@ -244,7 +255,7 @@ def test_delivered_fields() -> None:
 
 
 def test_bare_delivery() -> None:
-    """A message without extras has digest, encoding and type all the same, the peer as its born host, and nothing else."""
+    """A message without extras has digest, encoding and type all the same, its peer as born host, and nothing else."""
     got = one(Rig(), delivered()).system_properties
     assert got.body_digest.type == v2.MD5
     assert got.body_digest.checksum == hashlib.md5(b"hello", usedforsecurity=False).hexdigest().upper()
@@ -275,22 +286,21 @@ TYPES = [
 @pytest.mark.parametrize(("properties", "kind"), TYPES)
 def test_delivered_type(properties: dict[str, str], kind: int) -> None:
     """The type is derived from what is stored."""
-    assert one(Rig(), delivered(**properties)).system_properties.message_type == kind
+    assert one(Rig(), delivered(properties=properties)).system_properties.message_type == kind
 
 
 @pytest.mark.parametrize("value", ["", "x", "-1", "9" * 40, "\u0663"])
 def test_numbers_that_are_none(value: str) -> None:
-    """A number property that came over Remoting and holds no sensible number leaves the field unset or sane."""
+    """A number property that came over Remoting and holds no sensible number leaves the field unset."""
     got = one(Rig(), delivered(TIMER_DELIVER_MS=value, _SYS_MSG_PRIORITY_=value)).system_properties
-    assert got.message_id == "01A"
-    assert got.delivery_timestamp.seconds in (0,)
-    assert got.priority in (0, 3)
+    assert not got.HasField("delivery_timestamp")
+    assert not got.HasField("priority")
 
 
 def test_reserved_properties_are_hidden() -> None:
     """No system property shows among the user's."""
     everything = dict.fromkeys(RESERVED, "1") | {"mine": "yes"}
-    assert dict(one(Rig(), delivered(**everything)).user_properties) == {"mine": "yes"}
+    assert dict(one(Rig(), delivered(properties=everything)).user_properties) == {"mine": "yes"}
 
 
 NAMESPACES = [
@@ -335,144 +345,3 @@ def test_dead_letters_of_a_namespace() -> None:
     assert asked(rig).topic == "%DLQ%ns%billing"
     topics = [(r.message.topic.resource_namespace, r.message.topic.name) for r in stream[1:4]]
     assert topics == [("ns", "%DLQ%billing"), ("ns", "orders"), ("", "foreign")]
-
-
-def test_poll_that_waits(run: Run) -> None:
-    """While the broker's answer is a Future, so is ours; messages and errors arrive as the same stream shapes."""
-
-    async def scenario() -> None:
-        rig = Rig()
-        for error in (None, ClientError(Code.TOO_MANY_REQUESTS, "polling full"), ValueError("ours")):
-            found: asyncio.Future[list[Delivered]] = asyncio.get_running_loop().create_future()
-            rig.broker.messages = found
-            answer = rig.listing("ReceiveMessage", receiving())
-            assert isinstance(answer, asyncio.Future)
-            if error is None:
-                found.set_result([delivered()])
-            else:
-                found.set_exception(error)
-            stream = [v2.ReceiveMessageResponse.FromString(data) for data in await answer]
-            expected = ["status", "delivery_timestamp"] if error else ["status", "message", "delivery_timestamp"]
-            assert shape(stream) == expected
-
-    run(scenario())
-
-
-def test_client_that_gives_up_leaves_the_poll(run: Run) -> None:
-    """Cancelling our Future cancels the broker's."""
-
-    async def scenario() -> None:
-        rig = Rig()
-        found: asyncio.Future[list[Delivered]] = asyncio.get_running_loop().create_future()
-        rig.broker.messages = found
-        answer = rig.listing("ReceiveMessage", receiving())
-        assert isinstance(answer, asyncio.Future)
-        answer.cancel()
-        await asyncio.sleep(0)
-        assert found.cancelled()
-
-    run(scenario())
-
-
-def test_messages_for_a_client_that_just_left(run: Run) -> None:
-    """Messages that were found in the moment when the client gave up are given back at once, uncounted."""
-
-    async def scenario() -> None:
-        rig = Rig()
-        found: asyncio.Future[list[Delivered]] = asyncio.get_running_loop().create_future()
-        rig.broker.messages = found
-        answer = rig.listing("ReceiveMessage", receiving())
-        assert isinstance(answer, asyncio.Future)
-        found.set_result([delivered(handle="a"), delivered(handle="b")])
-        answer.cancel()
-        await asyncio.sleep(0)
-        assert rig.broker.of("change_invisible") == [(GROUP, TOPIC, "a", 0, True), (GROUP, TOPIC, "b", 0, True)]
-
-    run(scenario())
-
-
-def test_undelivered_answer() -> None:
-    """When the transport could not write the answer, each message is given back; a dead lease is no reason to stop."""
-    rig = Rig()
-    rig.broker.messages = [delivered(handle="a"), delivered(handle="b")]
-    call = a_call()
-    rig.receive(receiving(), call)
-    assert call.undelivered is not None
-    rig.broker.answers["change_invisible"] = ClientError(Code.INVALID_RECEIPT_HANDLE, "expired")
-    call.undelivered()
-    assert [given[2:] for given in rig.broker.of("change_invisible")] == [("a", 0, True), ("b", 0, True)]
-
-
-def test_giving_back_later(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    """A give-back that fails later is logged, not lost in a Future that nobody asks."""
-
-    async def scenario() -> None:
-        rig = Rig()
-        rig.broker.messages = [delivered()]
-        call = a_call()
-        rig.receive(receiving(), call)
-        given: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        rig.broker.answers["change_invisible"] = given
-        assert call.undelivered is not None
-        call.undelivered()
-        given.set_exception(ClientError(Code.INTERNAL_ERROR, "disk gone"))
-        await asyncio.sleep(0)
-        assert "disk gone" in caplog.text
-
-    run(scenario())
-
-
-def test_empty_answer_has_nothing_to_give_back() -> None:
-    """An empty poll leaves no undelivered hook behind."""
-    call = a_call()
-    Rig().receive(receiving(), call)
-    assert call.undelivered is None
-
-
-def test_first_receive_announces_the_consumer() -> None:
-    """A receive needs no earlier settings: the broker hears online before it is asked, once per topic and filter."""
-    rig = Rig()
-    rig.receive(receiving())
-    assert [call[0] for call in rig.broker.calls] == ["online", "receive"]
-    rig.receive(receiving())
-    assert len(rig.broker.of("online")) == 1
-    rig.receive(receiving("other"))
-    group, client_id, subscriptions = rig.broker.of("online")[1]
-    assert (group, client_id) == (GROUP, CLIENT)
-    assert isinstance(subscriptions, dict)
-    assert set(subscriptions) == {TOPIC, "other"}
-    changed = receiving()
-    expression(v2.TAG, "a")(changed)
-    rig.receive(changed)
-    assert len(rig.broker.of("online")) == 3
-
-
-def test_unknown_group() -> None:
-    """A group that the broker refuses is refused here, each time, and the client is not kept as its consumer."""
-    rig = Rig()
-    rig.broker.answers["online"] = ClientError(Code.CONSUMER_GROUP_NOT_FOUND, "create it")
-    assert [rig.receive(receiving())[0].status.code for _ in range(2)] == [40403, 40403]
-    rig.sessions.terminate(CLIENT, "")
-    assert not rig.broker.of("offline")
-
-
-def test_announcement_that_takes_time(run: Run) -> None:
-    """Where online is a Future (a remote broker), the receive follows it."""
-
-    async def scenario() -> None:
-        rig = Rig()
-        known: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        found: asyncio.Future[list[Delivered]] = asyncio.get_running_loop().create_future()
-        rig.broker.answers["online"] = known
-        rig.broker.messages = found
-        answer = rig.listing("ReceiveMessage", receiving())
-        assert isinstance(answer, asyncio.Future)
-        assert not rig.broker.of("receive")
-        known.set_result(None)
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert len(rig.broker.of("receive")) == 1
-        found.set_result([delivered()])
-        assert len(await answer) == 3
-
-    run(scenario())

@@ -16,10 +16,13 @@ Change = Callable[[v2.Message], None]
 
 
 def send(rig: Rig, *messages: v2.Message) -> v2.SendMessageResponse:
+    """Sends, and is answered at once."""
     return rig.ask(v2.SendMessageResponse.FromString, "SendMessage", sending(*messages))
 
 
 def body(size: int) -> Change:
+    """A body of so many bytes."""
+
     def change(message: v2.Message) -> None:
         message.body = b"x" * size
 
@@ -27,6 +30,8 @@ def body(size: int) -> Change:
 
 
 def prop(key: str, value: str = "v") -> Change:
+    """One user property."""
+
     def change(message: v2.Message) -> None:
         message.user_properties[key] = value
 
@@ -34,6 +39,8 @@ def prop(key: str, value: str = "v") -> Change:
 
 
 def props(count: int, value: str = "v") -> Change:
+    """So many user properties."""
+
     def change(message: v2.Message) -> None:
         for number in range(count):
             message.user_properties[f"k{number:04}"] = value
@@ -261,6 +268,36 @@ def test_bare_message() -> None:
     (stored,) = rig.broker.stored
     assert stored.properties == {"UNIQ_KEY": "01A", "BORN_TIMESTAMP": str(NOW_MS)}
     assert (stored.born_ms, stored.sys_flag) == (NOW_MS, 0)
+
+
+PEERS = [
+    ("10.1.2.3:5555", "10.1.2.3", 5555),
+    ("[2001:db8::1]:5555", "2001:db8::1", 5555),
+    ("[::ffff:10.1.2.3]:5555", "10.1.2.3", 5555),
+    ("unix:/run/rmq.sock", "127.0.0.1", 0),
+    ("", "127.0.0.1", 0),
+]
+
+
+@pytest.mark.parametrize(("peer", "host", "port"), PEERS)
+def test_born_at(peer: str, host: str, port: int) -> None:
+    """A message is born at its client's address, IPv4 in its own spelling; loopback where there is no address."""
+    rig = Rig()
+    call = a_call()
+    call.peer = peer
+    rig.unary("SendMessage", sending(a_message()), call)
+    assert [(m.born_host, m.born_port) for m in rig.broker.stored] == [(host, port)]
+
+
+def test_transaction_without_a_recovery_time() -> None:
+    """The recovery time is the server's where a transaction names none."""
+    rig = Rig()
+    message = a_message()
+    message.system_properties.message_type = v2.TRANSACTION
+    send(rig, message)
+    properties = rig.broker.stored[0].properties
+    assert properties["TRAN_MSG"] == "true"
+    assert "CHECK_IMMUNITY_TIME_IN_SECONDS" not in properties
 
 
 def test_born_host_that_cannot_be_stored() -> None:

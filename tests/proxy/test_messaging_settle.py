@@ -11,6 +11,7 @@ BUSY = ClientError(Code.TOO_MANY_REQUESTS, "later")
 
 
 def ack(rig: Rig, request: v2.AckMessageRequest) -> v2.AckMessageResponse:
+    """Acks, and is answered at once."""
     return rig.ask(v2.AckMessageResponse.FromString, "AckMessage", request)
 
 
@@ -22,9 +23,7 @@ OVERALL = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("outcomes", "overall", "entries"), [o[1:] for o in OVERALL], ids=[o[0] for o in OVERALL]
-)
+@pytest.mark.parametrize(("outcomes", "overall", "entries"), [o[1:] for o in OVERALL], ids=[o[0] for o in OVERALL])
 def test_ack(outcomes: list[ClientError | None], overall: int, entries: list[int]) -> None:
     """One entry per handle, in order, echoing id and handle; the overall code is theirs, or 30000 where they differ."""
     rig = Rig()
@@ -74,6 +73,7 @@ def test_longest_group_name() -> None:
 
 
 def changing(seconds: int, *, suspend: bool = False) -> v2.ChangeInvisibleDurationRequest:
+    """A change of one handle."""
     request = v2.ChangeInvisibleDurationRequest()
     request.group.name, request.topic.name, request.receipt_handle = GROUP, TOPIC, "h0"
     request.invisible_duration.seconds = seconds
@@ -82,6 +82,7 @@ def changing(seconds: int, *, suspend: bool = False) -> v2.ChangeInvisibleDurati
 
 
 def change(rig: Rig, request: v2.ChangeInvisibleDurationRequest) -> v2.ChangeInvisibleDurationResponse:
+    """Changes, and is answered at once."""
     return rig.ask(v2.ChangeInvisibleDurationResponse.FromString, "ChangeInvisibleDuration", request)
 
 

@@ -78,7 +78,7 @@ def test_stream_server_speaks_first_and_ends(run: "Run[None]", make: Maker) -> N
             assert await call.read() == b"last"
             assert await end_of(call) == (grpc.StatusCode.UNAVAILABLE, "moved")
             assert await server.gate.ends() == [("/t.T/Stream", GrpcCode.UNAVAILABLE, 11)]
-            assert streams.life == ["closed"]
+        assert streams.life == ["closed"]
 
     run(scenario())
 
@@ -117,8 +117,8 @@ def test_stream_client_leaves(run: "Run[None]", make: Maker) -> None:
             await call.read()
             await server.channel.close()
             await server.gate.ends()
-            assert streams.life.count("closed") == 1
-            assert streams.life[-1] == "closed"
+        assert streams.life.count("closed") == 1
+        assert streams.life[-1] == "closed"
 
     run(scenario())
 
@@ -196,6 +196,17 @@ def test_same_port_on_every_host(run: "Run[None]", make: Maker) -> None:
                 async with grpc.aio.insecure_channel(f"{host}:{server.port}") as channel:
                     method = cast("Callable[[bytes], Awaitable[bytes]]", channel.unary_unary(ECHO.path))
                     assert await method(b"x") == b"x"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("hosts", [["0.0.0.0", "::"], ["127.0.0.1", "127.0.0.1"], ["localhost"], ["::"]])
+def test_hosts_that_overlap(run: "Run[None]", make: Maker, hosts: list[str]) -> None:
+    """Both wildcards, a host twice, a name: all reachable on the IPv4 loopback."""
+
+    async def scenario() -> None:
+        async with serving(make, ECHO, hosts=hosts) as server:
+            assert await server.unary(ECHO.path, b"x") == b"x"
 
     run(scenario())
 

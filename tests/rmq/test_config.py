@@ -7,7 +7,7 @@ import msgspec
 import pytest
 import yaml
 
-from rmq.config import FIELDS, Config, GroupSetting, TopicSetting, allowed, parse_endpoint
+from rmq.config import FIELDS, Config, GroupSetting, TopicSetting, allowed, choices, parse_endpoint
 from rmq.configsource import build, load, manual, settings
 from rmq.errors import ConfigError
 from rmq.message import MessageType
@@ -254,8 +254,16 @@ def test_endpoints_are_split(text: str, endpoint: tuple[str, int]) -> None:
 
 def test_a_config_cannot_be_changed() -> None:
     """Everybody holds the same one."""
-    with pytest.raises(AttributeError):
-        Config().port = 1  # type: ignore[misc]
+    for key in FIELDS:
+        with pytest.raises(AttributeError):
+            setattr(Config(), key, 1)
+
+
+def test_choices_are_the_words_of_a_setting_that_has_some() -> None:
+    """In the order of the manual; a number or a text has none."""
+    assert choices("flush") == ("durable", "fast", "memory")
+    assert choices("manual_clock") == ("true", "false")
+    assert choices("port") == choices("data") == ()
 
 
 def test_a_long_value_is_shortened_in_the_refusal() -> None:

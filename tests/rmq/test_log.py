@@ -6,9 +6,17 @@ import logging
 import threading
 from typing import TextIO
 
+import pytest
+
 from rmq.log import JsonFormatter, Pump, TextFormatter, logging_to
 
 LOGGER = logging.getLogger("rmq.test")
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine must not lose the lines that a test looks at."""
+    monkeypatch.setattr("rmq.log.CLOSE_WAIT_S", 10.0)
 
 
 def logged(log_format: str, level: str = "info") -> list[str]:
