@@ -20,7 +20,15 @@ Completion = Callable[[click.Context, click.Parameter, str], list[str]]
 
 def main() -> None:
     """The console script."""
+    _occupy_standard_streams()
     sys.exit(run(sys.argv[1:]))
+
+
+def _occupy_standard_streams() -> None:
+    """A closed one of 0 to 2 would become a file of the store, and then get what others print."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
 
 
 def run(args: Sequence[str]) -> int:
@@ -38,6 +46,8 @@ def run(args: Sequence[str]) -> int:
         return _failed(str(error), 1)
     except (click.Abort, KeyboardInterrupt):
         return 130
+    except OSError as error:
+        return _failed(f"{error.filename or 'the system'}: {error.strerror}", 1)
     return code if isinstance(code, int) else 0
 
 
