@@ -1,7 +1,7 @@
 """The figures that the README quotes, measured on this machine: python bench/figures.py [NAME ...]; --list names them.
 
-Each figure is one line: what, the value, the goal. In-process figures drive the broker without a transport, so that they
-show our own cost; `launch`, `idle` and `stop` start the real server.
+Each figure is one line: what, the value, the goal. In-process figures drive the broker without a transport, so that
+they show our own cost; `launch`, `idle` and `stop` start the real server.
 """
 
 import asyncio
@@ -91,9 +91,9 @@ async def idle(root: Path) -> None:
     server = Process(root / "idle")
     server.send()
     process = psutil.Process(server.process.pid)
-    time.sleep(2)
+    await asyncio.sleep(2)
     before = process.cpu_times()
-    time.sleep(20)
+    await asyncio.sleep(20)
     after = process.cpu_times()
     used = after.user + after.system - before.user - before.system
     say("idle: resident", f"{process.memory_info().rss / MIB:.1f} MiB", "60 MB")

@@ -1,7 +1,7 @@
-"""One server: makes every part, hands each what it needs, starts and stops them in order. The only place that knows all.
+"""One server: makes every part, hands each what it needs, starts and stops them in order. Only this place knows all.
 
 Start: lock, store, broker, table of calls, port, ready line. Stop (SIGTERM, SIGINT): polls are answered, calls get
-`stop_grace_ms`, the store is saved. A store that fails stops the server at once: what was not safe was not acknowledged.
+`stop_grace_ms`, the store is saved. A store that fails stops the server at once: what is not safe was not acknowledged.
 """
 
 import asyncio

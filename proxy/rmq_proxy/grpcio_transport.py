@@ -74,7 +74,7 @@ class GrpcioTransport:
         # GOAWAY goes first, its task runs before those of the streams: none must come back on the same connection.
         stopping = asyncio.ensure_future(self._server.stop(grace_s))
         for outlet in tuple(self._outlets):
-            outlet.finish(GrpcCode.UNAVAILABLE, "the server is shutting down")
+            outlet.finish()  # with OK: an error sends the Rust SDK's Telemetry loop spinning for ever
         await stopping
         self._server = None
 

@@ -156,6 +156,20 @@ def test_a_clock_that_was_set_back_holds_no_lease_longer_than_was_asked(make_rig
 
 
 @WAYS
+def test_what_a_vanished_client_gave_back_stays_given_back(disk_rig: Rig, way: str) -> None:
+    """The server does not take its lease up again; until the second is over, the handle still acknowledges."""
+    disk_rig.send(*"ab")
+    first, _ = disk_rig.receive(request(client_id="pusher", auto_renew=True, batch=2))
+    disk_rig.broker.offline(GROUP, "pusher")
+    disk_rig.settle()
+    again(disk_rig, way, 500)
+    assert disk_rig.broker.recovered_clients == []
+    assert disk_rig.ack(first.handle) == [None]
+    disk_rig.advance(500)
+    assert bodies(disk_rig.receive(request(batch=9))) == ["b"]
+
+
+@WAYS
 def test_dead_letters_are_made_after_a_restart_too(disk_rig: Rig, way: str) -> None:
     """The last attempt ended while nobody was there."""
     disk_rig.restart(groups={GROUP: GroupSetting(1)})
