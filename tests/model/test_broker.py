@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.model.machine import BrokerMachine, play
 
-EXAMPLES = int(os.environ.get("RMQ_MODEL_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("RMQ_MODEL_EXAMPLES", "40"))
 
 
 def test_the_broker_behaves_as_its_model() -> None:

@@ -93,6 +93,13 @@ class Rig:
             return answer
         return self.loop.run_until_complete(asyncio.wait_for(answer, WAIT_S))
 
+    def save(self) -> None:
+        """One checkpoint, written to its end."""
+        saver = self.store._saver
+        assert saver is not None
+        saver.save()
+        self.until(lambda: saver._running is None)
+
     def close(self) -> None:
         """An orderly stop. Raises StoreError."""
         try:

@@ -177,6 +177,20 @@ def test_room_for_a_batch_is_there_for_all_of_it_or_none(steps: int, used: int, 
             _append(log, size)
 
 
+def test_room_for_a_message_counts_what_a_roll_leaves_unused() -> None:
+    """To the byte: one more than fits is left in the segment, and the reserve ends where the message would."""
+    disk = WatchedDisk(MemoryDisk())
+    disk.room = SEGMENT_BYTES + 2 * STEP
+    log = _log(disk)
+    size = STEP + 7
+    _fill(log, size + 7)
+    with pytest.raises(StoreFull):
+        log.make_room(size)
+    disk.room = STEP
+    log.make_room(size)
+    assert _append(log, size) == SEGMENT_BYTES
+
+
 def test_a_record_larger_than_a_segment_is_refused() -> None:
     """It could be nowhere."""
     with pytest.raises(StoreFull, match="does not fit"):

@@ -107,6 +107,8 @@ def test_what_nobody_waits_for_is_synced_within_the_interval(mode: Mode) -> None
     rig.send("t")
     rig.until(lambda: disk.at_once == 1)
     rig.send("t")
+    rig.turn()
+    assert rig.store.flusher._background is not None
     rig.until(lambda: rig.store.flusher._background is None)
     disk.gate.set()
     rig.until(lambda: rig.store.flusher.synced == rig.store.log.end)

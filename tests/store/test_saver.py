@@ -10,24 +10,18 @@ from hypothesis import HealthCheck, given, settings
 
 from rmq_store import snapshot
 from rmq_store.checkpoint import Checkpoint, Meta
-from rmq_store.consumequeue import FILE_BYTES
+from rmq_store.consumequeue import FILE_BYTES, FILLER_SIZE
 from rmq_store.disk import RealDisk
 from rmq_store.journal import Cursors, GroupDrop, Leased, TopicDrop, TopicPut
 from rmq_store.saver import Saver
 from rmq_store.state import State
-from tests.store.support import GROUP, Rig, WatchedDisk, draft, view
+from tests.store.support import GROUP, SEGMENT_BYTES, Rig, WatchedDisk, draft, view
 from tests.store.test_recovery import OPS, Op, run
 
 
 def _saver(rig: Rig) -> Saver:
     assert rig.store._saver is not None
     return rig.store._saver
-
-
-def _save(rig: Rig) -> None:
-    """One checkpoint, written to its end."""
-    _saver(rig).save()
-    rig.until(lambda: _saver(rig)._running is None)
 
 
 def _replayed(root: Path, expected: dict[str, object]) -> int:
@@ -115,7 +109,7 @@ def test_what_changes_while_a_checkpoint_is_written_is_in_the_next(tmp_path: Pat
     assert _replayed(tmp_path / "copy", middle) > 0
     rig = Rig(tmp_path)
     assert view(rig.store.state) == middle
-    _save(rig)
+    rig.save()
     rig.crash()
     assert _replayed(tmp_path, middle) == 0
 
@@ -144,20 +138,40 @@ def test_a_checkpoint_that_fails_costs_nothing_but_time(tmp_path: Path, operatio
     rig.store.apply(GROUP)
     rig.turn()
     disk.broken.add((operation, "consumequeue"))
-    _save(rig)
+    _saver(rig).save()
     rig.store.apply(TopicDrop("gone"))
+    rig.until(lambda: _saver(rig)._running is None)
     rig.send("t", 1)
     rig.take("g", "t", 5)
     rig.turn()
-    _save(rig)
+    rig.save()
     expected = view(rig.store.state)
     shutil.copytree(tmp_path, tmp_path / "copy")
     assert _replayed(tmp_path / "copy", expected) > 5
     disk.broken.clear()
-    _save(rig)
+    rig.save()
     rig.crash()
     assert _replayed(tmp_path, expected) == 0
     assert RealDisk(tmp_path).list("consumequeue") == ["t"]
+
+
+def test_a_checkpoint_is_committed_after_the_log_and_the_queue_files_are_synced(tmp_path: Path) -> None:
+    """Else a power cut would leave a copy of what is not there."""
+    disk = WatchedDisk(RealDisk(tmp_path))
+    rig = Rig(tmp_path, disk)
+    for _ in range(3):
+        rig.send("t", body=bytes(40_000))
+    rig.turn()
+    disk.calls.clear()
+    rig.save()
+    synced = [path for operation, path in disk.calls if operation == "sync"]
+    logs = [f"commitlog/{n * SEGMENT_BYTES:020d}" for n in range(3)]
+    assert synced == [*logs, f"consumequeue/t/0/{0:020d}"]
+    disk.broken.add(("sync", "commitlog"))
+    rig.send("t")
+    rig.save()
+    rig.crash()
+    assert Rig(tmp_path).store.report.records > 0
 
 
 def test_the_last_checkpoint_takes_what_a_failed_one_left(tmp_path: Path) -> None:
@@ -201,7 +215,7 @@ def test_a_topic_dropped_and_made_again_has_nothing_of_the_first(tmp_path: Path,
     rig.take("g", "t", 5)
     rig.turn()
     if saved_between:
-        _save(rig)
+        rig.save()
         rig.send("t", 2)
         rig.turn()
     disk.wait_for.clear()
@@ -233,7 +247,7 @@ def test_a_dropped_group_is_gone_from_the_checkpoint(tmp_path: Path) -> None:
     rig.store.apply(GROUP)
     rig.take("g", "t", 1)
     rig.take("h", "t", 1)
-    _save(rig)
+    rig.save()
     rig.store.apply(GroupDrop("g"))
     expected = view(rig.store.state)
     rig.close()
@@ -299,6 +313,28 @@ def test_a_checkpoint_that_cannot_be_read_is_discarded(tmp_path: Path) -> None:
         assert _replayed(tmp_path, expected) == 0
 
 
+def test_an_offset_whose_message_is_lost_stays_a_hole(tmp_path: Path) -> None:
+    """The state at a segment's start tells how far the queue went; a checkpoint keeps the filler."""
+    rig = Rig(tmp_path)
+    rig.send("t")
+    rig.send("t")
+    rig.save()
+    rig.send("t")
+    rig.turn()
+    lost = rig.store.state.topics["t"].queues[0].read(2, 1)[0]
+    rig.roll()
+    rig.store.log.segments[0].write(lost.position, bytes(lost.size))
+    rig.crash()
+    for _ in range(2):
+        rig = Rig(tmp_path)
+        entries = [rig.store.state.topics["t"].queues[0].read(offset, 1)[0] for offset in range(3)]
+        assert [entry.size == FILLER_SIZE for entry in entries] == [False, False, True]
+        rig.close()
+    rig = Rig(tmp_path)
+    assert rig.send("t") == 3
+    rig.close()
+
+
 def test_a_cursor_that_only_skipped_messages_is_saved(tmp_path: Path) -> None:
     """What a filter passed over must not come back after a start."""
     rig = Rig(tmp_path)
@@ -306,9 +342,9 @@ def test_a_cursor_that_only_skipped_messages_is_saved(tmp_path: Path) -> None:
         rig.send("t", queue_id)
     rig.turn()
     rig.store.apply(Cursors("g", "t", [(0, 0), (1, 0)]))
-    _save(rig)
+    rig.save()
     rig.store.apply(Leased("g", "t", rig.store.next_sequence(), 1, 1 << 50, "", [(0, 2, [], []), (1, 1, [0], [])]))
-    _save(rig)
+    rig.save()
     expected = view(rig.store.state)
     rig.crash()
     assert _replayed(tmp_path, expected) == 0
