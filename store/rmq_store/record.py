@@ -233,12 +233,16 @@ def encode_properties(properties: Mapping[str, str]) -> bytes:
 
 
 def decode_properties(data: bytes) -> dict[str, str]:
-    """The reverse; tolerant, as Apache is: a piece without a separator is passed over."""
+    """The reverse; tolerant, as Apache is: a piece without a separator is passed over.
+
+    A stale `__CRC32#` in the middle, which Apache's copies of our records carry along, is dropped (decision 0002).
+    """
     result = {}
     for piece in data.decode("utf-8", "replace").split("\x02"):
         name, separator, value = piece.partition("\x01")
         if separator and name:
             result[name] = value
+    result.pop("__CRC32#", None)
     return result
 
 
