@@ -2,7 +2,7 @@
 
 URL-safe base64 of 33 bytes, big-endian:
 
-    0   1  version, 1           13  8  sequence of the delivery (start number of the store << 40 | count)
+    0   1  1, or 2: suspended   13  8  sequence of the delivery (start number of the store << 40 | count)
     1   4  queue id             21  8  valid until, lease time ms: told apart only once the message is settled
     5   8  queue offset         29  4  CRC-32 of bytes 0..28, group, 00, topic
 
@@ -18,7 +18,7 @@ from typing import NamedTuple
 from rmq.errors import ClientError, Code
 
 _FIELDS = struct.Struct(">BIQQQ")
-_VERSION = 1
+_DELIVERED, _SUSPENDED = 1, 2
 
 
 class Handle(NamedTuple):
@@ -28,6 +28,7 @@ class Handle(NamedTuple):
     offset: int
     sequence: int
     until_ms: int
+    suspended: bool = False  # the delivery is not counted already
 
 
 class HandleMaker:
@@ -38,9 +39,10 @@ class HandleMaker:
     def __init__(self, group: str, topic: str) -> None:
         self._owner = f"{group}\x00{topic}".encode()
 
-    def text(self, queue_id: int, offset: int, sequence: int, until_ms: int) -> str:
+    def text(self, handle: Handle) -> str:
         """What the client gets."""
-        fields = _FIELDS.pack(_VERSION, queue_id, offset, sequence, until_ms)
+        kind = _SUSPENDED if handle.suspended else _DELIVERED
+        fields = _FIELDS.pack(kind, handle.queue_id, handle.offset, handle.sequence, handle.until_ms)
         crc = zlib.crc32(self._owner, zlib.crc32(fields))
         return base64.urlsafe_b64encode(fields + crc.to_bytes(4, "big")).decode()
 
@@ -53,6 +55,7 @@ class HandleMaker:
         if len(data) != _FIELDS.size + 4:
             raise ClientError(Code.INVALID_RECEIPT_HANDLE, "receipt handle is not one of this server's")
         fields = data[:-4]
-        if zlib.crc32(self._owner, zlib.crc32(fields)) != int.from_bytes(data[-4:], "big") or fields[0] != _VERSION:
+        kind, *numbers = _FIELDS.unpack(fields)
+        if zlib.crc32(self._owner, zlib.crc32(fields)) != int.from_bytes(data[-4:], "big") or kind > _SUSPENDED:
             raise ClientError(Code.INVALID_RECEIPT_HANDLE, "receipt handle belongs to another group or topic")
-        return Handle(*_FIELDS.unpack(fields)[1:])
+        return Handle(*numbers, suspended=kind == _SUSPENDED)

@@ -227,7 +227,7 @@ class Pop:
         return [
             _delivered(
                 topic, ledger.queue_id, offset, attempt, found, properties,
-                maker.text(ledger.queue_id, offset, sequence, until_ms),
+                maker.text(Handle(ledger.queue_id, offset, sequence, until_ms)),
             )
             for ledger, offset, attempt, found, properties in take.messages
         ]  # fmt: skip
@@ -268,11 +268,13 @@ class Pop:
         now_ms = self._clock.lease_ms()
         due_ms = now_ms + invisible_ms
         sequence = self._store.next_sequence()
-        attempt = max(found.attempt - 1, 0) if suspend else found.attempt
+        attempt = found.attempt - (suspend and not handle.suspended)
         self._store.apply(Extended(group, topic, handle.queue_id, handle.offset, sequence, now_ms, due_ms, attempt))
         if invisible_ms == 0 and found.lease is not None:
             self.end(found.lease)
-        return self._store.when_safe(maker.text(handle.queue_id, handle.offset, sequence, due_ms))
+        suspended = suspend or handle.suspended
+        changed = handle._replace(sequence=sequence, until_ms=due_ms, suspended=suspended)
+        return self._store.when_safe(maker.text(changed))
 
     def dead_letter(self, group: str, topic: str, text: str) -> Answer[None]:
         """See BrokerPort."""

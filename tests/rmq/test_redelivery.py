@@ -4,7 +4,7 @@ import pytest
 
 from rmq.clock import ManualClock, SystemClock
 from rmq.errors import ClientError, Code
-from rmq.handle import HandleMaker
+from rmq.handle import Handle, HandleMaker
 from rmq.message import UNIQ_KEY, Delivered
 from tests.rmq.conftest import MakeRig
 from tests.rmq.rig import GROUP, INVISIBLE_MS, TOPIC, Rig, bodies, request
@@ -155,7 +155,7 @@ def test_a_well_made_handle_of_what_was_never_delivered_is_no_handle(rig: Rig, h
     """Made with the right checksum: the lease table decides."""
     maker = HandleMaker(GROUP, TOPIC)
     for queue_id, offset, sequence in ((0, 0, 1), (0, 5, 1), (77, 0, 1), (2**32 - 1, 2**64 - 1, 2**64 - 1)):
-        text = maker.text(queue_id, offset, sequence, 2**63)
+        text = maker.text(Handle(queue_id, offset, sequence, 2**63))
         assert code_of(rig, text) is Code.INVALID_RECEIPT_HANDLE
     assert code_of(rig, held.handle) is None
 
@@ -163,8 +163,8 @@ def test_a_well_made_handle_of_what_was_never_delivered_is_no_handle(rig: Rig, h
 def test_a_handle_carries_its_fields() -> None:
     """Made and read again, to the largest numbers."""
     maker = HandleMaker(GROUP, TOPIC)
-    for fields in ((0, 0, 0, 0), (2**32 - 1, 2**64 - 1, 2**64 - 1, 2**64 - 1)):
-        assert maker.parse(maker.text(*fields)) == fields
+    for handle in (Handle(0, 0, 0, 0), Handle(2**32 - 1, 2**64 - 1, 2**64 - 1, 2**64 - 1, suspended=True)):
+        assert maker.parse(maker.text(handle)) == handle
 
 
 # -- change of the invisible duration ------------------------------------------------------------------------------
@@ -208,6 +208,16 @@ def test_a_suspended_delivery_does_not_count(rig: Rig, held: Delivered) -> None:
         assert again.attempt == 1
         handle = again.handle
     rig.change(handle, 0)
+    assert rig.one().attempt == 2
+
+
+def test_a_delivery_is_suspended_once(rig: Rig, held: Delivered) -> None:
+    """Suspended again, or changed otherwise, it takes nothing off the deliveries before it."""
+    rig.change(held.handle, 0)
+    handle = rig.one().handle
+    for suspend in (True, True, False, True):
+        handle = rig.change(handle, 1000, suspend=suspend)
+    rig.advance(1000)
     assert rig.one().attempt == 2
 
 

@@ -177,7 +177,6 @@ def test_a_stale_checksum_that_apache_copied_along_is_no_property() -> None:
     assert record.decode_properties(b"A\x011\x02__CRC32#\x010123456789\x02B\x012\x02") == {"A": "1", "B": "2"}
 
 
-
 @pytest.mark.parametrize("text", ["127.0.0.1", "10.0.0.1", "::1", "2001:db8::7"])
 def test_a_host_is_its_bytes_and_back(text: str) -> None:
     """IPv4 in 4, IPv6 in 16 bytes."""
