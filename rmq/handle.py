@@ -18,7 +18,7 @@ from typing import NamedTuple
 from rmq.errors import ClientError, Code
 
 _FIELDS = struct.Struct(">BIQQQ")
-_DELIVERED, _SUSPENDED = 1, 2
+_KINDS = _DELIVERED, _SUSPENDED = 1, 2
 
 
 class Handle(NamedTuple):
@@ -55,7 +55,7 @@ class HandleMaker:
         if len(data) != _FIELDS.size + 4:
             raise ClientError(Code.INVALID_RECEIPT_HANDLE, "receipt handle is not one of this server's")
         fields = data[:-4]
-        kind, *numbers = _FIELDS.unpack(fields)
-        if zlib.crc32(self._owner, zlib.crc32(fields)) != int.from_bytes(data[-4:], "big") or kind > _SUSPENDED:
+        kind, queue_id, offset, sequence, until_ms = _FIELDS.unpack(fields)
+        if zlib.crc32(self._owner, zlib.crc32(fields)) != int.from_bytes(data[-4:], "big") or kind not in _KINDS:
             raise ClientError(Code.INVALID_RECEIPT_HANDLE, "receipt handle belongs to another group or topic")
-        return Handle(*numbers, suspended=kind == _SUSPENDED)
+        return Handle(queue_id, offset, sequence, until_ms, kind == _SUSPENDED)
