@@ -165,11 +165,12 @@ class Leases:
         return lease
 
     def settle(self, ledger: Ledger, offset: int) -> None:
-        """The message is done for this group; nothing happens if it was already."""
+        """The message is done for this group; nothing happens if it was already, or if nobody knows of its delivery:
+
+        the record of that may be damaged, and to skip what lies before it would lose messages.
+        """
         found = ledger.find(offset)
         if found is None:
-            ledger.next = max(ledger.next, offset + 1)
-            self.dirty[ledger] = None
             return
         self._leave_lease(found)
         found.lease = None
