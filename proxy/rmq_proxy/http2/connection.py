@@ -70,6 +70,11 @@ class Connection:
         return self._failed or (self.refusing and not self.streams)
 
     @property
+    def stirring(self) -> bool:
+        """There is something for `advance` to do, or to tell."""
+        return self._out.waiting or bool(self._events)
+
+    @property
     def writable(self) -> bool:
         """Whether the socket takes more; the caller sets it, and calls `advance` when it becomes true."""
         return self._out.writable
@@ -84,6 +89,8 @@ class Connection:
 
     def answer(self, stream: Stream, headers: bytes, prefix: bytes, body: bytes, trailers: bytes) -> bool:
         """Header block, `prefix` and `body`, trailers. True: it is on its way, else AnswerSent tells."""
+        if stream.state is State.CLOSED:
+            return False
         self._floods.answered = True
         if self._out.answer(stream, headers, prefix, body, trailers):
             self._close(stream)
@@ -109,9 +116,12 @@ class Connection:
             self._fail(failure)
 
     def end(self, stream: Stream, trailers: bytes) -> bool:
-        """The last header block; alone it is the whole answer. True: all is on its way; else AnswerSent tells."""
+        """The last header block, alone it is the whole answer; empty: the body's end is the answer's.
+
+        True: all is on its way, else AnswerSent tells.
+        """
         if stream.state is State.CLOSED:
-            return True
+            return False
         self._floods.answered = True
         if not self._out.end(stream, trailers):
             return False
@@ -120,8 +130,8 @@ class Connection:
 
     def drop_queue(self, stream: Stream) -> int:
         """Forgets what was sent on a stream and is still here; how many bytes."""
-        dropped = stream.queued_bytes
         self._out.forget(stream)
+        dropped, stream.queued_bytes = stream.queued_bytes, 0
         return dropped
 
     def reset(self, stream: Stream, code: ErrorCode) -> None:

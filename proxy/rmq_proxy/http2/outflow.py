@@ -105,10 +105,10 @@ class Outflow:
         return stream.id not in self._waiting
 
     def forget(self, stream: Stream) -> None:
-        """Drops what is queued for a stream."""
-        self.held_bytes -= stream.queued_bytes
-        stream.queued_bytes = 0
-        stream.queue = None
+        """Drops what is queued for a stream; its `queued_bytes` go on telling how much that was."""
+        if stream.queue is not None:
+            self.held_bytes -= stream.queued_bytes
+            stream.queue = None
         self._stop_waiting(stream)
 
     def _stop_waiting(self, stream: Stream) -> None:
@@ -197,5 +197,8 @@ class Outflow:
         self._stop_waiting(stream)
         if stream.ending is None:
             return False
-        self.headers(stream, stream.ending, frames.END_HEADERS | frames.END_STREAM)
+        if stream.ending:
+            self.headers(stream, stream.ending, frames.END_HEADERS | frames.END_STREAM)
+        else:
+            self.put(frames.frame(frames.DATA, frames.END_STREAM, stream.id))
         return True
