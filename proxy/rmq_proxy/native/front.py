@@ -6,7 +6,7 @@ loop (`wake`) leaves together at its end.
 
 import asyncio
 import ssl
-from typing import Protocol
+from typing import Protocol, cast
 
 from rmq_proxy.http2.connection import Connection
 from rmq_proxy.http2.errors import ErrorCode
@@ -74,8 +74,7 @@ class Front(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Refused at once where there are too many."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods only
         self._accepted_s = self._stage_s = self._active_s = self._house.site.loop.time()
         self.host, self._peer = peer_of(transport.get_extra_info("peername"))
         if not self._house.admit(self, self.host):
