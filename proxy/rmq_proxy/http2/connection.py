@@ -16,7 +16,7 @@ from rmq_proxy.http2.floods import RESETS, Floods
 from rmq_proxy.http2.hpack import ILLEGAL, LENGTH, PSEUDO, REQUIRED, Block
 from rmq_proxy.http2.limits import Limits
 from rmq_proxy.http2.outflow import Outflow
-from rmq_proxy.http2.stream import State, Stream
+from rmq_proxy.http2.stream import CLOSED, ENDED, OPEN, Stream
 from rmq_proxy.http2.streams import Streams
 
 DRAIN_PING = b"draining"
@@ -87,27 +87,26 @@ class Connection:
         """All bytes that are ready."""
         return self._out.take()
 
-    def answer(self, stream: Stream, headers: bytes, prefix: bytes, body: bytes, trailers: bytes) -> bool:
-        """Header block, `prefix` and `body`, trailers. True: it is on its way, else AnswerSent tells."""
-        if stream.state is State.CLOSED:
-            return False
+    def answer(self, stream: Stream, body_bytes: int, pieces: tuple[bytes, ...]) -> bool:
+        """A whole answer as frames that were prepared, `body_bytes` of them in one DATA; almost every call ends so.
+
+        False: something is in the way, and nothing was done; the answer then goes by `respond`, `send` and `end`.
+        """
         self._floods.answered = True
-        if self._out.answer(stream, headers, prefix, body, trailers):
-            self._close(stream)
-            return True
-        self.respond(stream, headers)
-        self.send(stream, (prefix, body))
-        return self.end(stream, trailers)
+        if stream.state is CLOSED or not self._out.answer(stream, body_bytes, pieces):
+            return False
+        self._close(stream)
+        return True
 
     def respond(self, stream: Stream, headers: bytes) -> None:
         """The header block of an answer that follows in pieces."""
-        if stream.state is not State.CLOSED:
+        if stream.state is not CLOSED:
             self._floods.answered = True
             self._out.headers(stream, headers)
 
     def send(self, stream: Stream, chunks: tuple[bytes, ...]) -> None:
         """A piece of the body. The chunks are kept as they are until the client takes them."""
-        if stream.state is State.CLOSED:
+        if stream.state is CLOSED:
             return
         self._floods.answered = True
         try:
@@ -120,7 +119,7 @@ class Connection:
 
         True: all is on its way, else AnswerSent tells.
         """
-        if stream.state is State.CLOSED:
+        if stream.state is CLOSED:
             return False
         self._floods.answered = True
         if not self._out.end(stream, trailers):
@@ -136,7 +135,7 @@ class Connection:
 
     def reset(self, stream: Stream, code: ErrorCode) -> None:
         """Ends a stream without an answer."""
-        if stream.state is not State.CLOSED:
+        if stream.state is not CLOSED:
             self._out.forget(stream)
             self._leave(stream.id, code)
 
@@ -295,13 +294,12 @@ class Connection:
         too_large = block.list_bytes > self._limits.header_list_bytes_max
         if block.marks & ILLEGAL or (block.marks & REQUIRED != REQUIRED and not too_large):
             raise StreamError(stream_id, ErrorCode.PROTOCOL_ERROR, "this is no well-formed request")
-        stream = Stream(stream_id, self._out.initial_window, self._limits.stream_window_bytes)
+        state = ENDED if ended else OPEN
+        stream = Stream(stream_id, state, self._out.initial_window, self._limits.stream_window_bytes)
         if block.marks & LENGTH:
             stream.body_bytes_left = int(next(value for name, value in block.fields if name == "content-length")[:18])
             if ended and stream.body_bytes_left:
                 raise StreamError(stream_id, ErrorCode.PROTOCOL_ERROR, "content-length without a body")
-        if ended:
-            stream.state = State.ENDED
         self.streams[stream_id] = stream
         self._events.append(RequestReceived(stream, block.fields, block.marks, ended, too_large))
 
@@ -311,7 +309,7 @@ class Connection:
         if self._read_window <= self._limits.connection_window_bytes // 2:
             self._open_read_window()
         stream = self.streams.get(stream_id)
-        if stream is None or stream.state is not State.OPEN:
+        if stream is None or stream.state is not OPEN:
             self.streams.taking(stream_id, frames.DATA)
             return
         stream.read_window -= size
@@ -334,7 +332,7 @@ class Connection:
             if stream.body_bytes_left < 0 or (ended and stream.body_bytes_left):
                 raise StreamError(stream.id, ErrorCode.PROTOCOL_ERROR, "the body is not as long as content-length says")
         if ended:
-            stream.state = State.ENDED
+            stream.state = ENDED
         self._events.append(DataReceived(stream, data, ended))
 
     def _open_read_window(self) -> None:
@@ -419,7 +417,7 @@ class Connection:
 
     def _close(self, stream: Stream) -> None:
         """An answer is out: where the request was not whole, the client is told to stop sending it."""
-        if stream.state is State.OPEN:
+        if stream.state is OPEN:
             self._leave(stream.id, ErrorCode.NO_ERROR)
         else:
             self.streams.close(stream)
@@ -446,7 +444,7 @@ class Connection:
     def _end_all(self, code: ErrorCode, text: str) -> None:
         for stream in self.streams.values():
             self._out.forget(stream)
-            stream.state = State.CLOSED
+            stream.state = CLOSED
             self._events.append(StreamEnded(stream, code, False))
         self.streams.clear()
         self._events.append(ConnectionFailed(code, text))

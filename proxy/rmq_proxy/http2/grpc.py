@@ -7,11 +7,12 @@ import base64
 import binascii
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 from struct import Struct
 from typing import Final
 from urllib.parse import quote
 
-from rmq_proxy.http2 import hpack
+from rmq_proxy.http2 import frames, hpack
 from rmq_proxy.http2.hpack import Field
 from rmq_proxy.rpc import GrpcCode, RpcError
 
@@ -33,6 +34,7 @@ def prefix(length: int) -> bytes:
     return _PREFIX.pack(0, length)
 
 
+@lru_cache(1024)
 def timeout_s(text: str) -> float:
     """The value of grpc-timeout in seconds; any number of years. Raises RpcError."""
     digits, unit_s = text[:-1], _UNIT_S.get(text[-1:])
@@ -60,6 +62,35 @@ def _status(code: GrpcCode, text: str) -> list[Field]:
 
 
 OK_TRAILERS: Final = hpack.encode((("grpc-status", "0"),))
+
+
+_WHOLE = Struct(f">LBL{len(HEADERS)}sLBLBL")
+_LIST = Struct(f">LBL{len(HEADERS)}sLBL")
+_END = Struct(f">LBL{len(OK_TRAILERS)}s")
+_HEADERS_HEAD: Final = len(HEADERS) << 8 | frames.HEADERS
+_TRAILERS_HEAD: Final = len(OK_TRAILERS) << 8 | frames.HEADERS
+_END_FLAGS: Final = frames.END_HEADERS | frames.END_STREAM
+
+
+def answer_frames(stream_id: int, message: bytes) -> tuple[bytes, bytes, bytes]:
+    """HEADERS, DATA with one message, HEADERS with status OK: all that most calls are answered with."""
+    size = len(message)
+    return (
+        _WHOLE.pack(
+            _HEADERS_HEAD, frames.END_HEADERS, stream_id, HEADERS, size + PREFIX_BYTES << 8, 0, stream_id, 0, size
+        ),
+        message,
+        _END.pack(_TRAILERS_HEAD, _END_FLAGS, stream_id, OK_TRAILERS),
+    )
+
+
+def list_frames(stream_id: int, body: bytes) -> tuple[bytes, bytes, bytes]:
+    """The same for messages that are joined, each behind its prefix."""
+    return (
+        _LIST.pack(_HEADERS_HEAD, frames.END_HEADERS, stream_id, HEADERS, len(body) << 8, 0, stream_id),
+        body,
+        _END.pack(_TRAILERS_HEAD, _END_FLAGS, stream_id, OK_TRAILERS),
+    )
 
 
 def binary_values(fields: Sequence[Field]) -> dict[str, bytes]:

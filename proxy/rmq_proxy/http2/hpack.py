@@ -37,6 +37,9 @@ FIELD_OVERHEAD_BYTES: Final = 32
 INTEGER_OCTETS_MAX: Final = 5
 NAMES_KEPT_MAX: Final = 512
 STATIC_LAST: Final = 61
+ENTRIES_KEPT_MAX: Final = 2048
+KEPT_VALUE_BYTES_MAX: Final = 24
+"""Longer values are most often of one call only (ids, signatures)."""
 
 _PSEUDO_MARKS: Final = {":method": METHOD, ":scheme": SCHEME, ":path": PATH, ":authority": AUTHORITY}
 _CONNECTION_NAMES: Final = frozenset(("connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"))
@@ -135,12 +138,12 @@ class Decoder:
         if index:
             name = self._entry(index)[0][0]
         else:
-            name, position = _text(block, position)
-        value, position = _text(block, position)
-        mark = mark_of(name)
-        if mark != REGULAR or name == "te" or not value.isascii() or not value.isprintable() or " " in value:
-            mark = mark_of_value(name, value, mark)
-        return ((name, value), mark, len(name) + len(value) + FIELD_OVERHEAD_BYTES), position
+            coded, raw, position = _string(block, position)
+            name = HUFFMAN.decode(raw) if coded else raw.decode("latin-1")
+        coded, raw, position = _string(block, position)
+        if len(raw) <= KEPT_VALUE_BYTES_MAX and not 0x10 <= octet < 0x20:  # those are never to be kept
+            return entry_of(name, raw, coded), position
+        return make_entry(name, raw, coded), position
 
     def _insert(self, entry: Entry) -> None:
         weight = entry[2]
@@ -148,18 +151,15 @@ class Decoder:
         if self._table_bytes > self._capacity:
             self._evict()
             if weight > self._capacity:
+                self._table_bytes = 0
                 return
         self._dynamic.append(entry)
 
     def _evict(self) -> None:
-        """Drops the oldest entries until the sum fits; one that is counted and not there yet may empty the table."""
-        dynamic, count = self._dynamic, 0
-        while self._table_bytes > self._capacity and count < len(dynamic):
-            self._table_bytes -= dynamic[count][2]
-            count += 1
-        del dynamic[:count]
-        if self._table_bytes > self._capacity:
-            self._table_bytes = 0
+        """Drops the oldest entries until the sum fits, or none is left."""
+        dynamic = self._dynamic
+        while self._table_bytes > self._capacity and dynamic:
+            self._table_bytes -= dynamic.pop(0)[2]
 
     def _resize(self, size_bytes: int) -> None:
         if size_bytes > self._table_bytes_max:
@@ -168,8 +168,8 @@ class Decoder:
         self._evict()
 
 
-def _text(block: bytes, position: int) -> tuple[str, int]:
-    """The string that starts at `position`, and where it ends."""
+def _string(block: bytes, position: int) -> tuple[int, bytes, int]:
+    """The string that starts at `position`: whether it is Huffman code, its bytes, where it ends."""
     octet = block[position]
     position += 1
     length = octet & 0x7F
@@ -178,8 +178,20 @@ def _text(block: bytes, position: int) -> tuple[str, int]:
     end = position + length
     if end > len(block):
         raise IndexError
-    raw = block[position:end]
-    return HUFFMAN.decode(raw) if octet & 0x80 else raw.decode("latin-1"), end
+    return octet & 0x80, block[position:end], end
+
+
+def make_entry(name: str, raw: bytes, coded: int) -> Entry:
+    """The entry of a literal field; `coded`: its value is Huffman code. Raises ValueError."""
+    value = HUFFMAN.decode(raw) if coded else raw.decode("latin-1")
+    mark = mark_of(name)
+    if mark != REGULAR or name == "te" or not value.isascii() or not value.isprintable() or " " in value:
+        mark = mark_of_value(name, value, mark)
+    return (name, value), mark, len(name) + len(value) + FIELD_OVERHEAD_BYTES
+
+
+entry_of = lru_cache(ENTRIES_KEPT_MAX)(make_entry)
+"""The same, remembering the latest: clients insert the same timeouts, dates and paths over and over."""
 
 
 def _integer(block: bytes, position: int, octet: int, mask: int) -> tuple[int, int]:

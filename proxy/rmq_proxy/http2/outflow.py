@@ -13,6 +13,8 @@ from rmq_proxy.http2.stream import Stream
 
 TURN_BYTES: Final = 64 * 1024
 """What one stream sends before the next has its turn."""
+ANSWER_OVERHEAD_BYTES: Final = 100
+"""About what an answer's header blocks and frame heads take; exact sums are not worth their time."""
 NO_TABLE: Final = b"\x20"
 """Starts our first header block: our encoder's table has no size, whatever the client's SETTINGS allow."""
 
@@ -62,29 +64,19 @@ class Outflow:
             block = NO_TABLE + block
         self.put(frames.headers(stream.id, block, flags))
 
-    def answer(self, stream: Stream, headers: bytes, prefix: bytes, body: bytes, trailers: bytes) -> bool:
-        """A whole answer of one message in one go, which almost every call is; False where something is in its way."""
-        size, stream_id = len(prefix) + len(body), stream.id
+    def answer(self, stream: Stream, body_bytes: int, pieces: tuple[bytes, ...]) -> bool:
+        """Frames of a whole answer with one DATA of `body_bytes`; False, and nothing done, where that can't go now."""
         if (
-            size > self.window
-            or size > stream.window
-            or size > self.frame_bytes_max
+            body_bytes > self.window
+            or body_bytes > stream.window
+            or body_bytes > self.frame_bytes_max
             or not self.writable
             or self._first_block
         ):
             return False
-        self.window -= size
-        before, after = len(headers), len(trailers)
-        self._ready += (
-            _head(before << 8 | frames.HEADERS, frames.END_HEADERS, stream_id),
-            headers,
-            _head(size << 8, 0, stream_id),
-            prefix,
-            body,
-            _head(after << 8 | frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, stream_id),
-            trailers,
-        )
-        self.ready_bytes += before + size + after + 3 * frames.HEAD_BYTES
+        self.window -= body_bytes
+        self._ready += pieces
+        self.ready_bytes += body_bytes + ANSWER_OVERHEAD_BYTES
         return True
 
     def send(self, stream: Stream, chunks: tuple[bytes, ...]) -> None:

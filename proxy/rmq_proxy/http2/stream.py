@@ -22,6 +22,12 @@ class State(enum.Enum):
     LEFT = "left"  # we ended it while the client may still be sending: what comes is dropped
 
 
+OPEN: Final = State.OPEN
+ENDED: Final = State.ENDED
+CLOSED: Final = State.CLOSED
+"""Python 3.11 takes 150 ns to look up a member of an enum, and each call asks ten times."""
+
+
 class Verdict(enum.Enum):
     """What to do with a frame."""
 
@@ -70,18 +76,18 @@ ERROR_OF: Final = {State.IDLE: ErrorCode.PROTOCOL_ERROR, State.CLOSED: ErrorCode
 class Stream:
     """One call's place on the connection. `owner` is whoever serves it; the protocol does not look at it."""
 
-    __slots__ = ("body_bytes_left", "ending", "id", "owner", "queue", "queued_bytes", "read_window", "state", "window")
+    # What most streams never set is set here, since one is made for each call.
+    body_bytes_left: int | None = None  # by content-length, where there is one
+    queue: "deque[bytes | memoryview] | None" = None  # what the windows or the socket hold back
+    queued_bytes = 0
+    ending: bytes | None = None  # the trailers that follow the queue
+    owner: object = None
 
-    def __init__(self, stream_id: int, window: int, read_window: int) -> None:
+    def __init__(self, stream_id: int, state: State, window: int, read_window: int) -> None:
         self.id = stream_id
-        self.state = State.OPEN
+        self.state = state
         self.window = window  # what we may send; below zero after the client shrank it
         self.read_window = read_window  # what the client may send
-        self.body_bytes_left: int | None = None  # by content-length, where there is one
-        self.queue: deque[bytes | memoryview] | None = None  # what the windows or the socket hold back
-        self.queued_bytes = 0
-        self.ending: bytes | None = None  # the trailers that follow the queue
-        self.owner: object = None
 
     def enqueue(self, chunks: tuple[bytes, ...], size: int) -> None:
         """Keeps what cannot be sent yet."""

@@ -3,7 +3,7 @@
 from typing import Final
 
 from rmq_proxy.http2.errors import ErrorCode, PeerError, StreamError
-from rmq_proxy.http2.stream import ERROR_OF, RULES, State, Stream, Verdict
+from rmq_proxy.http2.stream import CLOSED, ERROR_OF, RULES, State, Stream, Verdict
 
 LEFT_MAX: Final = 1024
 """How many streams that we ended early are remembered; what comes late on older ones is a connection error."""
@@ -35,7 +35,7 @@ class Streams(dict[int, Stream]):
 
     def close(self, stream: Stream) -> None:
         """Both sides are done, or the client reset it."""
-        stream.state = State.CLOSED
+        stream.state = CLOSED
         self.pop(stream.id, None)
 
     def leave(self, stream_id: int) -> None:

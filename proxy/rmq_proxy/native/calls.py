@@ -2,17 +2,18 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 from rmq_proxy.http2 import grpc, hpack
 from rmq_proxy.http2.connection import Connection
 from rmq_proxy.http2.events import AnswerSent, ConnectionFailed, DataReceived, Event, RequestReceived, StreamEnded
 from rmq_proxy.http2.stream import Stream
-from rmq_proxy.native.exchanges import Single, Streaming
+from rmq_proxy.native.exchanges import DONE, Done, Single, Streaming
 from rmq_proxy.native.site import Site
 from rmq_proxy.rpc import Call, GrpcCode, Kind, Row, RpcError
 
-GRPC_TYPE = "application/grpc"
+GRPC_TYPE: Final = "application/grpc"
+STREAM: Final = Kind.STREAM
 
 
 class Owner(Protocol):
@@ -104,7 +105,7 @@ class Calls:
             metadata.update(grpc.binary_values(event.fields))
         call = Call(self._peer, metadata, authority=authority, deadline_s=deadline_s, tls=self._tls)
         encoding = headers.get("grpc-encoding", "identity")
-        if row.kind is Kind.STREAM:
+        if row.kind is STREAM:
             event.stream.owner = streaming = Streaming(self, event.stream, row, call, encoding)
             streaming.open()
             if event.ended:
@@ -113,27 +114,6 @@ class Calls:
         event.stream.owner = single = Single(self, event.stream, row, call, encoding)
         if event.ended:
             single.data(b"", True)
-
-
-class Done:
-    """Owns a stream that was answered before its request was whole."""
-
-    __slots__ = ()
-
-    def data(self, data: bytes, ended: bool) -> None:
-        """Not looked at."""
-
-    def sent(self) -> None:
-        """Nobody waits for it."""
-
-    def gone(self) -> None:
-        """Nobody minds."""
-
-    def give_up(self) -> None:
-        """Nothing runs."""
-
-
-DONE = Done()
 
 
 class Plain(Done):

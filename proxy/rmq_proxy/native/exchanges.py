@@ -6,7 +6,7 @@ end is told to the gate once, for whatever reason it comes.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 from rmq_proxy.http2 import grpc
 from rmq_proxy.http2.connection import Connection
@@ -14,6 +14,9 @@ from rmq_proxy.http2.stream import Stream
 from rmq_proxy.native.site import Site
 from rmq_proxy.rpc import Call, GrpcCode, Inlet, Kind, Listing, Open, Row, RpcError, Unary
 
+OK: Final = GrpcCode.OK
+UNARY: Final = Kind.UNARY
+"""Members of enums that each call asks for: see http2.stream."""
 JOINED_BYTES_MAX = 16 * 1024
 """A list up to this size is copied into one piece, which goes out faster than its parts."""
 EXPIRED = (GrpcCode.DEADLINE_EXCEEDED, "the deadline has passed")
@@ -28,10 +31,36 @@ class Line(Protocol):
     wake: Callable[[], None]
 
 
+class Done:
+    """Owns a stream that nobody serves any more."""
+
+    __slots__ = ()
+
+    def data(self, data: bytes, ended: bool) -> None:
+        """Not looked at."""
+
+    def sent(self) -> None:
+        """Nobody waits for it."""
+
+    def gone(self) -> None:
+        """Nobody minds."""
+
+    def give_up(self) -> None:
+        """Nothing runs."""
+
+
+DONE = Done()
+
+
 class Exchange:
     """What both kinds share: collecting messages, the deadline, the end."""
 
-    __slots__ = ("_begun", "_held_bytes", "_line", "_messages", "_over", "_row", "_step", "_stream", "call")
+    # What most calls never set is set here, since one is made for each call.
+    _held_bytes = 0
+    _begun = False  # the gate was asked, so it hears of the end
+    _over = False  # the status is decided
+    _step: int | None = None  # where the call stands in the deadlines
+    _response_bytes = 0
 
     def __init__(self, line: Line, stream: Stream, row: Row, call: Call, encoding: str) -> None:
         self._line = line
@@ -39,10 +68,6 @@ class Exchange:
         self._row = row
         self.call = call
         self._messages: grpc.Messages | str = encoding  # made where a message does not come in one piece
-        self._held_bytes = 0
-        self._begun = False  # the gate was asked, so it hears of the end
-        self._over = False  # the status is decided
-        self._step: int | None = None  # where the call stands in the deadlines
 
     def fail(self, code: GrpcCode, text: str) -> None:
         """Ends the call with a status."""
@@ -92,6 +117,7 @@ class Exchange:
     def _end(self, code: GrpcCode, response_bytes: int) -> None:
         """Nothing of the request is kept, no deadline counts, the gate is told."""
         self._over = True
+        self._stream.owner = DONE  # no cycle is left for the collector
         if self._step is not None:
             self._line.site.deadlines.remove(self, self._step)
             self._step = None
@@ -104,14 +130,9 @@ class Exchange:
 class Single(Exchange):
     """One request; one message or a list of them in answer."""
 
-    __slots__ = ("_answered", "_future", "_request", "_response_bytes")
-
-    def __init__(self, line: Line, stream: Stream, row: Row, call: Call, encoding: str) -> None:
-        super().__init__(line, stream, row, call, encoding)
-        self._future: asyncio.Future[bytes] | asyncio.Future[Sequence[bytes]] | None = None
-        self._request: bytes | None = None  # whole, while the end of its stream is still to come
-        self._answered = False  # the answer was handed over, and waits for the client to take it
-        self._response_bytes = 0
+    _future: "asyncio.Future[bytes] | asyncio.Future[Sequence[bytes]] | None" = None
+    _request: bytes | None = None  # whole, while the end of its stream is still to come
+    _answered = False  # the answer was handed over, and waits for the client to take it
 
     def data(self, data: bytes, ended: bool) -> None:
         """A piece of the request; with its end the call is served."""
@@ -167,19 +188,22 @@ class Single(Exchange):
             self.fail(*self._line.site.verdict(self._row, error))
 
     def _answer(self, answer: bytes | Sequence[bytes]) -> None:
-        connection = self._line.connection
         self._answered = True
-        if self._row.kind is Kind.UNARY:
-            body = cast(bytes, answer)
-            self._response_bytes = len(body)
-            sent = connection.answer(self._stream, grpc.HEADERS, grpc.prefix(len(body)), body, grpc.OK_TRAILERS)
+        if self._row.kind is UNARY:
+            sent = self._answer_message(cast(bytes, answer))
         else:
             sent = self._answer_list(cast("Sequence[bytes]", answer))
         if sent:
-            self._end(GrpcCode.OK, self._response_bytes)
+            self._end(OK, self._response_bytes)
+
+    def _answer_message(self, message: bytes) -> bool:
+        connection, stream = self._line.connection, self._stream
+        size = self._response_bytes = len(message)
+        if connection.answer(stream, size + grpc.PREFIX_BYTES, grpc.answer_frames(stream.id, message)):
+            return True
+        return self._answer_in_pieces((grpc.prefix(size), message))
 
     def _answer_list(self, messages: Sequence[bytes]) -> bool:
-        connection, stream = self._line.connection, self._stream
         chunks: list[bytes] = []
         for message in messages:
             chunks.append(grpc.prefix(len(message)))
@@ -187,15 +211,21 @@ class Single(Exchange):
         size = sum(map(len, chunks))
         self._response_bytes = size - grpc.PREFIX_BYTES * len(messages)
         if size <= JOINED_BYTES_MAX:
-            return connection.answer(stream, grpc.HEADERS, b"", b"".join(chunks), grpc.OK_TRAILERS)
+            frames = grpc.list_frames(self._stream.id, b"".join(chunks))
+            if self._line.connection.answer(self._stream, size, frames):
+                return True
+        return self._answer_in_pieces(tuple(chunks))
+
+    def _answer_in_pieces(self, chunks: tuple[bytes, ...]) -> bool:
+        connection, stream = self._line.connection, self._stream
         connection.respond(stream, grpc.HEADERS)
-        connection.send(stream, tuple(chunks))
+        connection.send(stream, chunks)
         return connection.end(stream, grpc.OK_TRAILERS)
 
     def sent(self) -> None:
         """The client has taken all of the answer."""
         if not self._over:
-            self._end(GrpcCode.OK, self._response_bytes)
+            self._end(OK, self._response_bytes)
 
     def gone(self) -> None:
         """The client left, or broke the rules, before it had its answer."""
@@ -232,14 +262,9 @@ class Single(Exchange):
 class Streaming(Exchange):
     """Messages both ways. It is the service's Outlet; the Inlet hears of the end when no call to it is under way."""
 
-    __slots__ = ("_closed", "_code", "_inlet", "_response_bytes")
-
-    def __init__(self, line: Line, stream: Stream, row: Row, call: Call, encoding: str) -> None:
-        super().__init__(line, stream, row, call, encoding)
-        self._inlet: Inlet | None = None
-        self._code = GrpcCode.OK
-        self._closed = False
-        self._response_bytes = 0
+    _inlet: Inlet | None = None
+    _code = GrpcCode.OK
+    _closed = False
 
     def open(self) -> None:
         """Asks the gate, sends the headers at once - the Rust client waits for them - and lets the service begin."""
