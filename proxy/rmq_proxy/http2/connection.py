@@ -21,7 +21,6 @@ from rmq_proxy.http2.streams import Streams
 
 DRAIN_PING = b"draining"
 PRIORITY_BYTES = 5
-HEADER_TABLE_DEFAULT = 4096
 _SHAPED = frames.PADDED | frames.PRIORITIZED
 
 
@@ -40,9 +39,8 @@ class Connection:
         self._tail = b""  # the start of a frame that is not here yet
         self._greeted = False  # the client's preface was seen, and SETTINGS begins behind it
         self._failed = False
-        self._read_window = limits.connection_window_bytes
+        self._read_window = max(limits.connection_window_bytes, frames.WINDOW_DEFAULT)
         self._progress = -1  # bytes sent at the last tick
-        self._since_s: dict[str, float] = {}  # what is watched by time, and since when
         self._handlers = (
             self._on_data,
             self._on_headers,
@@ -55,7 +53,7 @@ class Connection:
             self._on_window_update,
             self._on_continuation,
         )
-        self._greet()
+        self._out.greet()
 
     # ---- The caller's side: what goes out ----
 
@@ -152,10 +150,10 @@ class Connection:
         """Once a second: forgets what was counted, and ends what takes too long."""
         self._floods.tick()
         try:
-            self._watch("headers", self._blocks.partial is not None, self._limits.headers_s, now_s)
+            self._floods.watch("a header block", self._blocks.partial is not None, self._limits.headers_s, now_s)
             stalled = self._out.waiting and self._out.sent_bytes == self._progress
             self._progress = self._out.sent_bytes
-            self._watch("window", stalled, self._limits.stall_s, now_s)
+            self._floods.watch("your window", stalled, self._limits.stall_s, now_s)
         except PeerError as failure:
             self._fail(failure)
         return self._take_events()
@@ -449,25 +447,6 @@ class Connection:
         self.streams.clear()
         self._events.append(ConnectionFailed(code, text))
 
-    def _watch(self, what: str, true: bool, limit_s: float, now_s: float) -> None:
-        """Ends the connection when something was true for too long."""
-        if not true:
-            self._since_s.pop(what, None)
-        elif now_s - self._since_s.setdefault(what, now_s) > limit_s:
-            raise PeerError(ErrorCode.ENHANCE_YOUR_CALM, f"{what}: nothing moved for {limit_s:.0f} s")
-
     def _take_events(self) -> list[Event]:
         events, self._events = self._events, []
         return events
-
-    def _greet(self) -> None:
-        limits = self._limits
-        values = {
-            frames.MAX_CONCURRENT_STREAMS: limits.streams_max,
-            frames.INITIAL_WINDOW_SIZE: limits.stream_window_bytes,
-            frames.MAX_HEADER_LIST_SIZE: limits.header_list_bytes_max,
-        }
-        if limits.header_table_bytes != HEADER_TABLE_DEFAULT:
-            values[frames.HEADER_TABLE_SIZE] = limits.header_table_bytes
-        self._out.put(frames.settings(values))
-        self._out.put(frames.window_update(0, limits.connection_window_bytes - frames.WINDOW_DEFAULT))

@@ -1,4 +1,6 @@
-"""Counts what a connection sends that makes work and brings nothing; beyond a limit the client is told to calm down."""
+"""Counts what a connection sends that makes work and brings nothing, and watches what should move; beyond a limit the
+client is told to calm down.
+"""
 
 from typing import Final, cast
 
@@ -24,11 +26,12 @@ COUNTED: Final = {
 class Floods:
     """The counters of one connection."""
 
-    __slots__ = ("_counts", "_limits", "answered")
+    __slots__ = ("_counts", "_limits", "_since_s", "answered")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._counts: dict[str, int] = {}
+        self._since_s: dict[str, float] = {}  # what is watched, and since when
         self.answered = False  # set with each answer: then there was work, and what came with it is forgotten
 
     def note(self, what: str) -> None:
@@ -43,3 +46,10 @@ class Floods:
     def tick(self) -> None:
         """A second is over."""
         self._counts.clear()
+
+    def watch(self, what: str, stands: bool, limit_s: float, now_s: float) -> None:
+        """At each tick. Raises PeerError where something has stood still for too long."""
+        if not stands:
+            self._since_s.pop(what, None)
+        elif now_s - self._since_s.setdefault(what, now_s) > limit_s:
+            raise PeerError(ErrorCode.ENHANCE_YOUR_CALM, f"{what} did not move for {limit_s:.0f} s")

@@ -39,6 +39,19 @@ class Outflow:
         self._movable: dict[int, Stream] = {}  # those of them that have a queue and room in their own window
         self._ending: dict[int, Stream] = {}  # those of them that have nothing but their trailers to send
 
+    def greet(self) -> None:
+        """Our SETTINGS, and the connection's window, which SETTINGS cannot change."""
+        limits = self._limits
+        values = {
+            frames.HEADER_TABLE_SIZE: limits.header_table_bytes,
+            frames.MAX_CONCURRENT_STREAMS: limits.streams_max,
+            frames.INITIAL_WINDOW_SIZE: limits.stream_window_bytes,
+            frames.MAX_HEADER_LIST_SIZE: limits.header_list_bytes_max,
+        }
+        self.put(frames.settings(values))
+        if limits.connection_window_bytes > frames.WINDOW_DEFAULT:
+            self.put(frames.window_update(0, limits.connection_window_bytes - frames.WINDOW_DEFAULT))
+
     @property
     def waiting(self) -> bool:
         """Something is held back."""

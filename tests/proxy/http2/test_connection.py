@@ -79,7 +79,9 @@ def test_continuation() -> None:
 def test_trailers() -> None:
     """They end the body."""
     trailers = request(1, (("x", "y"),))
-    assert [event.ended for event in Peer().send(open_request(1), trailers) if isinstance(event, DataReceived)] == [True]
+    assert [event.ended for event in Peer().send(open_request(1), trailers) if isinstance(event, DataReceived)] == [
+        True
+    ]
 
 
 @settings(max_examples=50, deadline=None)

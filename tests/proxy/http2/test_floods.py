@@ -29,27 +29,33 @@ BLOCK = hpack.encode(REQUEST)
 
 
 def rapid_reset(n: int) -> bytes:
+    """A call that is reset at once."""
     return request(2 * n + 1) + frames.rst_stream(2 * n + 1, ErrorCode.CANCEL)
 
 
 def empty_data(n: int) -> bytes:
+    """A body of nothing."""
     return (open_request(1) if n == 0 else b"") + data(1, b"")
 
 
 def broken_requests(n: int) -> bytes:
+    """Requests without a method."""
     return request(2 * n + 1, REQUEST[1:])
 
 
 def headers_without_end(n: int) -> bytes:
+    """CONTINUATION without a byte, for ever."""
     return frames.frame(frames.CONTINUATION, 0, 1) if n else frames.frame(frames.HEADERS, 0, 1, BLOCK)
 
 
 def large_headers(n: int) -> bytes:
+    """A header block that grows and grows."""
     kind = frames.CONTINUATION if n else frames.HEADERS
     return frames.frame(kind, 0, 1, b"\0\x01a\x7f\x80\x80\x01" + b"x" * 600)
 
 
 def bomb(n: int) -> bytes:
+    """One large field, then a hundred references to it in a hundred bytes."""
     block = b"\x40\x01a\x7f\xf0\x02" + b"x" * 495 if n == 0 else b"\xbe" * 100
     return frames.frame(frames.HEADERS, frames.END_HEADERS, 2 * n + 1, BLOCK + block)
 
@@ -85,7 +91,12 @@ def test_attack(attack: Callable[[int], bytes]) -> None:
 
 @pytest.mark.parametrize(
     "habit",
-    [rapid_reset, lambda n: frames.settings({}), lambda n: frames.ping(b"12345678"), lambda n: frames.window_update(0, 1)],
+    [
+        rapid_reset,
+        lambda n: frames.settings({}),
+        lambda n: frames.ping(b"12345678"),
+        lambda n: frames.window_update(0, 1),
+    ],
 )
 def test_slowly_it_is_no_attack(habit: Callable[[int], bytes]) -> None:
     """Ten a second, for a minute."""

@@ -40,9 +40,16 @@ LITERALS = [
     ("82", (":method", "GET")),  # C.2.4
 ]
 REQUESTS = [  # C.3, C.4
-    ["828684410f7777772e6578616d706c652e636f6d", "828684be58086e6f2d6361636865"]
-    + ["828785bf400a637573746f6d2d6b65790c637573746f6d2d76616c7565"],
-    ["828684418cf1e3c2e5f23a6ba0ab90f4ff", "828684be5886a8eb10649cbf", "828785bf408825a849e95ba97d7f8925a849e95bb8e8b4bf"],
+    [
+        "828684410f7777772e6578616d706c652e636f6d",
+        "828684be58086e6f2d6361636865",
+        "828785bf400a637573746f6d2d6b65790c637573746f6d2d76616c7565",
+    ],
+    [
+        "828684418cf1e3c2e5f23a6ba0ab90f4ff",
+        "828684be5886a8eb10649cbf",
+        "828785bf408825a849e95ba97d7f8925a849e95bb8e8b4bf",
+    ],
 ]
 ANSWERS = [  # C.5, C.6: a table of 256 bytes, so that entries are evicted
     [
@@ -62,6 +69,7 @@ ANSWERS = [  # C.5, C.6: a table of 256 bytes, so that entries are evicted
 
 
 def decoder(table_bytes: int = 4096, list_bytes: int = 16_384) -> Decoder:
+    """For one connection."""
     return Decoder(table_bytes, list_bytes)
 
 
