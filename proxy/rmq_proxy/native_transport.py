@@ -79,6 +79,11 @@ class NativeTransport:
         self._accepted = 0
         self._turned_away = 0
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the certificate; empty without TLS."""
+        return self._certificates.fingerprint if self._certificates is not None else ""
+
     # ---- Start and stop ----
 
     async def start(self, hosts: Sequence[str], port: int) -> int:

@@ -67,10 +67,10 @@ class Calls:
         self.connection.end(stream, b"")
 
     def end_streams(self) -> None:
-        """Ends the streams of commands with UNAVAILABLE: the server stops."""
+        """Ends the streams of commands, with OK: an error sends the Rust SDK's Telemetry loop spinning for ever."""
         for stream in tuple(self.connection.streams.values()):
             if isinstance(stream.owner, Streaming):
-                stream.owner.finish(GrpcCode.UNAVAILABLE, "the server is shutting down")
+                stream.owner.finish()
 
     def give_up(self) -> None:
         """Ends what is still running."""

@@ -83,18 +83,22 @@ class Certificates:
         return context
 
 
-def self_signed(folder: Path | None) -> Certificates:
+def self_signed(
+    folder: Path | None, *, client_ca: Path | None = None, clients: ClientCertificates = "off"
+) -> Certificates:
     """The certificate in `folder`, made there if there is none; without a folder one that only this process knows.
 
     Raises ConfigError.
     """
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="rmq-tls-") as short_lived:
-            return _made_in(Path(short_lived), watched=False)
-    return _made_in(folder, watched=True)
+            cert, key = _made_in(Path(short_lived))
+            return Certificates(cert, key, client_ca=client_ca, clients=clients, watched=False)
+    cert, key = _made_in(folder)
+    return Certificates(cert, key, client_ca=client_ca, clients=clients)
 
 
-def _made_in(folder: Path, *, watched: bool) -> Certificates:
+def _made_in(folder: Path) -> tuple[Path, Path]:
     cert, key = folder / "tls-cert.pem", folder / "tls-key.pem"
     if not (cert.exists() and key.exists()):
         try:
@@ -104,7 +108,7 @@ def _made_in(folder: Path, *, watched: bool) -> Certificates:
             _write(cert, cert_pem, 0o644)
         except OSError as error:
             raise ConfigError(f"cannot write the TLS certificate to {folder}: {error.strerror}") from None
-    return Certificates(cert, key, watched=watched)
+    return cert, key
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:
