@@ -72,6 +72,9 @@ def _certificates(config: Config, log: logging.Logger) -> Certificates | None:
         )
     folder = None if config.flush == "memory" else Path(config.data, TLS_FOLDER)
     if not (folder and (folder / "tls-key.pem").exists()) and importlib.util.find_spec("cryptography") is None:
-        log.warning("no TLS: the package cryptography, which makes certificates, is missing; or give tls_cert, tls_key")
+        text = "no TLS: cryptography, the package that makes certificates, is missing; install it or give tls_cert"
+        if config.tls_mode == "enforcing":
+            raise ConfigError(text)
+        log.warning(text)
         return None
     return self_signed(folder, client_ca=client_ca, clients=config.tls_clients)

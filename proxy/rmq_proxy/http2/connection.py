@@ -38,9 +38,10 @@ class Connection:
         self._events: list[Event] = []
         self._tail = b""  # the start of a frame that is not here yet
         self._greeted = False  # the client's preface was seen, and SETTINGS begins behind it
-        self._failed = False
+        self.failed = False  # GOAWAY with an error is out, or the socket is gone
         self._read_window = max(limits.connection_window_bytes, frames.WINDOW_DEFAULT)
         self._progress = -1  # bytes sent at the last tick
+        self._took = False  # the socket took more since then
         self._handlers = (
             self._on_data,
             self._on_headers,
@@ -58,14 +59,9 @@ class Connection:
     # ---- The caller's side: what goes out ----
 
     @property
-    def failed(self) -> bool:
-        """GOAWAY with an error is out: write what there is and close."""
-        return self._failed
-
-    @property
     def finished(self) -> bool:
         """Nothing is left to do here: close once all is written."""
-        return self._failed or (self.refusing and not self.streams)
+        return self.failed or (self.refusing and not self.streams)
 
     @property
     def stirring(self) -> bool:
@@ -80,6 +76,7 @@ class Connection:
     @writable.setter
     def writable(self, writable: bool) -> None:
         self._out.writable = writable
+        self._took = self._took or writable
 
     def take(self) -> bytes:
         """All bytes that are ready."""
@@ -151,9 +148,10 @@ class Connection:
         self._floods.tick()
         try:
             self._floods.watch("a header block", self._blocks.partial is not None, self._limits.headers_s, now_s)
-            stalled = self._out.waiting and self._out.sent_bytes == self._progress
-            self._progress = self._out.sent_bytes
-            self._floods.watch("your window", stalled, self._limits.stall_s, now_s)
+            held = self._out.waiting and self._out.sent_bytes == self._progress
+            self._floods.watch("your window", held, self._limits.stall_s, now_s)
+            self._floods.watch("your socket", not (self.writable or self._took), self._limits.stall_s, now_s)
+            self._progress, self._took = self._out.sent_bytes, False
         except PeerError as failure:
             self._fail(failure)
         return self._take_events()
@@ -185,8 +183,8 @@ class Connection:
 
     def lost(self) -> list[Event]:
         """The socket is gone: ends all streams, says nothing."""
-        if not self._failed:
-            self._failed = True
+        if not self.failed:
+            self.failed = True
             self._end_all(ErrorCode.CANCEL, "the connection is gone")
         return self._take_events()
 
@@ -194,7 +192,7 @@ class Connection:
 
     def receive(self, data: bytes) -> list[Event]:
         """The events of what is whole by now."""
-        if self._failed:
+        if self.failed:
             return []
         if self._tail:
             data = self._tail + data
@@ -434,8 +432,8 @@ class Connection:
             self._events.append(StreamEnded(stream, failure.code, False))
 
     def _fail(self, failure: PeerError) -> None:
-        if not self._failed:
-            self._failed = True
+        if not self.failed:
+            self.failed = True
             self._out.put(frames.goaway(self.streams.last_id, failure.code, failure.text))
             self._end_all(failure.code, failure.text)
 

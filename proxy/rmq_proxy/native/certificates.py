@@ -70,6 +70,7 @@ class Certificates:
         stamps = self._stamp()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.options |= ssl.OP_NO_RENEGOTIATION  # or one connection may ask for handshakes without end
         context.set_alpn_protocols(ALPN)
         context.num_tickets = 1
         context.load_cert_chain(self._paths[0], self._paths[1])

@@ -17,8 +17,6 @@ from rmq_proxy.native.calls import Calls
 from rmq_proxy.native.site import Site
 from rmq_proxy.native.sniff import Speech, read_proxy_header, sniff
 
-HANDSHAKE, SPEECH = "TLS handshake", "first byte"
-
 
 class House(Protocol):
     """The transport, as its connections see it."""
@@ -60,6 +58,7 @@ class Front(asyncio.Protocol):
         self._connection: Connection | None = None
         self._calls: Calls | None = None
         self._http1 = False
+        self._proxied = False  # a PROXY header was read; there is but one
         self._early = b""  # what came before it was clear what it is
         self._accepted_s = 0.0
         self._stage_s = 0.0  # when the stage began that must not take long
@@ -132,13 +131,16 @@ class Front(asyncio.Protocol):
                 self._begin_http2(data)
             case Speech.TLS if self._tls is None:
                 self._begin_tls(data)
-            case Speech.PROXY if self._tls is None and self._house.trusts(self.host):
+            case Speech.PROXY if self._may_be_proxied():
                 self._read_origin(data)
             case Speech.HTTP1:
                 self._http1 = True
                 self._answer_http1(data)
             case _:
                 self._send_away(ErrorCode.PROTOCOL_ERROR, "this port speaks HTTP/2, with TLS or without")
+
+    def _may_be_proxied(self) -> bool:
+        return self._tls is None and not self._proxied and self._house.trusts(self.host)
 
     def _begin_http2(self, data: bytes) -> None:
         if self._house.tls_required and self._tls is None:
@@ -172,6 +174,7 @@ class Front(asyncio.Protocol):
         if origin is None:
             self._early = data
             return
+        self._proxied = True
         if origin.peer is not None:
             self._peer = origin.peer
         if len(data) > origin.header_bytes:

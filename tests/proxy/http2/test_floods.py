@@ -151,6 +151,20 @@ def test_window_held_shut() -> None:
     assert peer.goaway() is ErrorCode.ENHANCE_YOUR_CALM
 
 
+def test_socket_not_read() -> None:
+    """So is one that does not read at all, be it only the answers to its PINGs; a slow reader is none."""
+    peer = Peer(Limits(stall_s=5))
+    for now_s in range(20):
+        peer.connection.writable = True
+        peer.connection.writable = False
+        peer.send(frames.ping(b"12345678"))
+        peer.connection.tick(now_s)
+    assert not peer.connection.failed
+    for now_s in range(20, 27):
+        peer.connection.tick(now_s)
+    assert peer.goaway() is ErrorCode.ENHANCE_YOUR_CALM
+
+
 def test_slow_headers() -> None:
     """A header block must end in time."""
     peer = Peer(Limits(headers_s=5))
