@@ -40,6 +40,7 @@ class Connection:
         self._greeted = False  # the client's preface was seen, and SETTINGS begins behind it
         self.failed = False  # GOAWAY with an error is out, or the socket is gone
         self._read_window = max(limits.connection_window_bytes, frames.WINDOW_DEFAULT)
+        self._read_window_low = limits.connection_window_bytes // 2
         self._progress = -1  # bytes sent at the last tick
         self._took = False  # the socket took more since then
         self._handlers = (
@@ -292,7 +293,7 @@ class Connection:
             raise StreamError(stream_id, ErrorCode.PROTOCOL_ERROR, "this is no well-formed request")
         state = ENDED if ended else OPEN
         stream = Stream(stream_id, state, self._out.initial_window, self._limits.stream_window_bytes)
-        if block.marks & LENGTH:
+        if block.marks & LENGTH and not too_large:
             stream.body_bytes_left = int(next(value for name, value in block.fields if name == "content-length")[:18])
             if ended and stream.body_bytes_left:
                 raise StreamError(stream_id, ErrorCode.PROTOCOL_ERROR, "content-length without a body")
@@ -302,7 +303,7 @@ class Connection:
     def _on_data(self, flags: int, stream_id: int, data: bytes, start: int, end: int) -> None:
         size = end - start
         self._read_window -= size
-        if self._read_window <= self._limits.connection_window_bytes // 2:
+        if self._read_window <= self._read_window_low:
             self._open_read_window()
         stream = self.streams.get(stream_id)
         if stream is None or stream.state is not OPEN:

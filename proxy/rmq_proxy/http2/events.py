@@ -10,7 +10,7 @@ from rmq_proxy.http2.stream import Stream
 
 
 class RequestReceived(msgspec.Struct, gc=False):
-    """A stream began. `too_large`: its header list is beyond the limit, `fields` are only the first of it."""
+    """A stream began. `too_large`: its header list is beyond the limit, and not kept."""
 
     stream: Stream
     fields: list[Field]

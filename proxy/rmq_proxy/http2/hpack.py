@@ -64,7 +64,7 @@ class HpackError(Exception):
 class Block(msgspec.Struct, gc=False):
     """One decoded header block."""
 
-    fields: list[Field]  # in their order, pseudo fields first; without those beyond the size limit
+    fields: list[Field]  # in their order, pseudo fields first; none of a list beyond the size limit
     marks: int  # of all fields; ILLEGAL where one is, or where pseudo fields are doubled or late
     list_bytes: int  # of the whole list, whatever was kept
 
@@ -91,16 +91,16 @@ class Decoder:
 
     def _decode(self, block: bytes) -> Block:
         fields: list[Field] = []
-        append, dynamic, limit = fields.append, self._dynamic, self._list_bytes_max
+        append, dynamic, static = fields.append, self._dynamic, STATIC
         marks = list_bytes = position = 0
         end = len(block)
         while position < end:
             octet = block[position]
             position += 1
-            if 0x80 + STATIC_LAST < octet < 0xFF:  # an entry of the dynamic table, in one byte
-                entry = dynamic[0x80 + STATIC_LAST - octet]
-            elif 0x80 < octet <= 0x80 + STATIC_LAST:
-                entry = STATIC[octet - 0x80]
+            if 0xBD < octet < 0xFF:  # an entry of the dynamic table, 62 and on, in one byte: almost every field
+                entry = dynamic[0xBD - octet]
+            elif 0x80 < octet <= 0xBD:
+                entry = static[octet - 0x80]
             elif octet >= 0x80:
                 index, position = _integer(block, position, octet, 0x7F)
                 entry = self._entry(index)
@@ -108,7 +108,7 @@ class Decoder:
                 entry, position = self._literal(block, position, octet, 0x3F)
                 self._insert(entry)
             elif octet >= 0x20:
-                if list_bytes:
+                if fields:
                     raise HpackError("a table size update comes after a field")
                 size_bytes, position = _integer(block, position, octet, 0x1F)
                 self._resize(size_bytes)
@@ -117,12 +117,11 @@ class Decoder:
                 entry, position = self._literal(block, position, octet, 0x0F)
             field, mark, weight = entry
             list_bytes += weight
-            if mark & PSEUDO and marks & (mark | REGULAR):
+            if mark < REGULAR and marks & (mark | REGULAR):  # a pseudo field again, or after others
                 mark = ILLEGAL
             marks |= mark
-            if list_bytes <= limit:
-                append(field)
-        return Block(fields, marks, list_bytes)
+            append(field)
+        return Block([] if list_bytes > self._list_bytes_max else fields, marks, list_bytes)
 
     def _entry(self, index: int) -> Entry:
         if index > STATIC_LAST:

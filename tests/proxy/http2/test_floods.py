@@ -177,7 +177,7 @@ def test_slow_headers() -> None:
 def test_large_header_list_is_told() -> None:
     """Over the limit, but no bomb: the call is told, and the connection goes on."""
     peer = Peer(LIMITS)
-    (event,) = peer.send(request(1, (*REQUEST, ("x", "y" * 900))))
+    (event,) = peer.send(request(1, (*REQUEST, ("content-length", "0"), ("x", "y" * 900))))
     assert isinstance(event, RequestReceived)
     assert event.too_large
     assert not peer.connection.failed
