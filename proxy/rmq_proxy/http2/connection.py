@@ -5,7 +5,7 @@ make us keep or do is bounded by Limits. Does not: know sockets, time (the calle
 requests mean. Priorities are read and ignored; push does not exist.
 
     receive(bytes) -> events      once the events are handled: take() -> bytes for the socket
-    respond, send, end, answer, reset: one stream's answer     advance(): when the socket takes more
+    respond, send, end, answer: one stream's answer     advance(): when the socket takes more
 """
 
 from rmq_proxy.http2 import frames
@@ -129,17 +129,14 @@ class Connection:
         dropped, stream.queued_bytes = stream.queued_bytes, 0
         return dropped
 
-    def reset(self, stream: Stream, code: ErrorCode) -> None:
-        """Ends a stream without an answer."""
-        if stream.state is not CLOSED:
-            self._out.forget(stream)
-            self._leave(stream.id, code)
-
     def advance(self) -> list[Event]:
         """Moves what waited, as far as it goes now."""
+        held_bytes = self._out.held_bytes
         for stream in self._out.move():
             self._close(stream)
             self._events.append(AnswerSent(stream))
+        if self._out.held_bytes != held_bytes:
+            self._floods.answered = True  # what opens windows that we use is no flood
         return self._take_events()
 
     # ---- The caller's side: life ----

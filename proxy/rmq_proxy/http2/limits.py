@@ -31,7 +31,7 @@ class Limits(msgspec.Struct, frozen=True):
     pings_max: int = 1000
     controls_max: int = 5000  # PRIORITY, WINDOW_UPDATE, unknown kinds
     empty_data_max: int = 100  # DATA without a byte that does not end its stream
-    fragments_max: int = 2000  # DATA under `fragment_bytes` that completes no message
+    fragments_max: int = 10_000  # DATA under `fragment_bytes` that completes no message
     fragment_bytes: int = 64
     errors_max: int = 100  # a second: streams that the client's mistakes ended
 

@@ -152,7 +152,7 @@ class Single(Exchange):
                 self._wait(answer)
             else:
                 self._answer(answer)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             self.fail(*self._line.site.verdict(self._row, error))
 
     def _collect(self, data: bytes, ended: bool) -> bytes | None:
@@ -271,14 +271,14 @@ class Streaming(Exchange):
         site = self._line.site
         try:
             self._begin()
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             self._refuse(*site.verdict(self._row, error))
             return
         self._line.connection.respond(self._stream, grpc.HEADERS)
         self._await_deadline()
         try:
             self._inlet = cast(Open, self._row.handler)(self.call, self)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             self.finish(*site.verdict(self._row, error))
 
     def data(self, data: bytes, ended: bool) -> None:
@@ -293,7 +293,7 @@ class Streaming(Exchange):
                     return
             if ended:
                 inlet.half_closed()
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             self.finish(*self._line.site.verdict(self._row, error))
 
     def write(self, message: bytes) -> None:

@@ -74,8 +74,6 @@ def serve(connection: Connection, events: Sequence[Event], chance: random.Random
                 connection.end(event.stream, TRAILERS_BLOCK)
             case 1:
                 connection.end(event.stream, TRAILERS_BLOCK)
-            case 2:
-                connection.reset(event.stream, ErrorCode.CANCEL)
 
 
 def play(seed: int) -> None:

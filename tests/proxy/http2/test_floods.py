@@ -119,6 +119,19 @@ def test_with_answers_it_is_no_attack() -> None:
     assert not peer.connection.failed
 
 
+def test_small_steps_of_a_large_answer() -> None:
+    """A client may open its windows by little as it reads."""
+    peer = Peer(LIMITS)
+    (event,) = peer.send(request(1))
+    assert isinstance(event, RequestReceived)
+    peer.connection.respond(event.stream, HEADERS_BLOCK)
+    peer.connection.send(event.stream, (bytes(90_000),))
+    for _ in range(240):
+        peer.send(frames.window_update(1, 100), frames.window_update(0, 100))
+    assert not peer.connection.failed
+    assert event.stream.queued_bytes == 90_000 - 65_535 - 24_000
+
+
 def test_answers_that_nobody_takes() -> None:
     """A client that lets us keep more than the limit for it is cut off, and its streams end."""
     peer = Peer(LIMITS)
