@@ -152,6 +152,20 @@ def test_without_tls(run: Callable[[Scenario], None], options: dict[str, str]) -
     run(scenario())
 
 
+def test_too_many_handshakes(run: Callable[[Scenario], None], pair: Certificates) -> None:
+    """One more gets an alert."""
+
+    async def scenario() -> None:
+        async with port(certificates=pair, limits=Limits(handshakes_max=1)) as one:
+            _, first = await asyncio.open_connection("127.0.0.1", one.port)
+            first.write(b"\x16\x03\x01\x00\x05")  # and no more
+            assert b"rmq_tls_handshakes 1\n" in await one.send(b"GET /metrics HTTP/1.1\r\n\r\n")
+            assert (await one.send(b"\x16\x03\x01\x00\x05"))[:1] == b"\x15"
+            first.close()
+
+    run(scenario())
+
+
 def test_garbage_for_a_handshake(run: Callable[[Scenario], None], pair: Certificates) -> None:
     """It ends that connection, and is no longer counted."""
 
@@ -393,6 +407,21 @@ def test_idle(run: Callable[[Scenario], None]) -> None:
             assert frames.GOAWAY in [frame.kind for frame in answered(idle)]
             poll.set_result(b"still here")
             assert await polling == b"still here"
+
+    run(scenario())
+
+
+def test_age(run: Callable[[Scenario], None]) -> None:
+    """A connection that is old enough is drained; what runs past the drain is ended."""
+
+    async def scenario() -> None:
+        poll = new_future()
+        row = Row("/t.T/Poll", Kind.UNARY, answering(poll))
+        async with port(row, limits=Limits(age_s=0.1, drain_s=0.1)) as one:
+            answer = await one.send(frames.PREFACE + frames.settings({}) + call(1, row.path))
+            goaways = [frame.payload[:8] for frame in answered(answer) if frame.kind == frames.GOAWAY]
+            assert [int.from_bytes(payload[:4]) for payload in goaways] == [frames.STREAM_ID_MAX, 1, 1]
+            assert poll.cancelled()
 
     run(scenario())
 
