@@ -44,7 +44,7 @@ KEPT_VALUE_BYTES_MAX: Final = 24
 _PSEUDO_MARKS: Final = {":method": METHOD, ":scheme": SCHEME, ":path": PATH, ":authority": AUTHORITY}
 _CONNECTION_NAMES: Final = frozenset(("connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"))
 _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9a-z]+")
-_VALUE_ILLEGAL: Final = re.compile(r"[\x00\r\n]|\A[ \t]|[ \t]\Z")
+_VALUE_ILLEGAL: Final = re.compile(r"[\x00\r\n]")
 
 _STATIC_TEXT: Final = """
 :authority :method=GET :method=POST :path=/ :path=/index.html :scheme=http :scheme=https :status=200 :status=204
@@ -183,10 +183,12 @@ def _string(block: bytes, position: int) -> tuple[int, bytes, int]:
 def make_entry(name: str, raw: bytes, coded: int) -> Entry:
     """The entry of a literal field; `coded`: its value is Huffman code. Raises ValueError."""
     value = HUFFMAN.decode(raw) if coded else raw.decode("latin-1")
+    weight = len(name) + len(value) + FIELD_OVERHEAD_BYTES
     mark = mark_of(name)
     if mark != REGULAR or name == "te" or not value.isascii() or not value.isprintable() or " " in value:
+        value = value.strip(" \t")  # RFC 9113 refuses blanks at the ends, gRPC strips them, and clients send them
         mark = mark_of_value(name, value, mark)
-    return (name, value), mark, len(name) + len(value) + FIELD_OVERHEAD_BYTES
+    return (name, value), mark, weight
 
 
 entry_of = lru_cache(ENTRIES_KEPT_MAX)(make_entry)
