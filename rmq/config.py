@@ -47,6 +47,7 @@ class Config(msgspec.Struct, frozen=True):
     port: Annotated[int, Meta(ge=0, le=65535)] = 8081
     advertise: str = ""
     profile: Literal["dev", "strict"] = "dev"
+    transport: Literal["native", "grpcio"] = "native"
     flush: Literal["durable", "fast", "memory"] = "durable"
     flush_interval_ms: Annotated[int, Meta(ge=1, le=60_000)] = 200
     cluster_name: str = "DefaultCluster"
@@ -82,6 +83,24 @@ class Config(msgspec.Struct, frozen=True):
     attempts_max: Annotated[int, Meta(ge=1, le=1000)] = 17
     leases_max: Annotated[int, Meta(ge=1, le=100_000_000)] = 1_000_000
     client_silent_ms: Annotated[int, Meta(ge=1000, le=24 * HOUR_MS)] = 120_000
+    tls_mode: Literal["disabled", "permissive", "enforcing"] = "permissive"
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_clients: Literal["off", "optional", "required"] = "off"
+    tls_client_ca: str = ""
+    proxy_sources: str = ""
+    metrics_for_all: bool = False
+    connections_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
+    connections_per_address_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    handshakes_max: Annotated[int, Meta(ge=1, le=100_000)] = 200
+    first_byte_ms: Annotated[int, Meta(ge=100, le=HOUR_MS)] = 10_000
+    connection_idle_ms: Annotated[int, Meta(ge=0, le=24 * HOUR_MS)] = 120_000
+    connection_age_ms: Annotated[int, Meta(ge=0, le=WEEK_MS)] = 0
+    streams_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 4096
+    headers_bytes_max: Annotated[int, Meta(ge=8 * KIB, le=MIB)] = 16 * KIB
+    requests_held_bytes_max: Annotated[int, Meta(ge=MIB, le=64 * GIB)] = 512 * MIB
+    answers_held_bytes_max: Annotated[int, Meta(ge=MIB, le=64 * GIB)] = 256 * MIB
+    stall_ms: Annotated[int, Meta(ge=1000, le=24 * HOUR_MS)] = 60_000
     stop_grace_ms: Annotated[int, Meta(ge=0, le=60_000)] = 800
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -100,6 +119,10 @@ _TEXT_RULES = {
     "cluster_name": "1 to 127 letters, digits, _ or -",
     "broker_name": "1 to 127 letters, digits, _ or -",
     "ready_file": "the path of a file, or empty",
+    "tls_cert": "the path of a PEM file, or empty",
+    "tls_key": "the path of a PEM file, or empty",
+    "tls_client_ca": "the path of a PEM file, or empty",
+    "proxy_sources": "addresses or networks with commas between, or empty",
 }
 
 
@@ -175,6 +198,8 @@ def _text_is_right(key: str, text: str) -> bool:
             return text == "" or _is_address(text)
         case "advertise":
             return text == "" or _is_endpoint(text)
+        case "proxy_sources":
+            return all(map(_is_network, text.split(","))) if text else True
         case "cluster_name" | "broker_name":
             return _PLAIN_NAME.fullmatch(text) is not None
         case _:
@@ -186,6 +211,16 @@ def _is_address(text: str) -> bool:
 
     try:
         ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_network(text: str) -> bool:
+    import ipaddress
+
+    try:
+        ipaddress.ip_network(text.strip())
     except ValueError:
         return False
     return True

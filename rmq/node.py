@@ -22,12 +22,12 @@ from rmq.config import Config
 from rmq.errors import ConfigError
 from rmq_proxy import reflection
 from rmq_proxy.gate import LoggingGate
-from rmq_proxy.grpcio_transport import GrpcioTransport
 from rmq_proxy.health import Health
 from rmq_proxy.messaging import Messaging
 from rmq_proxy.rpc import Row
 from rmq_proxy.sessions import SCAN_INTERVAL_S, Sessions
 from rmq_proxy.telemetry import Telemetry
+from rmq_proxy.transports import make_transport
 from rmq_proxy.validate import Limits
 from rmq_store.errors import StoreError
 
@@ -44,6 +44,7 @@ class Ready(msgspec.Struct):
     data: str
     flush: str
     profile: str
+    tls: str  # SHA-256 of the port's certificate; empty: no TLS
 
 
 def serve(config: Config) -> int:
@@ -64,7 +65,7 @@ async def _serve(config: Config) -> int:
     for signum in (signal.SIGTERM, signal.SIGINT):  # not before: a signal ends a long recovery at once, it starts over
         loop.add_signal_handler(signum, stop.set)
     try:
-        _announce(config, await node.start())
+        _announce(config, await node.start(), node.fingerprint)
         stopping = asyncio.ensure_future(stop.wait())
         await asyncio.wait((stopping, node.broker.failed), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
@@ -81,7 +82,7 @@ class Node:
     """Broker and proxy in the caller's loop."""
 
     def __init__(self, config: Config, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
-        """Opens the store. Raises StoreError."""
+        """Opens the store. Raises StoreError, and ConfigError for certificates that cannot be used."""
         self._config = config
         self._clock = clock
         self._loop = loop
@@ -94,9 +95,7 @@ class Node:
         self._messaging = Messaging(self.broker, self._sessions, telemetry, limits, config.advertise or None, clock)
         self._health = Health([MESSAGING])
         table = {row.path: row for row in self._rows()}
-        self._transport = GrpcioTransport(
-            table, LoggingGate(), request_bytes_max=config.request_bytes_max, log=logging.getLogger("rmq.transport")
-        )
+        self._transport = make_transport(config, table, LoggingGate(), logging.getLogger("rmq.transport"))
         self._scan: asyncio.TimerHandle | None = None
 
     def _rows(self) -> Sequence[Row]:
@@ -113,6 +112,11 @@ class Node:
         self._scan = self._loop.call_later(SCAN_INTERVAL_S, self._scan_sessions)
         return f"[{hosts[0]}]:{port}" if ":" in hosts[0] else f"{hosts[0]}:{port}"
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the port's certificate; empty without TLS."""
+        return self._transport.fingerprint
+
     def _scan_sessions(self) -> None:
         self._sessions.tick(self._clock.monotonic_s())
         self._scan = self._loop.call_later(SCAN_INTERVAL_S, self._scan_sessions)
@@ -127,12 +131,12 @@ class Node:
         self.broker.close()
 
 
-def _announce(config: Config, endpoint: str) -> None:
+def _announce(config: Config, endpoint: str, fingerprint: str) -> None:
     """The ready line, last: who reads it can connect."""
     gc.collect()
     gc.freeze()  # what is here now stays: later collections need not look at it
     data = "" if config.flush == "memory" else os.path.abspath(config.data)
-    line = msgspec.json.encode(Ready(os.getpid(), endpoint, data, config.flush, config.profile)).decode()
+    line = msgspec.json.encode(Ready(os.getpid(), endpoint, data, config.flush, config.profile, fingerprint)).decode()
     if config.ready_file:
         _write_ready(Path(config.ready_file), line)
     _print(line)

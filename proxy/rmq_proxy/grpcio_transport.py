@@ -49,6 +49,8 @@ class GrpcioTransport:
         self._outlets: set[_Outlet] = set()
         self._server: grpc.aio.Server | None = None
 
+    fingerprint = ""  # no TLS
+
     async def start(self, hosts: Sequence[str], port: int) -> int:
         """Listens on every host at one port and returns it; 0 picks one that is free on all.
 

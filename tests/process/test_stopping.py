@@ -89,7 +89,9 @@ def test_one_line_on_standard_output_names_the_server(tmp_path: Path) -> None:
     """As JSON; with --port 0 it tells the port, which serves both loopbacks."""
     with Server("--profile", "strict", "--flush", "fast", data=tmp_path / "d") as server:
         expected = {"pid": server.pid, "data": str(tmp_path / "d"), "flush": "fast", "profile": "strict"}
-        assert server.ready == {**expected, "endpoint": f"127.0.0.1:{server.port}"}
+        told = {key: value for key, value in server.ready.items() if key != "tls"}
+        assert told == {**expected, "endpoint": f"127.0.0.1:{server.port}"}
+        assert len(str(server.ready["tls"])) in (0, 64)  # none where certificates cannot be made
         assert server.port > 0
         client = Client(server.endpoint)
         assert client.send(wire.message("t")).status.code == 40402

@@ -11,13 +11,14 @@ import grpc.aio
 import pytest
 
 from rmq_proxy.grpcio_transport import GrpcioTransport
+from rmq_proxy.native_transport import NativeTransport
 from rmq_proxy.rpc import Call, Gate, GrpcCode, Inlet, Kind, Outlet, Row, RpcError, Table
 
 T = TypeVar("T")
 Run: TypeAlias = Callable[[Awaitable[T]], T]
 REQUEST_BYTES_MAX = 100_000
 LOG = logging.getLogger("test.transport")
-TRANSPORTS = {"grpcio": GrpcioTransport}
+TRANSPORTS: "dict[str, Maker]" = {"grpcio": GrpcioTransport, "native": NativeTransport}
 
 
 class Transport(Protocol):
