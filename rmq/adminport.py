@@ -142,6 +142,9 @@ class AdminPort(Protocol):
     def group_info(self, name: str, *, open_max: int = 0) -> GroupInfo:
         """One, with up to `open_max` open messages of each topic."""
 
+    def renewed(self, group: str, client_id: str) -> int:
+        """How many leases the server renews for this client; 0 where there is no such group or client."""
+
     def put_group(self, name: str, attempts_max: int, retry_ms: Sequence[int] | None) -> Answer[GroupInfo]:
         """Makes or changes one; 0 and None leave what is there, or take the default."""
 

@@ -46,6 +46,7 @@ class Config(msgspec.Struct, frozen=True):
     host: str = ""
     port: Annotated[int, Meta(ge=0, le=65535)] = 8081
     advertise: str = ""
+    admin_remote: bool = False
     profile: Literal["dev", "strict"] = "dev"
     flush: Literal["durable", "fast", "memory"] = "durable"
     flush_interval_ms: Annotated[int, Meta(ge=1, le=60_000)] = 200

@@ -403,8 +403,8 @@ class Message(_message.Message):
     ) -> None: ...
 
 class PeekRequest(_message.Message):
-    __slots__ = ("topic", "from_begin", "from_end", "from_ms", "limit", "filter", "wait_ms")
-    class FromEntry(_message.Message):
+    __slots__ = ("topic", "offsets", "from_begin", "from_end", "from_ms", "limit", "filter", "wait_ms")
+    class OffsetsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -413,7 +413,7 @@ class PeekRequest(_message.Message):
         def __init__(self, key: _Optional[int] = ..., value: _Optional[int] = ...) -> None: ...
 
     TOPIC_FIELD_NUMBER: _ClassVar[int]
-    FROM_FIELD_NUMBER: _ClassVar[int]
+    OFFSETS_FIELD_NUMBER: _ClassVar[int]
     FROM_BEGIN_FIELD_NUMBER: _ClassVar[int]
     FROM_END_FIELD_NUMBER: _ClassVar[int]
     FROM_MS_FIELD_NUMBER: _ClassVar[int]
@@ -421,6 +421,7 @@ class PeekRequest(_message.Message):
     FILTER_FIELD_NUMBER: _ClassVar[int]
     WAIT_MS_FIELD_NUMBER: _ClassVar[int]
     topic: str
+    offsets: _containers.ScalarMap[int, int]
     from_begin: bool
     from_end: bool
     from_ms: int
@@ -430,13 +431,13 @@ class PeekRequest(_message.Message):
     def __init__(
         self,
         topic: _Optional[str] = ...,
+        offsets: _Optional[_Mapping[int, int]] = ...,
         from_begin: _Optional[bool] = ...,
         from_end: _Optional[bool] = ...,
         from_ms: _Optional[int] = ...,
         limit: _Optional[int] = ...,
         filter: _Optional[str] = ...,
         wait_ms: _Optional[int] = ...,
-        **kwargs,
     ) -> None: ...
 
 class PeekResponse(_message.Message):
@@ -476,6 +477,14 @@ class FindMessagesRequest(_message.Message):
         key: _Optional[str] = ...,
         limit: _Optional[int] = ...,
     ) -> None: ...
+
+class ListDeadLettersRequest(_message.Message):
+    __slots__ = ("group", "limit")
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    group: str
+    limit: int
+    def __init__(self, group: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class ReplayDeadLettersRequest(_message.Message):
     __slots__ = ("group", "message_ids")
@@ -557,10 +566,14 @@ class Client(_message.Message):
     ) -> None: ...
 
 class ListClientsResponse(_message.Message):
-    __slots__ = ("clients",)
+    __slots__ = ("clients", "left_out")
     CLIENTS_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
     clients: _containers.RepeatedCompositeFieldContainer[Client]
-    def __init__(self, clients: _Optional[_Iterable[_Union[Client, _Mapping[str, object]]]] = ...) -> None: ...
+    left_out: int
+    def __init__(
+        self, clients: _Optional[_Iterable[_Union[Client, _Mapping[str, object]]]] = ..., left_out: _Optional[int] = ...
+    ) -> None: ...
 
 class AdvanceRequest(_message.Message):
     __slots__ = ("ms",)
