@@ -29,6 +29,8 @@ def probe(host: str, port: int, timeout_s: float = PROBE_S) -> tuple[Found, str]
             return _first_words(connection), ""
     except socket.gaierror as error:
         return Found.NO_HOST, _reason(error)
+    except UnicodeError:  # Python's own check of a name, before the system is asked
+        return Found.NO_HOST, "not a host's name"
     except OSError as error:
         return Found.NOTHING, _reason(error)
 
