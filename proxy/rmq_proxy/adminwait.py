@@ -18,9 +18,6 @@ class Waits:
         self._waits: set[_Wait] = set()
         self._closed = False
 
-    def __len__(self) -> int:
-        return len(self._waits)
-
     def add(
         self, topic: str, expression: str, limit: int, found: Page, deadline_s: float | None, wait_ms: int
     ) -> "asyncio.Future[Page]":

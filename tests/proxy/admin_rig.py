@@ -1,10 +1,11 @@
-"""What the admin tests share: the service over a fake broker with real queues, messages to put there, and a client."""
+"""What the admin tests share: the service over a fake broker with real queues, messages for it, and clients."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeAlias, TypeVar, cast
 
+import pytest
 from google.protobuf.message import Message
 
 from rmq.adminport import (
@@ -25,7 +26,9 @@ from rmq.message import MessageType
 from rmq.port import Answer
 from rmq_proto import admin as pb
 from rmq_proxy.admin import AdminService
+from rmq_proxy.admin_client import AdminClient, AdminError
 from rmq_proxy.adminconvert import Facts
+from rmq_proxy.health import Health
 from rmq_proxy.rpc import Row
 from tests.proxy.rig import CLIENT, GROUP, NOW_MS, TOPIC, Rig
 from tests.proxy.transports import Maker, Server, serving, status_of
@@ -238,3 +241,43 @@ def a_peek(fields: Mapping[str, object]) -> pb.PeekRequest:
 def ids(page: pb.PeekResponse) -> list[str]:
     """Of the messages, in their order."""
     return [message.message_id for message in page.messages]
+
+
+class Asked:
+    """A server, and a client of it that is called in a thread."""
+
+    def __init__(self, rig: AdminRig, health: Health, server: Server) -> None:
+        self.rig = rig
+        self.health = health
+        self.server = server
+        self.endpoint = f"127.0.0.1:{server.port}"
+
+    async def __call__(self, use: Callable[[AdminClient], R]) -> R:
+        return await ask(self.endpoint, use)
+
+
+@asynccontextmanager
+async def a_server(make: Maker) -> AsyncIterator[Asked]:
+    """With the admin service, the messaging service and health."""
+    rig, health = AdminRig(), Health(["a.Service"])
+    async with serving(make, *rig.admin_rows.values(), *rig.rows.values(), *health.rows()) as server:
+        yield Asked(rig, health, server)
+
+
+async def ask(endpoint: str, use: Callable[[AdminClient], R], timeout_s: float = 5.0) -> R:
+    """In a thread: the client blocks, and the loop has to serve it."""
+
+    def call() -> R:
+        with AdminClient(endpoint, timeout_s=timeout_s) as admin:
+            return use(admin)
+
+    return await asyncio.to_thread(call)
+
+
+async def failure(endpoint: str, use: Callable[[AdminClient], object], timeout_s: float = 5.0) -> AdminError:
+    """How a call fails; its text is one line."""
+    with pytest.raises(AdminError) as caught:
+        await ask(endpoint, use, timeout_s)
+    assert caught.value.text == str(caught.value)
+    assert caught.value.text.isprintable()
+    return caught.value

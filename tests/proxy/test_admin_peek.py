@@ -1,13 +1,15 @@
 """Peek: pages, where they begin and end, and waiting for a first message without leaving anything behind."""
 
+import asyncio
+
 import pytest
 
-from rmq.adminport import Start
+from rmq.adminport import Page, Start
 from rmq_proto import admin as pb
 from rmq_proxy import adminwait
 from rmq_proxy.admin import PAGE_BYTES_MAX
 from rmq_proxy.rpc import GrpcCode
-from tests.proxy.admin_rig import NO_TOPIC, Run, an_admin, ids, kept
+from tests.proxy.admin_rig import NO_TOPIC, FakeAdmin, Run, an_admin, ids, kept
 from tests.proxy.rig import NOW_MS, TOPIC
 from tests.proxy.transports import Maker, status_of
 
@@ -179,6 +181,22 @@ def test_a_client_that_goes_leaves_no_watcher(make: Maker, run: Run) -> None:
             await admin.port.until(lambda: not admin.port.watchers)
             ends = await admin.server.gate.ends()
             assert ends[-1][1] is GrpcCode.CANCELLED
+
+    run(scenario())
+
+
+def test_a_client_that_goes_in_the_middle_of_a_long_look(run: Run) -> None:
+    """A wait that has more to look at stops looking."""
+
+    async def scenario() -> None:
+        fake = FakeAdmin()
+        fake.scan_max = 1
+        fake.arrive(*(kept(at, TAGS="blue") for at in range(9)))
+        answer = adminwait.Waits(fake).add(TOPIC, "red", 32, Page([], {0: 0, 1: 0}), None, 20_000)
+        answer.cancel()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert (len(fake.of("peek")), fake.watchers) == (1, set())
 
     run(scenario())
 
