@@ -15,6 +15,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 
 from bench import figures, results, session, tools
@@ -53,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--list", action="store_true", help="print the names")
     made.add_argument("--rounds", metavar="N", type=count, default=3, help="measurements, or pairs, of each load [3]")
     made.add_argument("--flush", choices=("durable", "fast", "memory"), default=DEFAULT.flush, help="rmq's [fast]")
+    made.add_argument("--results", metavar="DIR", type=Path, default=results.RESULTS, help="[bench/results]")
     for name, text in (
         ("seconds", "of one measurement"),
         ("warm-first-s", "Apache is warmed with the first load"),
@@ -101,9 +103,9 @@ def bench(names: Sequence[str], options: argparse.Namespace) -> int:
     with tools.workspace() as scratch:
         stand = Stand(scratch, settings)
         tools.prepare(options.apache)
-        kept = results.find(results.now(settings))
+        kept = results.find(results.now(settings), options.results)
         took_s = session.estimate_s(wanted, options.rounds, settings, pairs=options.apache)
-        tools.say(f"about {max(took_s / 60, 1):.0f} minutes; results go to {kept.path.relative_to(results.RESULTS)}")
+        tools.say(f"about {max(took_s / 60, 1):.0f} minutes; results go to {kept.path.name}")
         try:
             session.measure(stand, kept, wanted, options.rounds, pairs=options.apache)
             figures.measure(stand, kept, inside)

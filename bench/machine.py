@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCE = ("rmq", "store", "proxy", "proto", "config.yaml", "pyproject.toml")
+SOURCE = ("rmq", "store", "proxy", "proto", "config.yaml", "pyproject.toml", "bench/loadgen")  # both sides
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 MIB = 1 << 20
 

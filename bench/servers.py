@@ -45,8 +45,11 @@ class Server(Protocol):
     def await_ready(self) -> None:
         """Returns when clients can connect. Raises BenchError."""
 
-    def admin(self, topic: str, kind: str) -> None:
-        """Makes a topic for messages of `kind` (fifo, delay, transaction), where the server wants that."""
+    def make_topic(self, topic: str, kind: str) -> None:
+        """For messages of `kind` (normal, fifo, delay, transaction), where the server wants that."""
+
+    def make_group(self, group: str) -> None:
+        """Likewise a consumer group."""
 
     def pause(self) -> None:
         """Takes it off the core."""
@@ -103,8 +106,11 @@ class Rmq:
             said = (self.folder / "stderr").read_text(errors="replace").strip().splitlines()
             raise BenchError(f"rmq did not start: {(said or ['it said nothing'])[-1]}")
 
-    def admin(self, topic: str, kind: str) -> None:
+    def make_topic(self, topic: str, kind: str) -> None:
         """Profile dev makes any topic on use."""
+
+    def make_group(self, group: str) -> None:
+        """And any group."""
 
     def pause(self) -> None:
         """SIGSTOP."""
@@ -138,14 +144,15 @@ class Apache:
 
     name = "apache"
 
-    def __init__(self, folder: Path, core: int) -> None:
+    def __init__(self, folder: Path, core: int, data: Path | None = None) -> None:
         self.folder = folder
         self.backlog = 0
         folder.mkdir(parents=True)
         self.base = free_base()
         self.endpoint = f"127.0.0.1:{self.base}"
         self.launched_ns = time.time_ns()
-        flags = ["--version", tools.APACHE_VERSION, "--fresh", "--cpus", str(core), "--port-base", str(self.base)]
+        store = ["--store", str(data)] if data else ["--fresh"]
+        flags = ["--version", tools.APACHE_VERSION, "--cpus", str(core), "--port-base", str(self.base), *store]
         self.starting = subprocess.Popen(
             [str(tools.APACHE), "start", *flags],
             env=self.env,
@@ -173,20 +180,18 @@ class Apache:
             lines = said.decode(errors="replace").strip().splitlines()
             raise BenchError(f"Apache did not start: {(lines or ['it said nothing'])[-1]}")
 
-    def admin(self, topic: str, kind: str) -> None:
-        """Its proxy takes a message only on a topic of the message's type."""
-        where = ["-n", f"127.0.0.1:{self.base + 2}", "-c", "DefaultCluster", "-r", "8", "-w", "8"]
-        command = [
-            str(tools.APACHE),
-            "admin",
-            "updateTopic",
-            *where,
-            "-t",
-            topic,
-            "-a",
-            f"+message.type={kind.upper()}",
-        ]
-        tools.run(command, f"Apache has no topic for {kind} messages", env=self.env)
+    def make_topic(self, topic: str, kind: str) -> None:
+        """Its proxy has no route for a topic that was not made, and takes only messages of the topic's type."""
+        self._admin("updateTopic", "-t", topic, "-r", "8", "-w", "8", "-a", f"+message.type={kind.upper()}")
+
+    def make_group(self, group: str) -> None:
+        """Its proxy refuses the settings of a client whose group was not made."""
+        self._admin("updateSubGroup", "-g", group)
+
+    def _admin(self, *arguments: str) -> None:
+        where = ("-n", f"127.0.0.1:{self.base + 2}", "-c", "DefaultCluster")
+        command = [str(tools.APACHE), "admin", *arguments, *where]
+        tools.run(command, f"Apache's {arguments[0]} failed", env=self.env)
 
     def pause(self) -> None:
         """SIGSTOP."""

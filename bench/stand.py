@@ -43,6 +43,7 @@ class Stand:
         self._spawned: list[Server] = []
         self._launches = 0
         self._primed: set[tuple[str, str]] = set()
+        self._registered: set[tuple[str, str]] = set()
 
     def close(self) -> None:
         """Ends every server of the run."""
@@ -50,11 +51,11 @@ class Stand:
             server.close()
 
     def spawn(self, name: str, data: Path | None = None) -> Server:
-        """Launches one more server and does not wait for it; rmq on `data`, if given, which stays when it goes."""
+        """Launches one more server and does not wait for it; on `data`, if given, which stays when it goes."""
         self._launches += 1
         folder = self.scratch / f"{name}-{self._launches}"
         core, flush = self.server_core, self.settings.flush
-        server: Server = Apache(folder, core) if name == Apache.name else Rmq(folder, core, flush, data)
+        server: Server = Apache(folder, core, data) if name == Apache.name else Rmq(folder, core, flush, data)
         self._spawned.append(server)
         return server
 
@@ -67,8 +68,9 @@ class Stand:
         """The one that all loads share."""
         if name not in self.servers:
             tools.say(f"{name} starts")
-            self.servers[name] = self.spawn(name)
-            self.servers[name].await_ready()
+            server = self.spawn(name)
+            server.await_ready()
+            self.servers[name] = server
         return self.servers[name]
 
     def only(self, name: str) -> None:
@@ -89,25 +91,38 @@ class Stand:
         return driver.run(tools.loadgen_path(), self.client_core, server, command, within_s, **flags)
 
     def prime(self, name: str, topic: str) -> None:
-        """Makes a topic and a group of that name and waits until a message has gone through. Raises BenchError."""
-        if (name, topic) not in self._primed:
-            self.run(self.server(name), "cold", TOPIC_WAIT_S, topic=topic, group=topic, duration=f"{TOPIC_WAIT_S}s")
-            self._primed.add((name, topic))
+        """Makes a topic and sends its first message. Raises BenchError."""
+        if answer := self.refusal(name, topic, "normal"):
+            raise BenchError(f"{name} refuses normal messages: {answer}")
+
+    def register(self, name: str, group: str) -> None:
+        """Has a group look at the topic of its name once: Apache starts a new group at the end of a queue."""
+        if (name, group) not in self._registered:
+            self.look(self.server(name), group)
+            self._registered.add((name, group))
+
+    def look(self, server: Server, group: str) -> None:
+        """Likewise, on any server."""
+        server.make_group(group)
+        self.run(server, "consume", 1.0, topic=group, group=group, duration="1s", conns=1, inflight=4)
 
     def refusal(self, name: str, topic: str, kind: str) -> str:
         """Asks the server for messages of this kind by sending one; its answer if it does not serve them, else "".
 
         Makes the topic. Raises BenchError if it can't be told.
         """
-        server = self.server(name)
-        self.only(name)
         if (name, topic) in self._primed:
             return ""
-        server.admin(topic, kind)
-        answer = ask(lambda: self.run(server, "send", 10.0, topic=topic, type=kind, n=1, conns=1, inflight=1))
+        self.only(name)
+        answer = self.first_send(self.server(name), topic, kind)
         if not answer:
             self._primed.add((name, topic))
         return answer
+
+    def first_send(self, server: Server, topic: str, kind: str = "normal") -> str:
+        """Likewise, on any server."""
+        server.make_topic(topic, kind)
+        return ask(lambda: self.run(server, "send", 10.0, topic=topic, type=kind, n=1, conns=1, inflight=1))
 
 
 def ask(send: Callable[[], Sample], within_s: float = TOPIC_WAIT_S, pause_s: float = 1.0) -> str:
