@@ -167,6 +167,8 @@ class AdminService:
         return then(self._admin.put_group(name, request.attempts_max, steps_ms or None), convert.group)
 
     def _list_groups(self, _: Call, request: pb.ListGroupsRequest) -> pb.ListGroupsResponse:
+        if not (request.name or request.leases):
+            return pb.ListGroupsResponse(groups=map(convert.group, self._admin.groups()))
         response = pb.ListGroupsResponse()
         left = LEASES_MAX if request.leases else 0
         names = [request.name] if request.name else [info.name for info in self._admin.groups()]

@@ -176,7 +176,11 @@ def test_groups(make: Maker, run: Run) -> None:
 
     async def scenario() -> None:
         async with an_admin(make) as admin:
-            for request, leases in ((pb.ListGroupsRequest(name=GROUP), 0), (pb.ListGroupsRequest(leases=True), 3)):
+            for request, leases in (
+                (pb.ListGroupsRequest(), 0),
+                (pb.ListGroupsRequest(name=GROUP), 0),
+                (pb.ListGroupsRequest(leases=True), 3),
+            ):
                 (group,) = (await admin.ask("ListGroups", request, pb.ListGroupsResponse.FromString)).groups
                 assert (group.name, group.attempts_max, list(group.retry_ms)) == (GROUP, 17, [1000, 5000])
                 (topic,) = group.topics
