@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from bench import figures, results, session, tools
+from bench import book, figures, session, tools
+from bench.book import Results
 from bench.loads import LOADS, PAIRS
-from bench.results import Results
 from bench.stand import Settings, Stand
 from bench.table import render, render_lines
 from bench.tools import BenchError
@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--list", action="store_true", help="print the names")
     made.add_argument("--rounds", metavar="N", type=count, default=3, help="measurements, or pairs, of each load [3]")
     made.add_argument("--flush", choices=("durable", "fast", "memory"), default=DEFAULT.flush, help="rmq's [fast]")
-    made.add_argument("--results", metavar="DIR", type=Path, default=results.RESULTS, help="[bench/results]")
+    made.add_argument("--results", metavar="DIR", type=Path, default=book.RESULTS, help="[bench/results]")
     for name, text in (
         ("seconds", "of one measurement"),
         ("warm-first-s", "Apache is warmed with the first load"),
@@ -103,7 +103,7 @@ def bench(names: Sequence[str], options: argparse.Namespace) -> int:
     with tools.workspace() as scratch:
         stand = Stand(scratch, settings)
         tools.prepare(options.apache)
-        kept = results.find(results.now(settings), options.results)
+        kept = book.find(book.now(settings), options.results)
         took_s = session.estimate_s(wanted, options.rounds, settings, pairs=options.apache)
         tools.say(f"about {max(took_s / 60, 1):.0f} minutes; results go to {kept.path.name}")
         try:
@@ -125,7 +125,7 @@ def quietly_close(stand: Stand) -> None:
 def show(kept: Results, names: Sequence[str], inside: Sequence[str], *, apache: bool) -> int:
     """Prints what was asked for; 1 if any of it failed."""
     entries = kept.book.pairs if apache else kept.book.alone
-    rows = [row for name in names for row in results.entry_rows(LOADS[name], entries[name])]
+    rows = [row for name in names for row in book.entry_rows(LOADS[name], entries[name])]
     if rows:
         print(render(rows))
     lines = [line for name in inside for line in kept.book.figures[name]]

@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 
 from bench import machine, tools
+from bench.book import Line, Results
 from bench.machine import MIB
-from bench.results import Line, Results
 from bench.servers import Rmq
 from bench.stand import Stand
 from rmq.broker import Broker

@@ -7,8 +7,8 @@ the server that went first goes second in the next. A load that fails is a line 
 from collections.abc import Sequence
 
 from bench import tools
+from bench.book import Entry, Results, entry_for
 from bench.loads import LOADS, Load
-from bench.results import Entry, Results, entry_for
 from bench.servers import Apache, Rmq
 from bench.stand import Settings, Stand
 from bench.tools import BenchError

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from bench.results import Line, Row
+from bench.book import Line, Row
 
 NOISY = "~"
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from bench.book import Book, Entry, Results
 from bench.driver import Sample
-from bench.results import Book, Entry, Results
 from bench.stand import Settings
 
 QUIET = {"steal_pct": 0.0, "others_pct": 1.0}

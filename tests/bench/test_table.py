@@ -1,7 +1,7 @@
 """The printed table."""
 
+from bench.book import Entry, Line, entry_rows
 from bench.loads import LOADS
-from bench.results import Entry, Line, entry_rows
 from bench.table import number, render, render_lines
 from tests.bench.books import pairs, sample
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench import results
+from bench import book as books
+from bench.book import Entry
 from bench.loads import LOADS
-from bench.results import Entry
 from tests.bench.books import book, pairs, sample
 
 SEND = LOADS["send-b1"]
@@ -15,7 +15,7 @@ SEND = LOADS["send-b1"]
 
 def test_a_ratio_is_the_median_of_the_pairs_not_the_ratio_of_medians() -> None:
     """The two of a pair have had the same machine; rounds may not."""
-    row = results.entry_rows(SEND, pairs((100, 100), (300, 150), (220, 200)))[0]
+    row = books.entry_rows(SEND, pairs((100, 100), (300, 150), (220, 200)))[0]
     assert row.values == {"rmq": 220, "apache": 150}
     assert row.ratio == pytest.approx(1.1)
     assert row.spread == pytest.approx((2.0 - 1.0) / 1.1)
@@ -23,7 +23,7 @@ def test_a_ratio_is_the_median_of_the_pairs_not_the_ratio_of_medians() -> None:
 
 def test_alone_the_spread_is_that_of_the_values() -> None:
     """No ratio then."""
-    row = results.entry_rows(SEND, Entry(0.0, [{"rmq": sample(rate)} for rate in (90, 100, 104)]))[0]
+    row = books.entry_rows(SEND, Entry(0.0, [{"rmq": sample(rate)} for rate in (90, 100, 104)]))[0]
     assert row.ratio is None
     assert row.spread == pytest.approx(0.14)
     assert row.noise == ["spread 14%"]
@@ -31,13 +31,13 @@ def test_alone_the_spread_is_that_of_the_values() -> None:
 
 def test_one_round_has_no_spread() -> None:
     """Nothing to compare it with, so nothing is said of it."""
-    row = results.entry_rows(SEND, Entry(0.0, [{"rmq": sample(100)}]))[0]
+    row = books.entry_rows(SEND, Entry(0.0, [{"rmq": sample(100)}]))[0]
     assert (row.spread, row.noise) == (None, [])
 
 
 def test_a_quiet_machine_and_equal_rounds_are_no_noise() -> None:
     """Else everybody learns to overlook the mark."""
-    assert all(row.noise == [] for row in results.entry_rows(SEND, pairs((100, 50), (101, 50), (99, 50))))
+    assert all(row.noise == [] for row in books.entry_rows(SEND, pairs((100, 50), (101, 50), (99, 50))))
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_what_disturbs_a_round_is_said_of_all_its_figures(
     """It could have changed any of them; nothing is refused."""
     entry = pairs((100, 50), (100, 50), **more)
     entry.load_average = load_average
-    assert [row.noise for row in results.entry_rows(SEND, entry)] == [[reason]] * len(SEND.figures)
+    assert [row.noise for row in books.entry_rows(SEND, entry)] == [[reason]] * len(SEND.figures)
 
 
 @pytest.mark.parametrize(
@@ -70,16 +70,16 @@ def test_what_disturbs_a_round_is_said_of_all_its_figures(
 )
 def test_a_load_without_numbers_says_why(entry: Entry, note: str) -> None:
     """In its own line of the table."""
-    assert [row.note for row in results.entry_rows(SEND, entry)] == [note]
+    assert [row.note for row in books.entry_rows(SEND, entry)] == [note]
 
 
 def test_a_file_is_whole_and_has_the_summary(tmp_path: Path) -> None:
     """What is read back is what was written; nothing else is in the folder."""
-    kept = results.find(book(), tmp_path)
+    kept = books.find(book(), tmp_path)
     kept.book.pairs["send-b1"] = pairs((100, 50))
     kept.save()
     assert [path.name for path in tmp_path.iterdir()] == ["2026-01-02-abc.json"]
-    read = msgspec.json.decode(kept.path.read_bytes(), type=results.Book)
+    read = msgspec.json.decode(kept.path.read_bytes(), type=books.Book)
     assert read.pairs == kept.book.pairs
     first = read.summary[0]
     assert (first.load, first.figure, first.ratio) == ("send-b1", "messages", 2.0)
@@ -87,35 +87,35 @@ def test_a_file_is_whole_and_has_the_summary(tmp_path: Path) -> None:
 
 def test_the_file_of_the_same_code_machine_and_settings_is_continued(tmp_path: Path) -> None:
     """On another day too; the newest, if there are several."""
-    first = results.find(book(), tmp_path)
+    first = books.find(book(), tmp_path)
     first.book.pairs["send-b1"] = pairs((100, 50))
     first.save()
     later = book()
     later.date = "2026-03-04"
-    found = results.find(later, tmp_path)
+    found = books.find(later, tmp_path)
     assert found.path == first.path
     assert found.book.pairs == first.book.pairs
 
 
 @pytest.mark.parametrize("other", [book(source="s2"), book(seconds=1.0)])
-def test_what_was_measured_otherwise_stays_as_it_is(tmp_path: Path, other: results.Book) -> None:
+def test_what_was_measured_otherwise_stays_as_it_is(tmp_path: Path, other: books.Book) -> None:
     """The new file goes beside it."""
-    first = results.find(book(), tmp_path)
+    first = books.find(book(), tmp_path)
     first.save()
-    assert results.find(other, tmp_path).path == tmp_path / "2026-01-02-abc-2.json"
+    assert books.find(other, tmp_path).path == tmp_path / "2026-01-02-abc-2.json"
 
 
 def test_files_that_cannot_be_read_are_left_alone(tmp_path: Path) -> None:
     """They may be another version's."""
     (tmp_path / "2026-01-02-abc.json").write_text('{"format": 0}')
-    assert results.find(book(), tmp_path).path == tmp_path / "2026-01-02-abc-2.json"
+    assert books.find(book(), tmp_path).path == tmp_path / "2026-01-02-abc-2.json"
 
 
 def test_an_entry_is_resumed_with_the_worse_load_average() -> None:
     """And without the failure that ended it."""
     old = Entry(0.7, [{"rmq": sample(1)}], failed="lost")
     entries = {"both": old}
-    entry = results.entry_for(entries, "both", 0.2, resume=True)
+    entry = books.entry_for(entries, "both", 0.2, resume=True)
     assert entry == Entry(0.7, old.rounds)
     assert entries["both"] is entry
-    assert results.entry_for(entries, "both", 0.2, resume=False) == Entry(0.2)
+    assert books.entry_for(entries, "both", 0.2, resume=False) == Entry(0.2)
