@@ -26,6 +26,7 @@ from bench.table import render, render_lines
 from bench.tools import BenchError
 
 DEFAULT = Settings()
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -34,7 +35,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.list:
         print("\n".join([*LOADS, *figures.FIGURES]))
         return 0
-    signal.signal(signal.SIGTERM, interrupt)
+    for number in STOPPING:
+        signal.signal(number, interrupt)
     try:
         names = chosen(options.names, options.apache)
         return bench(names, options)
@@ -81,7 +83,7 @@ def seconds(text: str) -> float:
 
 
 def interrupt(_number: int, _frame: FrameType | None) -> None:
-    """SIGTERM ends a run as Ctrl-C does: nothing may stay behind."""
+    """SIGTERM ends a run as Ctrl-C does, and both do where a shell has begun us in the background."""
     raise KeyboardInterrupt
 
 
@@ -116,10 +118,11 @@ def bench(names: Sequence[str], options: argparse.Namespace) -> int:
 
 def quietly_close(stand: Stand) -> None:
     """A second Ctrl-C must not leave a paused server behind; closing takes seconds."""
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
     stand.close()
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    for number in STOPPING:
+        signal.signal(number, interrupt)
 
 
 def show(kept: Results, names: Sequence[str], inside: Sequence[str], *, apache: bool) -> int:
