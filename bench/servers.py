@@ -6,7 +6,7 @@ paused before it ends it, and waits for its end.
 """
 
 import os
-import random
+import secrets
 import select
 import shutil
 import signal
@@ -234,7 +234,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def free_base(choose: Callable[[Sequence[int]], int] = random.choice) -> int:
+def free_base(choose: Callable[[Sequence[int]], int] = secrets.choice) -> int:
     """A base for --port-base with all that follows from it free; outside the range that the system hands out."""
     for _ in range(100):
         base = choose(PORTS_BELOW_EPHEMERAL)
