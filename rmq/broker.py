@@ -5,13 +5,14 @@ awaits: a verb changes state at once and answers with a value, or with a Future 
 """
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rmq import message as m
 from rmq.clock import Clock
 from rmq.config import Config
-from rmq.errors import ClientError, Code
+from rmq.errors import ClientError, Code, ConfigError
 from rmq.filter import Filter
 from rmq.groups import Groups
 from rmq.message import Delivered, MessageType, Outgoing, SendResult
@@ -29,16 +30,20 @@ from rmq_store.record import PROPERTIES_BYTES_MAX, Draft
 from rmq_store.retention import Retention
 from rmq_store.store import Settings, Store
 
+log_ = logging.getLogger("rmq.broker")
 _TICK_LEASES = 500  # leases ended in one turn: a few milliseconds
+_POLLS_A_TURN = 32  # waiting polls answered in one turn, of at most receive_batch_max messages each
 _RETENTION_S = 10.0  # Apache: cleanResourceInterval
+_MEMORY_RETENTION_S = 1.0  # how long the ring may overshoot memory_bytes_max
 _MEMORY_SEGMENTS = 8
+_ORIGIN_BYTES = 1024  # what a dead letter or a carried message adds to its properties, at most
 
 
 class Broker:
     """One broker over one store. `failed` resolves with the error that ends it."""
 
     def __init__(self, config: Config, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
-        """Opens the store. Raises StoreError."""
+        """Opens the store. Raises StoreError, and ConfigError where a topic or group can't be made."""
         self._config = config
         self._clock = clock
         self._loop = loop
@@ -56,28 +61,34 @@ class Broker:
         self.groups = Groups(self._store, config)
         self._pop = Pop(self._store, self.topics, self.groups, clock, config)
         self._waiters = Waiters(loop, polls_max=config.polls_max, per_group_max=config.polls_per_group_max)
+        self._to_serve: dict[Subscription, None] = {}
+        self._serving = False  # _serve is on its way
+        self._agenda: asyncio.TimerHandle | None = None
+        self._agenda_ms = 0
+        self._ending = self._closed = False
+        self.recovered_clients = self._pop.rearm()
+        self._declare()
         memory = mode is Mode.MEMORY
         self._retention = Retention(
             self._store,
             age_ms=config.retention_hours * 3_600_000,
             bytes_max=config.memory_bytes_max if memory else config.log_bytes_max,
         )
-        self._to_serve: dict[Subscription, None] = {}
-        self._agenda: asyncio.TimerHandle | None = None
-        self._agenda_ms = 0
-        self._ending = False
-        self._cleaning = loop.call_later(_RETENTION_S, self._clean)
-        self.recovered_clients = self._pop.rearm()
-        self._declare()
+        self._retention_s = _MEMORY_RETENTION_S if memory else _RETENTION_S
+        self._cleaning = loop.call_later(self._retention_s, self._clean)
         self._arm()
 
     def _declare(self) -> None:
         """Topics and groups that the configuration wants."""
-        for name, topic in self._config.topics.items():
-            self.topics.make(name, topic.type, topic.queues)
-        for name, group in self._config.groups.items():
-            retry = RetryPolicy(group.retry_ms) if group.retry_ms else RetryPolicy()
-            self.groups.make(name, group.attempts_max, retry)
+        try:
+            for name, topic in self._config.topics.items():
+                self.topics.make(name, topic.type, topic.queues)
+            for name, group in self._config.groups.items():
+                retry = RetryPolicy(group.retry_ms) if group.retry_ms else RetryPolicy()
+                self.groups.make(name, group.attempts_max, retry)
+        except ClientError as error:
+            self._store.close()
+            raise ConfigError(f"cannot make what topics: and groups: list: {error.text}") from None
 
     # -- routes and groups -------------------------------------------------------------------------------------------
 
@@ -102,8 +113,14 @@ class Broker:
         """See BrokerPort."""
         self.groups.require(group)
         for name in subscriptions:
-            self._pop.subscription(group, self.topics.require(name))
+            self._subscription(group, name)
         self._pop.online.add((group, client_id))
+
+    def _subscription(self, group: str, name: str) -> Subscription:
+        try:
+            return self._pop.subscription(group, self.topics.require(name))
+        except StoreFull as error:
+            raise _unavailable(error) from None
 
     def offline(self, group: str, client_id: str) -> None:
         """See BrokerPort."""
@@ -114,42 +131,50 @@ class Broker:
 
     def send(self, messages: Sequence[Outgoing]) -> Answer[Sequence[SendResult]]:
         """See BrokerPort. One queue a call, so a batch stays together. Raises INTERNAL_SERVER_ERROR on a full disk."""
-        topic = self.topics.require(messages[0].topic)
-        for message in messages:
-            self.topics.admit(topic, m.type_of(message.properties))
-        queue = self.topics.next_queue(topic)
-        drafts = [self._draft(topic.name_bytes, queue.queue_id, message) for message in messages]
         try:
+            topic = self.topics.admit(messages[0].topic, {m.type_of(message.properties) for message in messages})
+            queue = self.topics.next_queue(topic)
+            drafts = [self._draft(topic.name_bytes, queue.queue_id, message) for message in messages]
             self._store.log.make_room(sum(draft.size_bytes() for draft in drafts))
             results = [
                 SendResult(queue.queue_id, self._store.append(topic, queue, draft, _tags_code(message)))
                 for draft, message in zip(drafts, messages, strict=True)
             ]
         except StoreFull as error:
-            raise ClientError(
-                Code.INTERNAL_SERVER_ERROR,
-                f"service not available now, {error}: sends are refused until there is space, consuming goes on",
-            ) from None
+            raise _unavailable(error) from None
         return self._store.when_safe(results)
 
     def _draft(self, topic: bytes, queue_id: int, message: Outgoing) -> Draft:
+        """The record to be; it leaves room for what a dead letter or a carried message says of its origin."""
+        if m.RMQ_ORIGIN in message.properties:  # a replay would take it for ours, and settle what it names
+            raise ClientError(Code.ILLEGAL_MESSAGE_PROPERTY_KEY, f"property {m.RMQ_ORIGIN} is the server's own")
         properties = record.encode_properties({**message.properties, m.CLUSTER: self._config.cluster_name})
-        if len(properties) > PROPERTIES_BYTES_MAX:
+        if len(properties) > PROPERTIES_BYTES_MAX - _ORIGIN_BYTES:
             raise ClientError(
-                Code.MESSAGE_PROPERTIES_TOO_LARGE, f"all properties take {len(properties)} bytes, at most {PROPERTIES_BYTES_MAX}"
+                Code.MESSAGE_PROPERTIES_TOO_LARGE,
+                f"all properties take {len(properties)} bytes, at most {PROPERTIES_BYTES_MAX - _ORIGIN_BYTES}",
             )
         host = record.host_bytes(message.born_host)
-        return Draft(topic, queue_id, message.body, properties, message.sys_flag, message.born_ms, host, message.born_port)
+        draft = Draft(
+            topic, queue_id, message.body, properties, message.sys_flag, message.born_ms, host, message.born_port
+        )
+        bytes_max = self._store.log.segment_bytes - record.BLANK_BYTES - _ORIGIN_BYTES
+        if draft.size_bytes() > bytes_max:
+            raise ClientError(
+                Code.MESSAGE_BODY_TOO_LARGE,
+                f"the message takes {draft.size_bytes()} bytes, a segment of this store holds at most {bytes_max}",
+            )
+        return draft
 
     # -- receive -----------------------------------------------------------------------------------------------------
 
     def receive(self, request: ReceiveRequest) -> Answer[Sequence[Delivered]]:
         """See BrokerPort."""
         self.groups.require(request.group)
-        subscription = self._pop.subscription(request.group, self.topics.require(request.topic))
+        subscription = self._subscription(request.group, request.topic)
         if request.auto_renew:
             self._pop.online.add((request.group, request.client_id))
-        messages = self._pop.take(subscription, request)
+        messages = self._pop.take(subscription, request, self._waiters.others(subscription, request.filter))
         if messages or request.poll_ms <= 0 or self._ending:
             self._arm()
             return messages
@@ -161,30 +186,52 @@ class Broker:
     def _visible(self, queue: ConsumeQueue) -> None:
         for subscription in self._store.state.leases.by_topic.get(queue.topic, {}).values():
             subscription.pending[queue.queue_id] = None
-            self._serve_later(subscription)
+            if self._waiters.any(subscription):
+                self._serve_later(subscription)
 
     def _serve_later(self, subscription: Subscription) -> None:
-        if not self._to_serve:
-            self._loop.call_soon(self._serve)
         self._to_serve[subscription] = None
+        if not self._serving:
+            self._serving = True
+            self._loop.call_soon(self._serve)
 
     def _serve(self) -> None:
-        """Waiting polls of subscriptions that may have something now, in order of arrival."""
-        subscriptions, self._to_serve = self._to_serve, {}
-        for subscription in subscriptions:
-            for waiter in self._waiters.in_line(subscription):
-                if not self._pop.has_more(subscription):
-                    break
-                try:
-                    messages = self._pop.take(subscription, waiter.request)
-                except ClientError as error:
-                    waiter.future.set_exception(error)
-                    continue
-                if messages:
-                    waiter.future.set_result(messages)
-            if self._pop.has_more(subscription) and self._waiters.first(subscription):
-                self._serve_later(subscription)
+        """Waiting polls of subscriptions that may have something now; who has more lines up behind the rest."""
+        self._serving = False
+        left = _POLLS_A_TURN
+        for subscription in list(self._to_serve):
+            if left <= 0:
+                break
+            del self._to_serve[subscription]
+            left -= self._serve_line(subscription, left)
+            if self._pop.has_more(subscription) and self._waiters.any(subscription):
+                self._to_serve[subscription] = None
+        for subscription in list(self._to_serve)[:1]:
+            self._serve_later(subscription)
         self._arm()
+
+    def _serve_line(self, subscription: Subscription, limit: int) -> int:
+        """Polls in order of arrival; returns how many are answered. One in vain speaks for all with its filter."""
+        answered = 0
+        in_vain: set[Filter] = set()
+        for waiter in self._waiters.in_line(subscription):
+            if answered >= limit or not self._pop.has_more(subscription):
+                break
+            wanted = waiter.request.filter
+            if wanted in in_vain:
+                continue
+            try:
+                messages = self._pop.take(subscription, waiter.request, self._waiters.others(subscription, wanted))
+            except (ClientError, OSError) as error:
+                waiter.future.set_exception(error)
+                answered += 1
+                continue
+            if messages:
+                waiter.future.set_result(messages)
+                answered += 1
+            else:
+                in_vain.add(wanted)
+        return answered
 
     def ack(self, group: str, topic: str, handles: Sequence[str]) -> Answer[Sequence[ClientError | None]]:
         """See BrokerPort."""
@@ -202,12 +249,12 @@ class Broker:
         try:
             return self._pop.dead_letter(group, topic, handle)
         except StoreFull as error:
-            raise ClientError(Code.INTERNAL_SERVER_ERROR, f"service not available now, {error}") from None
+            raise _unavailable(error) from None
 
     def _serve_woken(self) -> None:
         woken = self._store.state.leases.woken
         for subscription in woken:
-            if self._waiters.first(subscription):
+            if self._waiters.any(subscription):
                 self._serve_later(subscription)
         woken.clear()
 
@@ -215,26 +262,33 @@ class Broker:
 
     def tick(self) -> None:
         """Does what is due. Called by the agenda's timer, and by whoever moved a ManualClock."""
+        self._disarm()  # it was set by a clock that may have been moved since
         self._pop.tick(self._clock.lease_ms(), _TICK_LEASES)
         self._serve_woken()
         self._arm()
 
     def _arm(self) -> None:
         due_ms = self._store.state.leases.wheel.next_due_ms()
-        if due_ms is None or (self._agenda is not None and self._agenda_ms <= due_ms):
+        if due_ms is None or self._closed or (self._agenda is not None and self._agenda_ms <= due_ms):
             return
+        self._disarm()
+        self._agenda_ms = due_ms
+        self._agenda = self._loop.call_later(max(due_ms - self._clock.lease_ms(), 0) / 1000, self.tick)
+
+    def _disarm(self) -> None:
         if self._agenda is not None:
             self._agenda.cancel()
-        self._agenda_ms = due_ms
-        self._agenda = self._loop.call_later(max(due_ms - self._clock.lease_ms(), 0) / 1000, self._on_agenda)
-
-    def _on_agenda(self) -> None:
-        self._agenda = None
-        self.tick()
+            self._agenda = None
 
     def _clean(self) -> None:
-        more = self._retention.step(self._clock.wall_ms())
-        self._cleaning = self._loop.call_later(0.01 if more else _RETENTION_S, self._clean)
+        more = False
+        try:
+            more = self._retention.step(self._clock.wall_ms())
+        except StoreError:
+            return  # the store has failed, and `failed` tells of it
+        except OSError as error:
+            log_.warning("old segments can't be deleted now (%s); trying again", error)
+        self._cleaning = self._loop.call_later(0.01 if more else self._retention_s, self._clean)
 
     # -- end ---------------------------------------------------------------------------------------------------------
 
@@ -250,10 +304,17 @@ class Broker:
     def close(self) -> None:
         """Saves everything. Raises StoreError."""
         self.end_polls()
+        self._closed = True
         self._cleaning.cancel()
-        if self._agenda is not None:
-            self._agenda.cancel()
+        self._disarm()
         self._store.close()
+
+
+def _unavailable(error: StoreFull) -> ClientError:
+    return ClientError(
+        Code.INTERNAL_SERVER_ERROR,
+        f"service not available now, {error}: nothing new is stored until there is space, consuming goes on",
+    )
 
 
 def _tags_code(message: Outgoing) -> int:

@@ -1,4 +1,4 @@
-"""What can go wrong, by culprit: ClientError is the caller's, StoreError is ours. Each front end maps `Code` in one table."""
+"""What can go wrong, by culprit: ClientError is the caller's, ConfigError the operator's, rmq_store.StoreError ours."""
 
 import enum
 

@@ -1,4 +1,4 @@
-"""Which messages a subscription wants. Tags: `*`, or `a || b`, matched by hash in the queue entry and exactly in the record."""
+"""Which messages a subscription wants. Tags: `*`, or `a || b`: by hash in the queue entry, exactly in the record."""
 
 from collections.abc import Mapping
 
@@ -37,15 +37,20 @@ ALL = Filter()
 
 
 def by_tag(expression: str) -> Filter:
-    """`*` or empty: all; else tags separated by `||`. Raises ILLEGAL_FILTER_EXPRESSION when nothing is left between them."""
+    """`*` or empty: all; else tags separated by `||`. Raises ILLEGAL_FILTER_EXPRESSION where there is none."""
     if expression.strip() in ("", "*"):
         return ALL
     tags = frozenset(t for t in (part.strip() for part in expression.split("||")) if t)
     if not tags:
-        raise ClientError(Code.ILLEGAL_FILTER_EXPRESSION, f"no tag in the filter expression {expression!r}; write 'tagA || tagB', or '*'")
+        raise ClientError(
+            Code.ILLEGAL_FILTER_EXPRESSION,
+            f"no tag in the filter expression {expression!r}; write 'tagA || tagB', or '*'",
+        )
     return Filter(expression, tags, frozenset(map(java_hash, tags)))
 
 
 def by_sql(expression: str) -> Filter:
     """SQL92 comes with the message types; until then it is refused, not ignored."""
-    raise ClientError(Code.NOT_IMPLEMENTED, f"SQL92 filters are not served yet (expression {expression[:80]!r}); subscribe by tag")
+    raise ClientError(
+        Code.NOT_IMPLEMENTED, f"SQL92 filters are not served yet (expression {expression[:80]!r}); subscribe by tag"
+    )

@@ -41,17 +41,23 @@ class Groups:
         if len(name.encode()) > GROUP_BYTES_MAX:
             raise ClientError(Code.ILLEGAL_CONSUMER_GROUP, f"group name longer than {GROUP_BYTES_MAX} bytes: {name}")
         if name not in groups and len(groups) >= self._config.groups_max:
-            raise ClientError(Code.FORBIDDEN, f"no more than groups_max = {self._config.groups_max} groups: delete some")
+            raise ClientError(
+                Code.FORBIDDEN, f"no more than groups_max = {self._config.groups_max} groups: delete some"
+            )
         put = GroupPut(name, attempts_max, retry.steps_ms, retry.initial_ms, retry.max_ms, retry.multiplier)
         if groups.get(name) != put:
             self._store.apply(put)
 
     def view(self, name: str) -> GroupView:
-        """The group's settings; defaults for one that is not there yet in profile dev. Raises CONSUMER_GROUP_NOT_FOUND."""
+        """The group's settings; defaults where profile dev has not made it yet. Raises CONSUMER_GROUP_NOT_FOUND."""
+        if name not in self._store.state.groups and not self._dev:
+            raise self._missing(name)
+        return self.rules(name)
+
+    def rules(self, name: str) -> GroupView:
+        """As view, for what the group holds already: a group that is not there has the defaults."""
         put = self._store.state.groups.get(name)
         if put is None:
-            if not self._dev:
-                raise self._missing(name)
             return GroupView(False, self._config.attempts_max, self.default_retry)
         known = self._views.get(name)
         if known is None or known[0] is not put:

@@ -1,10 +1,12 @@
 """A receipt handle: which delivery of which message. Opaque to clients and to the proxy.
 
-    URL-safe base64 of 33 bytes, big-endian:
+URL-safe base64 of 33 bytes, big-endian:
+
     0   1  version, 1           13  8  sequence of the delivery (start number of the store << 40 | count)
     1   4  queue id             21  8  valid until, lease time ms: told apart only once the message is settled
     5   8  queue offset         29  4  CRC-32 of bytes 0..28, group, 00, topic
-    The lease table decides whether a handle is valid; the checksum only tells garbage and another group's apart.
+
+The lease table decides whether a handle is valid; the checksum only tells garbage and another group's apart.
 """
 
 import base64

@@ -61,7 +61,7 @@ def type_of(properties: dict[str, str]) -> MessageType:
 
 
 class Outgoing(msgspec.Struct):
-    """A message to store. `topic` is the stored name (`ns%name` with a namespace); `body` as it came, still compressed."""
+    """A message to store. `topic` is the stored name (`ns%name` with a namespace); `body` is still compressed."""
 
     topic: str
     body: bytes

@@ -1,10 +1,11 @@
-"""One server: makes every part, hands each what it needs, starts and stops them in order. The only place that knows all.
+"""One server: makes every part, hands each what it needs, starts and stops them in order. Only this place knows all.
 
 Start: lock, store, broker, table of calls, port, ready line. Stop (SIGTERM, SIGINT): polls are answered, calls get
-`stop_grace_ms`, the store is saved. A store that fails stops the server at once: what was not safe was not acknowledged.
+`stop_grace_ms`, the store is saved. A store that fails stops the server at once: what is not safe was not acknowledged.
 """
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -28,6 +29,7 @@ from rmq_proxy.rpc import Row
 from rmq_proxy.sessions import SCAN_INTERVAL_S, Sessions
 from rmq_proxy.telemetry import Telemetry
 from rmq_proxy.validate import Limits
+from rmq_store.errors import StoreError
 
 log = logging.getLogger("rmq.node")
 MESSAGING = "apache.rocketmq.v2.MessagingService"
@@ -56,9 +58,11 @@ def serve(config: Config) -> int:
 async def _serve(config: Config) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stop.set)
+    if config.ready_file:
+        _forget_ready(config.ready_file)
     node = Node(config, ManualClock() if config.manual_clock else SystemClock(), loop)
+    for signum in (signal.SIGTERM, signal.SIGINT):  # not before: a signal ends a long recovery at once, it starts over
+        loop.add_signal_handler(signum, stop.set)
     try:
         _announce(config, await node.start())
         stopping = asyncio.ensure_future(stop.wait())
@@ -67,7 +71,7 @@ async def _serve(config: Config) -> int:
     finally:
         await node.stop()
         if config.ready_file:
-            Path(config.ready_file).unlink(missing_ok=True)
+            _forget_ready(config.ready_file)
     if node.broker.failed.done():
         raise node.broker.failed.result()
     return 0
@@ -87,17 +91,17 @@ class Node:
         for group, client_id in self.broker.recovered_clients:
             self._sessions.adopt(group, client_id)
         telemetry = Telemetry(self.broker, self._sessions, limits)
-        messaging = Messaging(self.broker, self._sessions, telemetry, limits, config.advertise or None, clock)
+        self._messaging = Messaging(self.broker, self._sessions, telemetry, limits, config.advertise or None, clock)
         self._health = Health([MESSAGING])
-        table = {row.path: row for row in self._rows(messaging)}
+        table = {row.path: row for row in self._rows()}
         self._transport = GrpcioTransport(
             table, LoggingGate(), request_bytes_max=config.request_bytes_max, log=logging.getLogger("rmq.transport")
         )
         self._scan: asyncio.TimerHandle | None = None
 
-    def _rows(self, messaging: Messaging) -> Sequence[Row]:
+    def _rows(self) -> Sequence[Row]:
         services = [MESSAGING, "grpc.health.v1.Health"]
-        return [*messaging.rows(), *self._health.rows(), *reflection.rows(services)]
+        return [*self._messaging.rows(), *self._health.rows(), *reflection.rows(services)]
 
     async def start(self) -> str:
         """Listens; returns HOST:PORT. Raises ConfigError where the port is taken."""
@@ -105,6 +109,7 @@ class Node:
         if self._config.host and self._config.host not in LOOPBACKS:
             log.warning("listening on %s while authentication is off: everyone who reaches it may do all", hosts[0])
         port = await self._transport.start(hosts, self._config.port)
+        self._messaging.listens_on(hosts[0], port)
         self._scan = self._loop.call_later(SCAN_INTERVAL_S, self._scan_sessions)
         return f"[{hosts[0]}]:{port}" if ":" in hosts[0] else f"{hosts[0]}:{port}"
 
@@ -129,14 +134,35 @@ def _announce(config: Config, endpoint: str) -> None:
     data = "" if config.flush == "memory" else os.path.abspath(config.data)
     line = msgspec.json.encode(Ready(os.getpid(), endpoint, data, config.flush, config.profile)).decode()
     if config.ready_file:
-        path = Path(config.ready_file)
-        try:
-            partial = path.with_name(path.name + ".tmp")
-            partial.write_text(line + "\n")
-            partial.replace(path)
-        except OSError as error:
-            raise ConfigError(f"cannot write the ready file {path}: {error.strerror}; choose another --ready-file") from None
-    print(line, flush=True)
+        _write_ready(Path(config.ready_file), line)
+    _print(line)
+
+
+def _forget_ready(path: str) -> None:
+    """A killed server's, or our own at the end: who waits for it must not find a server that is not there."""
+    with contextlib.suppress(OSError):  # what cannot be deleted cannot be written either, and that is told
+        os.unlink(path)
+
+
+def _write_ready(path: Path, line: str) -> None:
+    partial = path.with_name(path.name + ".tmp")
+    try:
+        partial.write_text(line + "\n")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise ConfigError(
+            f"cannot write the ready file {path}: {error.strerror}; choose another --ready-file"
+        ) from None
+
+
+def _print(line: str) -> None:
+    """Whoever started us waits for this line: without it we end."""
+    try:
+        print(line, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter flushes into it at exit
+        raise StoreError(f"cannot write to standard output: {error.strerror}; give it a reader") from None
 
 
 def _limits(config: Config) -> Limits:

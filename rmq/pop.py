@@ -1,4 +1,4 @@
-"""Pop consumption: who gets which message next, and what becomes of it. Normal messages, every queue of a topic at once.
+"""Pop consumption: who gets which message next, and what becomes of it. Normal messages, a topic's queues all at once.
 
     never delivered --take--> leased --ack--> settled
                                | ^ |--change invisible: leased until then, under a new handle
@@ -25,7 +25,7 @@ from rmq.message import Delivered, MessageType
 from rmq.port import Answer, ReceiveRequest
 from rmq.topics import Topics
 from rmq_store import record
-from rmq_store.consumequeue import ConsumeQueue
+from rmq_store.consumequeue import ConsumeQueue, Entry
 from rmq_store.errors import StoreFull
 from rmq_store.journal import Acked, Cursors, Extended, Leased
 from rmq_store.leases import Lease, Ledger, Open, Subscription
@@ -120,10 +120,8 @@ class Pop:
             return []
         free = self._config.leases_max - self._leases.open_count  # what is ready is counted in already
         if free <= 0 and not subscription.ready:
-            raise ClientError(
-                Code.TOO_MANY_REQUESTS,
-                f"leases_max = {self._config.leases_max} messages are un-acknowledged: ack some first",
-            )
+            self._refuse_new(subscription, topic)
+            return []
         room = min(request.batch, self._config.receive_batch_max)
         take = Take(room, self._config.receive_bytes_max, request.filter, others)
         try:
@@ -134,6 +132,15 @@ class Pop:
             subscription.ready.extendleft(reversed(take.popped))
             raise
         return self._lease(take, subscription, request)
+
+    def _refuse_new(self, subscription: Subscription, topic: Topic) -> None:
+        for queue_id in list(subscription.pending):
+            if topic.queues[queue_id].visible > subscription.ledger(queue_id).next:
+                raise ClientError(
+                    Code.TOO_MANY_REQUESTS,
+                    f"leases_max = {self._config.leases_max} messages are un-acknowledged: ack some first",
+                )
+            del subscription.pending[queue_id]
 
     def has_more(self, subscription: Subscription) -> bool:
         """A take that found nothing may find something in its next turn."""
@@ -169,40 +176,35 @@ class Pop:
             if not take.goes_on:
                 break
             queue, ledger = topic.queues[queue_id], subscription.ledgers[queue_id]
-            start = offset = max(ledger.next, queue.min_offset)
-            for offset, matches in self._scan(take, queue, start):
-                if matches is not None:
-                    take.add(ledger, offset - 1, 1, *matches)
+            start = max(ledger.next, queue.min_offset)
+            offset = self._take_queue(take, ledger, queue, start)
             if offset != ledger.next:
                 take.nexts[ledger] = offset
             del subscription.pending[queue_id]
             if offset < queue.visible:
                 subscription.pending[queue_id] = None  # the next receive begins with another queue
 
-    def _scan(
-        self, take: Take, queue: ConsumeQueue, offset: int
-    ) -> Iterator[tuple[int, tuple[Record, dict[str, str]] | None]]:
-        """Passes over queue entries: the offset behind each, and the message where it is wanted."""
-        wanted, others = take.wanted, take.others
-        while take.goes_on and offset < queue.visible:
-            count = take.room if wanted.tags is None else _READ_AHEAD
-            entries = queue.read(offset, min(count, take.budget, queue.visible - offset))
-            if not entries:
-                raise OSError(f"{queue.topic} queue {queue.queue_id} has no entry at offset {offset}")
-            for entry in entries:
-                if not take.goes_on:
-                    return
-                take.budget -= 1
-                found = None
-                if others or wanted.may_match(entry.tags_code):
-                    found = self._store.read(queue, offset, entry)
-                properties = found.decode_properties() if found else {}
-                if found is not None and not wanted.matches(properties):
-                    if take.spares(properties):
-                        return
-                    found = None
-                offset += 1
-                yield offset, None if found is None else (found, properties)
+    def _take_queue(self, take: Take, ledger: Ledger, queue: ConsumeQueue, offset: int) -> int:
+        """Passes over new entries from an offset on; returns the offset behind the last one."""
+        for at, entry in _entries(take, queue, offset):
+            take.budget -= 1
+            if not self._pass(take, ledger, queue, at, entry):
+                break
+            offset = at + 1
+        return offset
+
+    def _pass(self, take: Take, ledger: Ledger, queue: ConsumeQueue, offset: int, entry: Entry) -> bool:
+        """Takes the message if it is wanted; False where it has to stay for another poll."""
+        if not take.others and not take.wanted.may_match(entry.tags_code):
+            return True
+        found = self._store.read(queue, offset, entry)
+        if found is None:
+            return True
+        properties = found.decode_properties()
+        if take.wanted.matches(properties):
+            take.add(ledger, offset, 1, found, properties)
+            return True
+        return not take.spares(properties)
 
     def _lease(self, take: Take, subscription: Subscription, request: ReceiveRequest) -> list[Delivered]:
         group, topic = subscription.group, subscription.topic
@@ -214,10 +216,12 @@ class Pop:
             return []
         now_ms = self._clock.lease_ms()
         due_ms = now_ms + (self._config.auto_renew_ms if request.auto_renew else request.invisible_ms)
-        until_ms = now_ms + self._config.renew_total_ms_max if request.auto_renew else due_ms
-        client = request.client_id if request.auto_renew else ""
+        renewed = request.auto_renew and (group, request.client_id) in self.online  # it may have gone while it polled
+        until_ms = now_ms + self._config.renew_total_ms_max if renewed else due_ms
+        client = request.client_id if renewed else ""
         sequence = self._store.next_sequence()
-        parts = [_part(ledger, take) for ledger in {**take.nexts, **take.offsets}]
+        ledgers = {**take.nexts, **take.offsets}
+        parts = [_part(q, take.nexts.get(q, q.next), take.offsets.get(q, [])) for q in ledgers]
         self._store.apply(Leased(group, topic, sequence, now_ms, due_ms, client, parts))
         maker = self._maker(group, topic)
         return [
@@ -309,17 +313,24 @@ class Pop:
         if not lease.client:
             self.end(lease)
             return
-        group = lease.held[0].ledger.subscription.group
-        if (group, lease.client) not in self.online:
-            self._leases.disown(lease, group)
-            self.end(lease)
-        elif now_ms - lease.taken_ms >= self._config.renew_total_ms_max:
-            self._leases.disown(lease, group)
-            attempt = max(found.attempt for found in lease.held if found.lease is lease)
-            self._leases.postpone(lease, now_ms + self._groups.view(group).retry.delay_ms(max(attempt, 1)))
-        else:
-            last_ms = lease.taken_ms + self._config.renew_total_ms_max
+        last_ms = lease.taken_ms + self._config.renew_total_ms_max
+        if now_ms < last_ms:
             self._leases.postpone(lease, min(now_ms + self._config.auto_renew_ms, last_ms))
+            return
+        held = [found for found in lease.held if found.lease is lease]
+        retry = self._groups.rules(held[0].ledger.subscription.group).retry
+        self._give_up(lease, now_ms + retry.delay_ms(max(1, *(found.attempt for found in held))))
+
+    def _give_up(self, lease: Lease, due_ms: int) -> None:
+        """Renewed no more, due then; the handles stay valid. Journaled, or a restart would take it up again."""
+        rows: dict[Ledger, list[tuple[int, int]]] = {}
+        for found in lease.held:
+            if found.lease is lease:
+                name, offset = found.ledger.origins.get(found.offset, (found.ledger, found.offset))
+                rows.setdefault(name, []).append((offset, found.attempt))
+        parts = [_part(ledger, ledger.next, messages) for ledger, messages in rows.items()]
+        home = next(iter(rows)).subscription
+        self._store.apply(Leased(home.group, home.topic, lease.sequence, lease.taken_ms, due_ms, "", parts))
 
     def end(self, lease: Lease) -> None:
         """The lease is over: each of its messages is ready again, or a dead letter. Where that can't be written now
@@ -327,7 +338,7 @@ class Pop:
         """
         held = [found for found in lease.held if found.lease is lease]
         group = held[0].ledger.subscription.group
-        attempts_max = self._attempts_max(group)
+        attempts_max = self._groups.rules(group).attempts_max
         for found in held:
             if found.attempt < attempts_max:
                 self._leases.release(found)
@@ -344,12 +355,6 @@ class Pop:
         if now_ms >= self._quiet_until_ms:
             self._quiet_until_ms = now_ms + _FULL_RETRY_MS
             log_.warning("dead letters wait, those of group %s and maybe of others: %s", group, error)
-
-    def _attempts_max(self, group: str) -> int:
-        try:
-            return self._groups.view(group).attempts_max
-        except ClientError:  # profile strict, over a store whose leases know a group that its table does not
-            return self._config.attempts_max
 
     def _bury(self, found: Open) -> None:
         """One record in %DLQ%group that names its origin: the lease ends with it, so no crash can fall between."""
@@ -384,8 +389,7 @@ class Pop:
         self.online.discard((group, client))
         due_ms = self._clock.lease_ms() + GONE_INVISIBLE_MS
         for lease in list(self._leases.by_client.get((group, client), {}).values()):
-            self._leases.disown(lease, group)
-            self._leases.postpone(lease, due_ms)
+            self._give_up(lease, due_ms)
 
     def rearm(self) -> list[tuple[str, str]]:
         """After a start: every lease gets a timer. Returns the (group, client) pairs whose leases are renewed by us."""
@@ -401,9 +405,23 @@ class Pop:
         return min(lease.due_ms, now_ms + max(lease.due_ms - lease.taken_ms, 0))
 
 
-def _part(ledger: Ledger, take: Take) -> tuple[int, int, list[int], list[int]]:
-    """(queue id, next, offsets as steps, attempts) for the journal."""
-    rows = sorted(take.offsets.get(ledger, ()))
+def _entries(take: Take, queue: ConsumeQueue, offset: int) -> Iterator[tuple[int, Entry]]:
+    """Visible entries from an offset on, as long as the take goes on."""
+    while take.goes_on and offset < queue.visible:
+        count = take.room if take.wanted.tags is None else _READ_AHEAD
+        entries = queue.read(offset, min(count, take.budget, queue.visible - offset))
+        if not entries:
+            raise OSError(f"the index of {queue.topic} queue {queue.queue_id} ends before offset {offset}")
+        for entry in entries:
+            if not take.goes_on:
+                return
+            yield offset, entry
+            offset += 1
+
+
+def _part(ledger: Ledger, next_offset: int, rows: list[tuple[int, int]]) -> tuple[int, int, list[int], list[int]]:
+    """(queue id, next, offsets as steps, attempts) for the journal; rows are (offset, attempt)."""
+    rows = sorted(rows)
     steps, last = [], 0
     for offset, _ in rows:
         steps.append(offset - last)
@@ -411,7 +429,7 @@ def _part(ledger: Ledger, take: Take) -> tuple[int, int, list[int], list[int]]:
     attempts = [attempt for _, attempt in rows]
     if all(attempt == 1 for attempt in attempts):
         attempts = []
-    return ledger.queue_id, take.nexts.get(ledger, ledger.next), steps, attempts
+    return ledger.queue_id, next_offset, steps, attempts
 
 
 def _delivered(

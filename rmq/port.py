@@ -1,8 +1,9 @@
 """The two narrow interfaces between proxy and broker. Local mode: rmq.broker.Broker; Cluster mode: a remote one later.
 
-A verb is a plain function: it changes state at once and returns its result, or a Future when the result has to wait (for
-an fsync, for a message to come, or, in Cluster mode, for the network). A caller's mistake is raised as ClientError, or is
-the Future's exception. Topic and group names are stored names (`ns%name`); receipt handles are opaque to the caller.
+A verb is a plain function: it changes state at once and returns its result, or a Future when the result has to wait
+(for an fsync, for a message to come, or, in Cluster mode, for the network). A caller's mistake is raised as
+ClientError, or is the Future's exception. Topic and group names are stored names (`ns%name`); receipt handles are
+opaque to the caller.
 """
 
 import asyncio
@@ -32,7 +33,7 @@ class BrokerQueues(msgspec.Struct):
 
 
 class GroupView(msgspec.Struct):
-    """What a consumer's settings are filled from. `attempts_max` counts deliveries, the first included (17 by default)."""
+    """What a consumer's settings are filled from. `attempts_max` counts deliveries, the first included."""
 
     fifo: bool
     attempts_max: int
@@ -60,13 +61,13 @@ class BrokerPort(Protocol):
         """Raises ClientError TOPIC_NOT_FOUND."""
 
     def assignment(self, group: str, topic: str) -> Answer[Sequence[BrokerQueues]]:
-        """As route; also TOPIC_NOT_FOUND. The caller answers one queue of id -1 per broker, or all ids where the group is FIFO."""
+        """As route. The caller answers one queue of id -1 per broker, or all ids where the group is FIFO."""
 
     def group(self, group: str) -> Answer[GroupView]:
         """Raises CONSUMER_GROUP_NOT_FOUND in profile strict; profile dev answers with defaults."""
 
     def message_type(self, topic: str) -> Answer[MessageType]:
-        """The topic's stored type, MIXED for one that is not there yet in profile dev; raises TOPIC_NOT_FOUND in strict."""
+        """The stored type, MIXED for a topic that profile dev has yet to make; raises TOPIC_NOT_FOUND in strict."""
 
     def send(self, messages: Sequence[Outgoing]) -> Answer[Sequence[SendResult]]:
         """Stores all of one topic's messages or none; results in request order."""
@@ -78,9 +79,9 @@ class BrokerPort(Protocol):
         """One entry per handle, in order: None for OK, else INVALID_RECEIPT_HANDLE."""
 
     def change_invisible(self, group: str, topic: str, handle: str, invisible_ms: int, *, suspend: bool) -> Answer[str]:
-        """Visible again `invisible_ms` from now; returns the new handle, the old one is dead. Raises INVALID_RECEIPT_HANDLE.
+        """Visible again `invisible_ms` from now; returns the new handle, the old one is dead.
 
-        `suspend`: the delivery does not count as an attempt.
+        `suspend`: the delivery does not count as an attempt. Raises INVALID_RECEIPT_HANDLE.
         """
 
     def dead_letter(self, group: str, topic: str, handle: str) -> Answer[None]:
@@ -88,7 +89,8 @@ class BrokerPort(Protocol):
 
     def online(self, group: str, client_id: str, subscriptions: Mapping[str, Filter]) -> Answer[None]:
         """A consumer is there (again); its leases with auto-renew are kept. Profile dev creates what is missing,
-        strict raises CONSUMER_GROUP_NOT_FOUND."""
+        strict raises CONSUMER_GROUP_NOT_FOUND.
+        """
 
     def offline(self, group: str, client_id: str) -> Answer[None]:
         """A consumer is gone: its auto-renewed messages become visible after 1 s."""

@@ -53,7 +53,9 @@ class Topics:
         if len(name.encode()) > TOPIC_BYTES_MAX:
             raise ClientError(Code.ILLEGAL_TOPIC, f"topic name longer than {TOPIC_BYTES_MAX} bytes: {name}")
         if name not in topics and len(topics) >= self._config.topics_max:
-            raise ClientError(Code.FORBIDDEN, f"no more than topics_max = {self._config.topics_max} topics: delete some")
+            raise ClientError(
+                Code.FORBIDDEN, f"no more than topics_max = {self._config.topics_max} topics: delete some"
+            )
         known = topics.get(name)
         if known is None or known.type != kind.value or len(known.queues) < queues:
             self._store.apply(TopicPut(name, kind.value, queues))

@@ -88,7 +88,7 @@ class Waiters:
         line.enter(waiter)
         self._by_key[waiter.key] = waiter
         future.add_done_callback(lambda _: self._leave(waiter))
-        due_ms = int(self._loop.time() * 1000) + request.poll_ms
+        due_ms = int(self._loop.time() * 1000) + 1 + request.poll_ms
         self._ends.add(due_ms - due_ms % -_GRAIN_MS, waiter.key)
         self._arm()
         return future

@@ -27,7 +27,12 @@ Method: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 OUTLET_BYTES_MAX = 16 * 1024 * 1024
 """What a stream holds for a client that does not read; beyond it the stream ends with RESOURCE_EXHAUSTED."""
 
+CALLS_PENDING_MAX = 100_000
+"""Calls that have come and wait for the loop to take them: beyond 1,000 grpc would end some at random, as CANCELLED."""
+
 OPTIONS = (
+    ("grpc.server.max_pending_requests", CALLS_PENDING_MAX),
+    ("grpc.server.max_pending_requests_hard_limit", CALLS_PENDING_MAX),
     ("grpc.so_reuseport", 0),  # a second server on the port must be refused, not get a share of its connections
     ("grpc.http2.max_ping_strikes", 0),  # no GOAWAY too_many_pings: C++ clients ping each minute, calls or not
 )
@@ -69,7 +74,7 @@ class GrpcioTransport:
         # GOAWAY goes first, its task runs before those of the streams: none must come back on the same connection.
         stopping = asyncio.ensure_future(self._server.stop(grace_s))
         for outlet in tuple(self._outlets):
-            outlet.finish(GrpcCode.UNAVAILABLE, "the server is shutting down")
+            outlet.finish()  # with OK: an error sends the Rust SDK's Telemetry loop spinning for ever
         await stopping
         self._server = None
 

@@ -1,16 +1,17 @@
 """A copy of the state in LMDB, for a fast start only: never the truth, discarded when in doubt.
 
     key                              value (msgpack)
-    m                                [format, position, last record's position and size, start number, sequence floor, state-complete bases]
-    t <topic>                        [type, [[min offset, max offset], ... per queue]]
+    m                                Meta: what the copy stands for
+    t <topic>                        [type, [[first offset, max offset], ... per queue]]
     g <group>                        the GroupPut entry
     c <group> 00 <topic> 00 <queue>  [next, [[origin topic, queue, offset -> retry offset], ...]]
     o <group> 00 <topic> 00 <queue> 00 <chunk>   [[offset, attempt, sequence, taken_ms, due_ms, client], ...]
 
-A commit is whole or absent. Its order is the crash story: the log is synced to `position`, then the queue files, then LMDB
-commits. A crash before the commit: the last checkpoint counts, and the log is replayed from its position.
+A commit is whole or absent. Its order is the crash story: the log is synced to `position`, then the queue files, then
+LMDB commits. A crash before the commit: the last checkpoint counts, and the log is replayed from its position.
 """
 
+import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 import lmdb
 import msgspec
 
+log_ = logging.getLogger("rmq.store")
 FORMAT = 1
 MAP_BYTES = 8 << 30  # address space, not disk; a bigger copy is not written and the start takes longer
 _encode = msgspec.msgpack.Encoder().encode
@@ -34,7 +36,8 @@ class Meta(msgspec.Struct, array_like=True):
     last_size: int
     start_number: int
     sequence_floor: int
-    state_complete: list[int]
+    state_complete: list[int]  # bases of segments
+    begin: int  # the log's first position: retention is no record, so a replay does not see it
 
 
 class Checkpoint:
@@ -45,6 +48,14 @@ class Checkpoint:
         self._env = self._open()
 
     def _open(self) -> "lmdb.Environment":
+        try:
+            return self._environment()
+        except (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError) as error:
+            log_.warning("the checkpoint is damaged (%s): it is discarded, the whole log is read", error)
+            shutil.rmtree(self._folder)
+            return self._environment()
+
+    def _environment(self) -> "lmdb.Environment":
         self._folder.mkdir(parents=True, exist_ok=True)
         return lmdb.open(str(self._folder), map_size=MAP_BYTES, max_dbs=0, readahead=False, max_readers=4)
 
@@ -58,7 +69,10 @@ class Checkpoint:
         except (lmdb.Error, msgspec.DecodeError):
             self.discard()
             return None
-        if meta is None or meta.format != FORMAT:
+        if meta is None:
+            return None
+        if meta.format != FORMAT:
+            self.discard()
             return None
         return meta, iter(pairs)
 
@@ -69,7 +83,7 @@ class Checkpoint:
         self._env = self._open()
 
     def commit(self, meta: Meta, pairs: list[tuple[bytes, bytes | None]], *, everything: bool) -> None:
-        """Pairs that changed since the last one, None deletes; or all there are. On the worker thread. Raises lmdb.Error."""
+        """Pairs that changed since the last one, None deletes; or all there are. Raises lmdb.Error."""
         with self._env.begin(write=True) as txn:
             if everything:
                 txn.drop(self._env.open_db(), delete=False)

@@ -1,26 +1,26 @@
-"""The commit log: one append path for messages and journal alike, positions that only grow, reads that check every byte.
+"""The commit log: one append path for messages and journal, positions that only grow, reads that check every byte.
 
     segment k                                        segment k+1
     [record][record]...[record][blank: left, magic]  [record]...        [reserved, zero]      [sparse, zero]
     ^ begin                                                     ^ written ^ end               ^ reserved_end
 
-An append goes to a buffer (`end` moves); `write` puts the turn's buffer into the file with one pwrite (`written` moves).
-Space is reserved `reserve_bytes` ahead, twice: a message is refused once it would touch the last step, which belongs to the
-journal and to recovery. Nothing here syncs (flush.py) or knows what a record means (recovery.py).
+An append goes to a buffer (`end` moves); `write` puts the turn's buffer into the file with one pwrite (`written`
+moves). Space is reserved in steps of `reserve_bytes`: a message is refused once it would touch the last step, which
+belongs to the journal and to recovery. Nothing here syncs (flush.py) or knows what a record means (recovery.py).
 """
 
+import itertools
 from collections.abc import Callable, Iterator
-
 from typing import NamedTuple
 
 from rmq_store import record
-from rmq_store.disk import Disk
+from rmq_store.disk import Disk, File
 from rmq_store.errors import StoreError, StoreFull
 from rmq_store.record import BLANK_BYTES, Damaged, Draft, Record
 from rmq_store.segment import FOLDER, Segment, path_of
 
-RESYNC_BYTES = 8 << 20  # how far a search for the next whole record goes: the largest record and more
-_ZERO_BYTES = 1 << 20
+_WINDOW_BYTES = 1 << 20  # of a search or of zeroing, at a time
+_RESERVE_BYTES_MIN = 64 << 10  # what the journal makes do with on a disk that has no whole step left
 
 
 class Gap(NamedTuple):
@@ -55,17 +55,20 @@ class CommitLog:
         self._current: Segment | None = None
         self._buffer: list[bytes] = []
         self._unsynced: list[Segment] = []
+        self._failure: StoreError | None = None
         self.on_roll: Callable[[Segment], None] = lambda segment: None
 
     def _open_segments(self, segment_bytes: int) -> list[Segment]:
         bases = [int(name) for name in self._disk.list(FOLDER) if name.isdigit() and len(name) == 20]
+        while bases and self._disk.size(path_of(bases[-1])) == 0:  # a crash fell between its making and its length
+            self._disk.remove(path_of(bases.pop()))
         sizes = {self._disk.size(path_of(base)) for base in bases}
         if len(sizes) > 1:
             raise StoreError(
                 f"{FOLDER}/ holds files of different sizes {sorted(map(str, sizes))}; restore it from a copy"
             )
         size = sizes.pop() if sizes else segment_bytes
-        if not size or any(later - base != size for base, later in zip(bases, bases[1:], strict=False)):
+        if not size or any(later - base != size for base, later in itertools.pairwise(bases)):
             raise StoreError(f"{FOLDER}/ has a gap between its files; restore the missing one from a copy")
         return [Segment(self._disk, base, size) for base in bases]
 
@@ -94,43 +97,44 @@ class CommitLog:
         return position, size
 
     def make_room(self, size: int) -> None:
-        """Raises StoreFull unless messages of `size` bytes in all can be appended now, one after the other."""
-        while self.end + 2 * size + BLANK_BYTES + self._step > self._reserved_end:
+        """Raises StoreFull unless messages of `size` bytes in all can be appended now, one after the other.
+
+        A roll leaves less room unused than the record took that did not fit, and its blank.
+        """
+        rolls = 2 * size // self.segment_bytes + 2
+        while self.end + 2 * size + rolls * BLANK_BYTES + self._step > self._reserved_end:
             self._reserve_step(journal=False)
 
     def _make_room(self, size: int, *, journal: bool) -> None:
+        if self._failure is not None:
+            raise self._failure
         if size + BLANK_BYTES > self.segment_bytes:
             raise StoreFull(f"a record of {size} bytes does not fit a segment of {self.segment_bytes}")
+        current = self._current = self._current or self.segment_at(self.end)
+        start = self.end if self.end + size + BLANK_BYTES <= current.end else current.end
         margin = 0 if journal else self._step
-        while self.end + size + BLANK_BYTES + margin > self._reserved_end and self._reserve_step(journal=journal):
-            pass
-        current = self._current or self.segment_at(self.end)
-        self._current = current
-        if self.end + size + BLANK_BYTES > current.end:
-            self._roll(current, size)
+        while start + size + BLANK_BYTES + margin > self._reserved_end:
+            self._reserve_step(journal=journal)
+        if start != self.end:
+            self._roll(current)
 
-    def _reserve_step(self, *, journal: bool) -> bool:
-        """One step more; False when the journal may go on in what is reserved already."""
+    def _reserve_step(self, *, journal: bool) -> None:
         start = self._reserved_end
         try:
-            if self._disk.free_bytes() < self._free_min_bytes + self._step:
+            if not journal and self._disk.free_bytes() < self._free_min_bytes + self._step:
                 raise OSError("below disk_free_min_bytes")
-            if not self.segments or start == self.segments[-1].end:
+            if start == self.segments[-1].end:
                 self.segments.append(Segment(self._disk, start, self.segment_bytes))
             last = self.segments[-1]
             size = min(self._step, last.end - start)
-            last.file.reserve(start - last.base, size)
+            self._reserved_end += _reserve(
+                last.file, start - last.base, size, least=_RESERVE_BYTES_MIN if journal else size
+            )
         except OSError as error:
-            if journal and self.end + self._step // 2 < self._reserved_end:
-                return False
             raise StoreFull(f"disk full: no room for another {self._step} bytes ({error.strerror or error})") from None
-        self._reserved_end = start + size
-        return True
 
-    def _roll(self, current: Segment, size: int) -> None:
-        """Crash before the blank is written: the record is written again to this segment. After: the scan goes on in the next."""
-        while self._reserved_end < current.end + size + BLANK_BYTES:
-            self._reserve_step(journal=False)
+    def _roll(self, current: Segment) -> None:
+        """Crash before the blank is written: the log goes on in this segment. After: the scan goes on in the next."""
         self._buffer.append(record.blank(current.end - self.end))
         self.write()
         self.end = self.written = current.end
@@ -138,7 +142,9 @@ class CommitLog:
         self.on_roll(self._current)
 
     def write(self) -> None:
-        """One pwrite of everything appended since the last one. Raises StoreError: the log can't go on."""
+        """One pwrite of all that was appended since the last one. Raises StoreError: the log can't go on, ever."""
+        if self._failure is not None:
+            raise self._failure
         if not self._buffer:
             return
         data = b"".join(self._buffer)
@@ -149,7 +155,8 @@ class CommitLog:
         try:
             segment.write(self.written, data)
         except OSError as error:
-            raise StoreError(f"cannot write the commit log at {self.written}: {error.strerror}; stopping") from error
+            self._failure = StoreError(f"cannot write the commit log at {self.written}: {error.strerror}; stopping")
+            raise self._failure from error
         self.written += len(data)
 
     def take_unsynced(self) -> list[Segment]:
@@ -161,7 +168,7 @@ class CommitLog:
 
     def read(self, position: int, size: int) -> Record:
         """The record at a position, checked whole. Raises Damaged."""
-        return record.decode(self.segment_at(position).read(position, size), position)
+        return record.decode(self.segment_at(position).read(position, max(size, 0)), position)
 
     def scan(self, position: int) -> Iterator[Record | Gap]:
         """Every record from a position on; a Gap for damaged bytes between whole records.
@@ -183,21 +190,30 @@ class CommitLog:
                 yield Gap(position, after)
                 position = after
                 continue
-            self.last = (position, found.size)
             yield found
             position += found.size
 
     def _find_next(self, position: int) -> int | None:
-        """The next position at which a whole record starts, in this segment (within RESYNC_BYTES) or first in the next."""
-        segment = self.segment_at(position - 1)
-        window = segment.read(position, RESYNC_BYTES)
-        needle = record.MAGIC.to_bytes(4, "big")
-        at = window.find(needle, 4)
-        while at >= 0:
-            if self._whole_at(position + at - 4):
-                return position + at - 4
-            at = window.find(needle, at + 1)
-        return segment.end if segment is not self.segments[-1] and self._whole_at(segment.end) else None
+        """The next position at which a whole record starts: nothing that can be read is given up."""
+        for segment in self.segments:
+            if segment.end > position:
+                found = self._find_in(segment, max(position, segment.base))
+                if found is not None:
+                    return found
+        return None
+
+    def _find_in(self, segment: Segment, position: int) -> int | None:
+        magic = record.MAGIC.to_bytes(4, "big")
+        overlap = BLANK_BYTES - 1  # a size and a magic may lie across the border of two windows
+        for start, end in segment.file.data(position - segment.base):
+            for base in range(segment.base + start, segment.base + end, _WINDOW_BYTES):
+                window = segment.read(base, min(_WINDOW_BYTES + overlap, segment.base + end - base))
+                at = window.find(magic, 4)
+                while at >= 0:
+                    if self._whole_at(base + at - 4):
+                        return base + at - 4
+                    at = window.find(magic, at + 1)
+        return None
 
     def _whole_at(self, position: int) -> bool:
         segment = self.segment_at(position)
@@ -210,9 +226,9 @@ class CommitLog:
     # -- ends --------------------------------------------------------------------------------------------------------
 
     def set_end(self, end: int) -> None:
-        """After recovery: appends go on here. What lies behind is zeroed, so that stale bytes never look like records."""
+        """After recovery: appends go on here. What lies behind is zeroed: stale bytes must never look like records."""
         while self.segments and self.segments[-1].base > end:
-            self._remove(self.segments.pop())
+            self.discard(self.segments.pop())
         if self.segments and end < self.segments[-1].end:
             self._zero(self.segments[-1], end)
         self.end = self.written = self._reserved_end = end
@@ -221,27 +237,43 @@ class CommitLog:
             self.segments.append(Segment(self._disk, end, self.segment_bytes))
 
     def _zero(self, segment: Segment, start: int) -> None:
-        at = segment.file.next_data(start - segment.base)
         dirty = False
-        while at is not None and segment.base + at < segment.end:
-            size = min(_ZERO_BYTES, segment.end - segment.base - at)
-            if segment.file.read(at, size) != bytes(size):
-                segment.file.write(at, bytes(size))
-                dirty = True
-            at = segment.file.next_data(at + size)
+        for first, end in segment.file.data(start - segment.base):
+            for at in range(first, end, _WINDOW_BYTES):
+                size = min(_WINDOW_BYTES, end - at)
+                if segment.file.read(at, size) != bytes(size):
+                    segment.file.write(at, bytes(size))
+                    dirty = True
         if dirty:
             segment.file.sync()
 
-    def drop_first(self) -> None:
-        """Deletes the oldest segment; the caller has carried forward what still lives in it."""
+    def take_first(self) -> Segment:
+        """Takes the oldest segment out; the caller has carried forward what still lives in it, and discards it."""
         assert len(self.segments) > 1
-        self._remove(self.segments.pop(0))
+        segment = self.segments.pop(0)
+        self._unsynced = [other for other in self._unsynced if other is not segment]
+        return segment
 
-    def _remove(self, segment: Segment) -> None:
+    def discard(self, segment: Segment) -> None:
+        """Closes and deletes a segment that was taken out, in order, once no sync can be using it. Raises OSError."""
         segment.file.close()
         self._disk.remove(path_of(segment.base))
+        self._disk.sync_folder(FOLDER)
 
     def close(self) -> None:
         """Gives all files back."""
         for segment in self.segments:
             segment.file.close()
+
+
+def _reserve(file: File, offset: int, size: int, *, least: int) -> int:
+    """Reserves `size` bytes, or as much as there is down to `least`; returns how many. Raises OSError."""
+    while True:
+        try:
+            file.reserve(offset, size)
+        except OSError:
+            if size <= least:
+                raise
+            size = max(size // 4, min(size, least))
+        else:
+            return size

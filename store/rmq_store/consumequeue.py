@@ -4,8 +4,12 @@
     0  8  position in the log      8  4  record size      12  8  tags code (Java hash of TAGS, sign-extended)
     A filler (position 0, size 7FFFFFFF) stands where the message is lost or never was here; readers pass it over.
 
-New entries stay in memory (`tail`) until the checkpoint's worker has written and synced them: the index is derived from the
-log, so a crash only costs reading the log again. Entries from `visible` on exist, but nobody may see them yet.
+New entries stay in memory (`tail`) until the checkpoint's worker has written and synced them: the index is derived from
+the log, so a crash only costs reading the log again. Entries from `visible` on exist, but nobody may see them yet.
+Retention works in two steps, since it has to read entries that it no longer lets anyone take:
+
+    first_offset <= min_offset <= visible <= max_offset
+    ^ readable      ^ deliverable  ^ safe    ^ the next message's
 """
 
 import struct
@@ -54,6 +58,11 @@ class QueueFiles:
         if file is not None:
             file.close()
 
+    def forget_under(self, folder: str) -> None:
+        """Before the folder's files are deleted."""
+        for path in [path for path in self._files if path.startswith(folder + "/")]:
+            self.forget(path)
+
     def close(self) -> None:
         """Closes all."""
         for file in self._files.values():
@@ -66,9 +75,10 @@ class ConsumeQueue:
 
     __slots__ = (
         "_files",
-        "_folder",
         "_tail",
         "_tail_start",
+        "first_offset",
+        "folder",
         "max_offset",
         "min_offset",
         "queue_id",
@@ -78,15 +88,15 @@ class ConsumeQueue:
 
     def __init__(self, files: QueueFiles, topic: str, queue_id: int, min_offset: int = 0, max_offset: int = 0) -> None:
         self._files = files
-        self._folder = f"{FOLDER}/{topic}/{queue_id}"
+        self.folder = f"{FOLDER}/{topic}/{queue_id}"
         self.topic = topic
         self.queue_id = queue_id
-        self.min_offset = min_offset
+        self.first_offset = self.min_offset = min_offset
         self.max_offset = self.visible = self._tail_start = max_offset
         self._tail = bytearray()
 
     def append(self, offset: int, position: int, size: int, tags_code: int) -> None:
-        """The entry of queue offset `offset`; a hole before it is filled up, one that is there already is left alone."""
+        """The entry of queue offset `offset`; a hole before it is filled up, an entry that is there is left alone."""
         if offset < self.max_offset:
             return
         self.skip_to(offset)
@@ -97,17 +107,16 @@ class ConsumeQueue:
         """The next entry is for `offset`: an empty queue begins there, in another the hole is filled up."""
         if offset <= self.max_offset:
             return
-        if self.min_offset == self.max_offset:
+        if self.first_offset == self.max_offset:  # older entries went with their segment
             self.written_to(self.max_offset)
-            self.min_offset = self.max_offset = self._tail_start = offset  # older entries went with their segment
-        while self.max_offset < offset:
-            self._tail += _FILLER
-            self.max_offset += 1
+            self.first_offset = self.min_offset = self.max_offset = self._tail_start = offset
+        self._tail += _FILLER * (offset - self.max_offset)
+        self.max_offset = offset
 
     def read(self, offset: int, count: int) -> list[Entry]:
         """Up to `count` entries from an offset on, within one file, or within what is still in memory."""
         end = min(offset + count, self.max_offset)
-        if offset < self.min_offset or offset >= end:
+        if offset < self.first_offset or offset >= end:
             return []
         if offset >= self._tail_start:
             start = (offset - self._tail_start) * ENTRY_BYTES
@@ -123,11 +132,11 @@ class ConsumeQueue:
         return data[: len(data) - len(data) % ENTRY_BYTES]
 
     def _path(self, start: int) -> str:
-        return f"{self._folder}/{start - start % FILE_BYTES:020d}"
+        return f"{self.folder}/{start - start % FILE_BYTES:020d}"
 
     def first_offset_at(self, position: int) -> int:
         """The first offset whose record lies at or behind a log position (max_offset when all lie before it)."""
-        low, high = self.min_offset, self.max_offset
+        low, high = self.first_offset, self.max_offset
         while low < high:
             middle = (low + high) // 2
             offset, entry = self._first_real(middle, high)
@@ -140,9 +149,9 @@ class ConsumeQueue:
     def _first_real(self, offset: int, end: int) -> tuple[int, Entry | None]:
         """The first entry in [offset, end) that is no filler."""
         while offset < end:
-            entry = self.read(offset, 1)[0]
-            if entry.size != FILLER_SIZE:
-                return offset, entry
+            entries = self.read(offset, 1)
+            if entries and entries[0].size != FILLER_SIZE:
+                return offset, entries[0]
             offset += 1
         return offset, None
 
@@ -166,19 +175,22 @@ class ConsumeQueue:
             del self._tail[: done * ENTRY_BYTES]
             self._tail_start += done
 
-    def drop_before(self, offset: int) -> None:
-        """Retention: offsets below are gone; files that hold nothing else are deleted, never the last one."""
+    def cut(self, offset: int) -> None:
+        """Retention has begun: offsets below are delivered to nobody any more, but can be read."""
         self.min_offset = max(self.min_offset, min(offset, self.max_offset))
+
+    def drop_before(self, offset: int) -> list[str]:
+        """Retention is done: offsets below are gone. Returns the files that hold nothing else, never the last one."""
+        self.cut(offset)
+        self.first_offset = self.min_offset
         self.written_to(self.min_offset)
         keep = self._path(max(min(self.min_offset, self._tail_start - 1), 0) * ENTRY_BYTES)
-        for name in self._files.disk.list(self._folder):
-            path = f"{self._folder}/{name}"
-            if path < keep:
-                self._files.forget(path)
-                self._files.disk.remove(path)
+        paths = [f"{self.folder}/{name}" for name in self._files.disk.list(self.folder)]
+        stale = [path for path in paths if path < keep]
+        for path in stale:
+            self._files.forget(path)
+        return stale
 
-    def delete(self) -> None:
-        """The topic is gone: all files go."""
-        for name in self._files.disk.list(self._folder):
-            self._files.forget(f"{self._folder}/{name}")
-            self._files.disk.remove(f"{self._folder}/{name}")
+    def forget(self) -> None:
+        """The topic is gone: its files are closed; whoever owns the checkpoint deletes `folder`."""
+        self._files.forget_under(self.folder)

@@ -1,7 +1,8 @@
-"""All file work of the store: the real disk, and one in memory for flush profile `memory`. POSIX-only calls live here alone.
+"""All file work of the store: the real disk, and one in memory for flush profile `memory`. POSIX-only calls live here.
 
 Reads of a mapped file come from a read-only map; writes always go through pwrite: a write into a mapped hole on a full
-disk would be a SIGBUS. A file is created at its full length, sparse; `reserve` makes sure that a later write has its space.
+disk would be a SIGBUS. A file is created at its full length, sparse; `reserve` sees to it that a later write has its
+space.
 """
 
 import contextlib
@@ -35,8 +36,11 @@ class File(Protocol):
     def reserve(self, offset: int, size: int) -> None:
         """Space for later writes. Raises OSError (ENOSPC)."""
 
-    def next_data(self, offset: int) -> int | None:
-        """The first offset from here on that may hold something else than zeros; None when nothing does."""
+    def data(self, offset: int) -> list[tuple[int, int]]:
+        """Where something else than zeros may be, from `offset` on: (start, end), in order.
+
+        All at once: reading reserved space brings it into the page cache, and ext4 tells that as data.
+        """
 
     def close(self) -> None:
         """Gives the descriptor and the map back."""
@@ -86,15 +90,21 @@ class _RealFile:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(self._fd, offset, size)
 
-    def next_data(self, offset: int) -> int | None:
+    def data(self, offset: int) -> list[tuple[int, int]]:
+        size = os.fstat(self._fd).st_size
         if not hasattr(os, "SEEK_DATA"):
-            return offset
-        try:
-            return os.lseek(self._fd, offset, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return None
-            return offset  # a file system that cannot tell
+            return [(offset, size)] if offset < size else []
+        ranges: list[tuple[int, int]] = []
+        while offset < size:
+            try:
+                start = os.lseek(self._fd, offset, os.SEEK_DATA)
+                offset = os.lseek(self._fd, start, os.SEEK_HOLE)
+            except OSError as error:
+                if error.errno != errno.ENXIO:  # a file system that cannot tell
+                    ranges.append((offset, size))
+                break
+            ranges.append((start, offset))
+        return ranges
 
     def close(self) -> None:
         if self._map is not None:
@@ -122,6 +132,8 @@ class RealDisk:
             fd = os.open(full, flags)
         except FileNotFoundError:
             fd = self._create(full, flags, size)
+        if os.fstat(fd).st_size == 0:  # a crash fell between its making and its length
+            os.ftruncate(fd, size)
         return _RealFile(fd, os.fstat(fd).st_size, mapped=mapped)
 
     def _create(self, full: Path, flags: int, size: int) -> int:
@@ -176,28 +188,48 @@ def _sync_folder(folder: Path) -> None:
 
 
 class DirectoryLock:
-    """Keeps a second server, or an Apache broker, out of a data directory (facts: store.md 1.5).
+    """Keeps a second store, or an Apache broker, out of a data directory (facts: store.md 1.5).
 
-    Java's FileChannel.tryLock is fcntl F_SETLK on the byte range [0, 1) of `lock`, so ours is the same.
+    Java's FileChannel.tryLock is fcntl F_SETLK on the byte range [0, 1) of `lock`, so ours is the same. Such a lock is
+    the process's, and goes with any descriptor that it closes: a store in this very process is kept out by a flock on
+    `rmq/lock`, before it can touch the other.
     """
 
     def __init__(self, root: Path) -> None:
-        self._fd = os.open(root / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        """Raises StoreError where it is held, OSError where the files can't be made."""
+        self._root = root
+        self._fds: list[int] = []
+        (root / "rmq").mkdir(exist_ok=True)
         try:
-            if fcntl is not None:
-                fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 0)
+            self._take(root / "rmq" / "lock", whole=True)
+            self._take(root / "lock", whole=False)
+            os.pwrite(self._fds[-1], b"lock", 0)
+        except (OSError, StoreError):
+            self.release()
+            raise
+
+    def _take(self, path: Path, *, whole: bool) -> None:
+        self._fds.append(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644))
+        if fcntl is None:
+            return
+        flags = fcntl.LOCK_EX | fcntl.LOCK_NB
+        try:
+            if whole:
+                fcntl.flock(self._fds[-1], flags)
+            else:
+                fcntl.lockf(self._fds[-1], flags, 1, 0)
         except OSError as error:
-            os.close(self._fd)
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 raise
             raise StoreError(
-                f"{root} is in use by another broker (its `lock` file is held); stop that one or give this one another --data"
+                f"{self._root} is in use by another broker (its `lock` file is held); "
+                "stop that one or give this one another --data"
             ) from None
-        os.pwrite(self._fd, b"lock", 0)
 
     def release(self) -> None:
         """Lets others in."""
-        os.close(self._fd)
+        while self._fds:
+            os.close(self._fds.pop())
 
 
 class _MemoryFile:
@@ -221,8 +253,8 @@ class _MemoryFile:
     def reserve(self, offset: int, size: int) -> None:
         pass
 
-    def next_data(self, offset: int) -> int | None:
-        return offset if offset < len(self._data) else None
+    def data(self, offset: int) -> list[tuple[int, int]]:
+        return [(offset, len(self._data))] if offset < len(self._data) else []
 
     def close(self) -> None:
         pass
@@ -247,7 +279,8 @@ class MemoryDisk:
     def list(self, folder: str) -> list[str]:
         """See Disk.list."""
         start = folder + "/" if folder else ""
-        return sorted({p[len(start) :].split("/")[0] for p in self._files if p.startswith(start)})
+        paths = list(self._files)  # at once: the worker may be deleting one
+        return sorted({path[len(start) :].split("/")[0] for path in paths if path.startswith(start)})
 
     def remove(self, path: str) -> None:
         """See Disk.remove."""

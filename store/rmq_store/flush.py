@@ -4,15 +4,18 @@
     fast      safe = in the page cache; an fsync follows within `interval_ms`.
     memory    safe = appended.
 
-An answer is a Future that resolves, in order, once everything appended before it is safe. A failed write or fsync is final
-(the kernel may drop the dirty pages and report success next time): every waiting answer fails and `on_failure` is told once.
+An answer is a Future that resolves, in order, once everything appended before it is safe. A failed write or fsync is
+final (the kernel may drop the dirty pages and report success next time): every waiting answer fails and `on_failure` is
+told once.
 """
 
 import asyncio
+import contextlib
 import enum
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
+from concurrent.futures import Future as WorkerFuture
 from typing import TypeVar
 
 from rmq_store.commitlog import CommitLog
@@ -31,7 +34,10 @@ class Mode(enum.Enum):
 
 
 class Flusher:
-    """Owns the turn. `before_write` appends what the turn still owes (the journal); `on_safe` hears of each new safe position."""
+    """Owns the turn. `before_write` appends what the turn still owes, the journal; `on_safe` hears of safe positions.
+
+    `worker` has one thread and runs nothing but the log's syncs: an answer waits for no other file.
+    """
 
     def __init__(
         self,
@@ -52,18 +58,19 @@ class Flusher:
         self._interval_s = interval_ms / 1000
         self._before_write, self._on_safe, self._on_failure = before_write, on_safe, on_failure
         self.safe = self.synced = log.written
+        self.failure: StoreError | None = None
         self._scheduled = False
-        self._syncing = False
+        self._closed = False
+        self._sync: tuple[int, WorkerFuture[None]] | None = (
+            None  # the one in flight, and the position that it makes safe
+        )
         self._background: asyncio.TimerHandle | None = None
         self._turn: list[tuple[asyncio.Future[object], object]] = []  # answers of this turn
-        self._waiting: deque[tuple[int, list[tuple[asyncio.Future[object], object]]]] = (
-            deque()
-        )  # (end position, answers)
-        self.failure: StoreError | None = None
+        self._waiting: deque[tuple[int, list[tuple[asyncio.Future[object], object]]]] = deque()  # by end position
 
     def touch(self) -> None:
         """Something was appended, or will be by `before_write`: end the turn when the loop has run what is ready."""
-        if not self._scheduled:
+        if not self._scheduled and not self._closed:
             self._scheduled = True
             self._loop.call_soon(self.end_turn)
 
@@ -73,65 +80,82 @@ class Flusher:
         if self._mode is Mode.MEMORY:
             return result
         future: asyncio.Future[T] = self._loop.create_future()
+        if self._closed:
+            future.set_exception(StoreError("the store is closed"))
+            return future
         self._turn.append((future, result))  # type: ignore[arg-type]  # Future is invariant; the pair is of one type
         return future
 
     def end_turn(self) -> None:
         """The turn's pwrite; then sync or tell, as the mode says."""
         self._scheduled = False
-        if self.failure is not None:
-            self._fail(self.failure)
+        if self._closed or not self._write_turn():
             return
-        try:
-            self._before_write()
-            self._log.write()
-        except StoreError as error:
-            self._fail(error)
-            return
-        if self._turn:
-            self._waiting.append((self._log.written, self._turn))
-            self._turn = []
         if self._mode is Mode.DURABLE:
+            self._advance(self.synced)
             if self._waiting:
                 self._start_sync()
         else:
             self._advance(self._log.written)
-        if self._mode is not Mode.MEMORY and self._background is None and self.synced < self._log.written:
+        self._sync_later()
+
+    def _write_turn(self) -> bool:
+        """False where the log can't go on; whoever waits has been told then."""
+        try:
+            if self.failure is not None:
+                raise self.failure
+            self._before_write()
+            self._log.write()
+        except StoreError as error:
+            self._fail(error)
+            return False
+        if self._turn:
+            self._waiting.append((self._log.written, self._turn))
+            self._turn = []
+        return True
+
+    def _sync_later(self) -> None:
+        """What nobody waits for is synced too, within the interval."""
+        if self._mode is Mode.MEMORY or self._closed or self._background is not None:
+            return
+        if self.synced < self._log.written:
             self._background = self._loop.call_later(self._interval_s, self._background_sync)
 
     def _background_sync(self) -> None:
         self._background = None
-        if self.failure is None and self.synced < self._log.written:
+        if self.failure is None:
             self._start_sync()
 
     def _start_sync(self) -> None:
-        if self._syncing or self.synced >= self._log.written:
+        """At most one at a time: what comes meanwhile shares the next."""
+        if self._sync is not None or self.synced >= self._log.written:
             return
-        self._syncing = True
-        target, segments = self._log.written, self._log.take_unsynced()
-        done = self._worker.submit(_sync, segments)
-        done.add_done_callback(
-            lambda d: (
-                self._loop.call_soon_threadsafe(self._after_sync, target, d.exception())
-                if not self._loop.is_closed()
-                else None
-            )
-        )
+        done = self._worker.submit(_sync_all, self._log.take_unsynced())
+        self._sync = self._log.written, done
+        done.add_done_callback(self._synced_on_worker)
 
-    def _after_sync(self, target: int, error: BaseException | None) -> None:
-        self._syncing = False
+    def _synced_on_worker(self, done: "WorkerFuture[None]") -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: `close` has asked the future itself
+            self._loop.call_soon_threadsafe(self._after_sync, done)
+
+    def _after_sync(self, done: "WorkerFuture[None]") -> None:
+        if self._sync is None or self._sync[1] is not done:
+            return  # `finish` did not wait to be told
+        target, self._sync = self._sync[0], None
+        error = done.exception()
         if error is not None:
-            self._fail(
-                StoreError(
-                    f"fsync of the commit log failed ({error}): what was sent since {self.safe} is not safe; stopping"
-                )
-            )
+            self._fail_sync(error)
             return
         self.synced = max(self.synced, target)
         if self._mode is Mode.DURABLE:
-            self._advance(target)
-            if self._waiting:
+            self._advance(self.synced)
+            if self._waiting and not self._closed:
                 self._start_sync()
+        self._sync_later()
+
+    def _fail_sync(self, error: BaseException) -> None:
+        text = f"fsync of the commit log failed ({error}): what was sent from {self.synced} on is not safe; stopping"
+        self._fail(StoreError(text))
 
     def _advance(self, safe: int) -> None:
         if safe > self.safe:
@@ -155,21 +179,35 @@ class Flusher:
             self._on_failure(error)
 
     def finish(self) -> None:
-        """Everything appended is written, synced and answered on return; the worker must be idle. Raises StoreError."""
+        """Everything appended is written, synced and answered on return; it waits for the disk. Raises StoreError."""
         if self._background is not None:
             self._background.cancel()
-        self.end_turn()
+            self._background = None
+        if self._write_turn() and self._sync_in_flight_succeeds():
+            try:
+                _sync_all(self._log.take_unsynced())
+            except OSError as error:
+                self._fail_sync(error)
+            else:
+                self.synced = self._log.written
+                self._advance(self.synced)
         if self.failure is not None:
             raise self.failure
-        try:
-            _sync(self._log.take_unsynced())
-        except OSError as error:
-            self._fail(StoreError(f"fsync of the commit log failed ({error.strerror})"))
-            return
-        self.synced = self._log.written
-        self._advance(self._log.written)
+
+    def _sync_in_flight_succeeds(self) -> bool:
+        if self._sync is not None:
+            done, self._sync = self._sync[1], None
+            error = done.exception()
+            if error is not None:
+                self._fail_sync(error)
+        return self.failure is None
+
+    def close(self) -> None:
+        """`finish`, and no turn from now on: the log's files are about to be given back. Raises StoreError."""
+        self._closed = True
+        self.finish()
 
 
-def _sync(segments: list[Segment]) -> None:
+def _sync_all(segments: list[Segment]) -> None:
     for segment in segments:
         segment.file.sync()

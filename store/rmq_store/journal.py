@@ -1,8 +1,8 @@
 """The journal: what changes besides messages, as records in the same log. One record a loop turn, a list of entries.
 
-Record: V1, topic `rmq_sys_rmq_journal`, queue 0, queue offset 0, transaction type rollback: Apache builds neither queue nor
-index entries from it (facts: store.md 2.5). Body: byte 0 the journal's version (1), then a msgpack array of entries, each an
-array that starts with its tag. Entries are absolute: applying one twice is the same as once.
+Record: V1, topic `rmq_sys_rmq_journal`, queue 0, queue offset 0, transaction type rollback: Apache builds neither queue
+nor index entries from it (facts: store.md 2.5). Body: byte 0 the journal's version (1), then a msgpack array of
+entries, each an array that starts with its tag. Entries are absolute: applying one twice is the same as once.
 """
 
 import msgspec
@@ -22,7 +22,7 @@ class TopicPut(msgspec.Struct, array_like=True, tag="t", frozen=True):
 
 
 class QueueEnds(msgspec.Struct, array_like=True, tag="q", frozen=True):
-    """Part of the repeated state: where each queue of a topic ends, so that offsets go on although all messages went."""
+    """Part of the repeated state: where each queue of a topic ends. Offsets go on although all messages went."""
 
     topic: str
     ends: list[int]
@@ -60,7 +60,10 @@ class Cursors(msgspec.Struct, array_like=True, tag="c", frozen=True):
 
 
 class Leased(msgspec.Struct, array_like=True, tag="l", frozen=True):
-    """One receive. Parts: (queue id, next offset afterwards, offsets each less the one before, attempts or [] if all are 1)."""
+    """One receive, or a lease that moves along with its message.
+
+    Parts: (queue id, next offset afterwards, offsets each less the one before, attempts or [] if all are 1).
+    """
 
     group: str
     topic: str
@@ -112,21 +115,21 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Change])
 
 
-class UnknownJournal(Exception):
+class UnknownJournal(Exception):  # noqa: N818  # says what the entry is
     """Written by a newer version."""
 
 
-def encode(changes: list[Change]) -> list[bytes]:
-    """Record bodies, each of at most BODY_BYTES_MAX unless a single entry is larger."""
+def encode(changes: list[Change], bytes_max: int = BODY_BYTES_MAX) -> list[bytes]:
+    """Record bodies, each of at most `bytes_max` unless a single entry is larger."""
     body = bytes((VERSION,)) + _encoder.encode(changes)
-    if len(body) <= BODY_BYTES_MAX or len(changes) == 1:
+    if len(body) <= bytes_max or len(changes) == 1:
         return [body]
     half = len(changes) // 2
-    return encode(changes[:half]) + encode(changes[half:])
+    return encode(changes[:half], bytes_max) + encode(changes[half:], bytes_max)
 
 
 def decode(body: bytes) -> list[Change]:
-    """The reverse. Raises UnknownJournal; the record's checksum has been checked, so anything else is a newer writer's."""
+    """The reverse. Raises UnknownJournal: the record's checksum has been checked, so it is a newer writer's."""
     try:
         if body[0] != VERSION:
             raise UnknownJournal(f"journal version {body[0]}")

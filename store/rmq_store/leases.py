@@ -5,8 +5,9 @@
                      |           open: leased, or ready to be delivered again
     An offset below `next` that is not open is settled (acked, dead-lettered, filtered out, or gone).
 
-Tables and their transitions, the same ones live and in replay. No clock, no log, no policy. An open message costs about
-250 bytes, a lease of its own about 200 more (benchmark: tests/store/test_leases.py states the sum).
+Tables and their transitions, the same ones live and in replay. No clock, no log, no policy. An open message with a
+lease of its own costs at most 500 bytes, its timer included, one of many in a lease about 200
+(tests/store/test_leases.py).
 """
 
 from collections import deque
@@ -16,27 +17,37 @@ from rmq_store.journal import Acked, Cursors, Extended, Leased
 from rmq_store.wheel import Wheel
 
 CHUNK_BITS = 8  # the checkpoint saves open messages in chunks of 256 offsets
+_DEAD_TIMERS = 10_000  # timers of ended leases that the wheel may hold, besides as many as there are leases
 
 
 class Lease:
     """What one receive took, or what one change of invisible duration left: due together."""
 
-    __slots__ = ("client", "due_ms", "held", "key", "live", "sequence", "taken_ms")
+    __slots__ = ("_held", "client", "due_ms", "key", "live", "sequence", "taken_ms")
 
     def __init__(self, key: int, sequence: int, taken_ms: int, due_ms: int, client: str) -> None:
-        self.key = key  # in Leases.leases and in the wheel; new after each start
+        self.key = key  # in Leases.leases and in the wheel: the sequence, while no other lease has it
         self.sequence = sequence  # of the receipt handles; lasts
         self.taken_ms = taken_ms
         self.due_ms = due_ms
         self.client = client  # the server renews the lease while this client lives; "" : it does not
-        self.held: list[Open] = []
+        self._held: Open | tuple[Open, ...] = ()  # most leases hold one message: no tuple for it
         self.live = 0  # how many of `held` are still held by this lease
+
+    @property
+    def held(self) -> "tuple[Open, ...]":
+        """What it took; some may be settled, or with another lease, by now."""
+        return self._held if isinstance(self._held, tuple) else (self._held,)
+
+    @held.setter
+    def held(self, held: "tuple[Open, ...]") -> None:
+        self._held = held[0] if len(held) == 1 else held
 
 
 class Open:
     """One open message. `lease` None: ready to be delivered again. `attempt`: deliveries so far that count."""
 
-    __slots__ = ("attempt", "ledger", "lease", "offset")
+    __slots__ = ("attempt", "lease", "ledger", "offset")
 
     def __init__(self, ledger: "Ledger", offset: int, attempt: int, lease: Lease | None) -> None:
         self.ledger = ledger
@@ -101,7 +112,7 @@ class Leases:
         self.open_count = 0
         self.dirty: dict[Ledger, None] = {}
         self.woken: dict[Subscription, None] = {}  # whose `ready` grew since the broker last looked
-        self._next_key = 1
+        self._next_key = -1
 
     def subscription(self, group: str, topic: str) -> Subscription:
         """Made on first use."""
@@ -126,13 +137,16 @@ class Leases:
         """Messages are with a client until due."""
         subscription = self.subscription(change.group, change.topic)
         lease = self.new_lease(change.group, change.sequence, change.taken_ms, change.due_ms, change.client)
+        held: list[Open] = []
         for queue_id, next_offset, steps, attempts in change.parts:
             ledger = subscription.ledger(queue_id)
             ledger.next = max(ledger.next, next_offset)
+            self.dirty[ledger] = None
             offset = 0
             for index, step in enumerate(steps):
                 offset += step
-                self._hold(ledger, offset, attempts[index] if attempts else 1, lease)
+                held.append(self._hold(ledger, offset, attempts[index] if attempts else 1, lease))
+        lease.held = tuple(held)
         return lease
 
     def apply_acked(self, change: Acked) -> None:
@@ -147,7 +161,7 @@ class Leases:
         """One message's lease gets another end, under a new sequence."""
         ledger = self.subscription(change.group, change.topic).ledger(change.queue_id)
         lease = self.new_lease(change.group, change.sequence, change.taken_ms, change.due_ms, "")
-        self._hold(ledger, change.offset, change.attempt, lease)
+        lease.held = (self._hold(ledger, change.offset, change.attempt, lease),)
         return lease
 
     def settle(self, ledger: Ledger, offset: int) -> None:
@@ -198,7 +212,7 @@ class Leases:
     def postpone(self, lease: Lease, due_ms: int) -> None:
         """Renewal, or the end of one: due at another time, the handles stay valid."""
         lease.due_ms = due_ms
-        self.wheel.add(due_ms, lease.key)
+        self._set_timer(lease)
 
     def disown(self, lease: Lease, group: str) -> None:
         """The server does not renew it any more."""
@@ -220,10 +234,10 @@ class Leases:
             self._drop(group, topic)
 
     def rearm(self, due_ms: Callable[[Lease], int]) -> None:
-        """After replay: a wheel with just the leases that live, and `ready` with just what waits to be delivered again."""
-        self.wheel = Wheel()
+        """After replay: a wheel with just the leases that live, `ready` with just what waits to be delivered again."""
         for lease in self.leases.values():
-            self.postpone(lease, due_ms(lease))
+            lease.due_ms = due_ms(lease)
+        self._rebuild_wheel()
         for subscription in self.subscriptions.values():
             subscription.ready.clear()
         for ledger in self.ledgers():
@@ -234,7 +248,7 @@ class Leases:
     def restore(self, ledger: Ledger, offset: int, attempt: int, lease: Lease | None) -> None:
         """From a checkpoint; `ready` is filled by `rearm`, when every place is known."""
         if lease is not None:
-            self._hold(ledger, offset, attempt, lease)
+            lease.held += (self._hold(ledger, offset, attempt, lease),)
         else:
             ledger.open[offset] = Open(ledger, offset, attempt, None)
             self.open_count += 1
@@ -243,15 +257,26 @@ class Leases:
 
     def new_lease(self, group: str, sequence: int, taken_ms: int, due_ms: int, client: str) -> Lease:
         """An empty one; `client` not empty: renewed while that client lives."""
-        key = self._next_key
-        self._next_key += 1
+        key = sequence
+        if key in self.leases:  # one receive's leases part where one of its messages is carried forward
+            key, self._next_key = self._next_key, self._next_key - 1
         lease = self.leases[key] = Lease(key, sequence, taken_ms, due_ms, client)
         if client:
             self.by_client.setdefault((group, client), {})[key] = lease
-        self.wheel.add(due_ms, key)
+        self._set_timer(lease)
         return lease
 
-    def _hold(self, ledger: Ledger, offset: int, attempt: int, lease: Lease) -> None:
+    def _set_timer(self, lease: Lease) -> None:
+        self.wheel.add(lease.due_ms, lease.key)
+        if len(self.wheel) > 2 * len(self.leases) + _DEAD_TIMERS:
+            self._rebuild_wheel()
+
+    def _rebuild_wheel(self) -> None:
+        self.wheel = Wheel()
+        for lease in self.leases.values():
+            self.wheel.add(lease.due_ms, lease.key)
+
+    def _hold(self, ledger: Ledger, offset: int, attempt: int, lease: Lease) -> Open:
         found = ledger.find(offset)
         if found is None:
             found = ledger.open[offset] = Open(ledger, offset, attempt, lease)
@@ -259,9 +284,9 @@ class Leases:
         else:
             self._leave_lease(found)
             found.attempt, found.lease = attempt, lease
-        lease.held.append(found)
         lease.live += 1
         self._mark(found.ledger, found.offset)
+        return found
 
     def _leave_lease(self, found: Open) -> None:
         lease = found.lease
@@ -270,7 +295,7 @@ class Leases:
         lease.live -= 1
         if lease.live == 0:
             self.leases.pop(lease.key, None)
-            lease.held.clear()
+            lease.held = ()
             self.disown(lease, found.ledger.subscription.group)
 
     def _forget(self, found: Open) -> None:
@@ -293,7 +318,10 @@ class Leases:
 
     def _drop(self, group: str, topic: str) -> None:
         subscription = self.subscriptions.pop((group, topic))
-        self.by_topic[topic].pop(group)
+        groups = self.by_topic[topic]
+        del groups[group]
+        if not groups:
+            del self.by_topic[topic]
         for ledger in subscription.ledgers.values():
             for found in [*ledger.open.values(), *ledger.moved.values()]:
                 self._leave_lease(found)

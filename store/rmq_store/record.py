@@ -109,7 +109,7 @@ class Record(NamedTuple):
         return decode_properties(self.properties)
 
 
-class Damaged(Exception):
+class Damaged(Exception):  # noqa: N818  # says what the bytes are
     """The bytes at a position are not the record that should be there; `text` says in which way."""
 
 
@@ -183,8 +183,8 @@ def decode(data: bytes, position: int) -> Record:
     except UnicodeDecodeError:
         raise Damaged("topic is not UTF-8") from None
     return Record(
-        position, size, queue_id, flag, queue_offset, sys_flag, fields[8], fields[9], fields[10], fields[11], fields[12],
-        fields[13], fields[14], fields[15], body, topic, properties,
+        position, size, queue_id, flag, queue_offset, sys_flag, fields[8], fields[9], fields[10], fields[11],
+        fields[12], fields[13], fields[14], fields[15], body, topic, properties,
     )  # fmt: skip
 
 
@@ -199,12 +199,20 @@ def peek_size(prefix: bytes) -> int | None:
 
 
 def _checked_properties(data: bytes, start: int, body: bytes, body_crc: int) -> bytes:
-    """Records of ours are checked whole; one from Apache carries a checksum of its body only."""
+    """Records of ours are checked whole; one from Apache carries a checksum of its body only.
+
+    Which of the two it is must not hang on one byte: what ends nearly as ours do is one of ours, damaged. A last byte
+    00 is a record of either kind that was cut off: properties end with 02 or with text.
+    """
     crc_at = len(data) - _CRC_BYTES
-    if crc_at >= start and data.startswith(_CRC_NAME, crc_at):
-        if data[crc_at + 9 : -1] != _crc_digits(memoryview(data)[:crc_at]):
+    if crc_at >= start:
+        tail, digits = data[crc_at:], _crc_digits(memoryview(data)[:crc_at])
+        if tail == b"%b%b\x02" % (_CRC_NAME, digits):
+            return data[start:crc_at]
+        if tail.startswith(_CRC_NAME) or digits == tail[len(_CRC_NAME) : -1]:
             raise Damaged("record checksum does not match")
-        return data[start:crc_at]
+    if data[-1] == 0 and len(data) > start:
+        raise Damaged("cut off in its properties")
     if zlib.crc32(body) & _MAX31 != body_crc:
         raise Damaged("body checksum does not match")
     return data[start:]
@@ -225,19 +233,23 @@ def encode_properties(properties: Mapping[str, str]) -> bytes:
 
 
 def decode_properties(data: bytes) -> dict[str, str]:
-    """The reverse; tolerant, as Apache is: a piece without a separator is passed over."""
+    """The reverse; tolerant, as Apache is: a piece without a separator is passed over.
+
+    A stale `__CRC32#` in the middle, which Apache's copies of our records carry along, is dropped (decision 0002).
+    """
     result = {}
     for piece in data.decode("utf-8", "replace").split("\x02"):
         name, separator, value = piece.partition("\x01")
         if separator and name:
             result[name] = value
+    result.pop("__CRC32#", None)
     return result
 
 
 @functools.lru_cache(4096)
 def tags_code(tags: str) -> int:
     """Java's String.hashCode, a queue entry's third field; 0 without tags (facts: store.md 2.7)."""
-    units = tags.encode("utf-16-be", "surrogatepass")
+    units = tags.encode("utf-16-be", "surrogatepass")  # the code of "" is 0
     code = 0
     for i in range(0, len(units), 2):
         code = (31 * code + (units[i] << 8) + units[i + 1]) & 0xFFFFFFFF

@@ -40,6 +40,7 @@ def recover(log: CommitLog, state: State, checkpoint: Checkpoint | None) -> Repo
         replay(state, found)
         report.records += 1
         report.end = found.position + found.size
+        log.last = (found.position, found.size)
     log.set_end(report.end)
     return report
 
@@ -50,14 +51,25 @@ def _load(log: CommitLog, state: State, checkpoint: Checkpoint | None) -> int:
         return log.begin
     meta, pairs = loaded
     if not _reaches(log, meta):
-        log_.warning("the checkpoint is beyond the end of the log: it is discarded, the whole log is read")
+        log_.warning("the checkpoint does not fit the log: it is discarded, the whole log is read")
         checkpoint.discard()
         return log.begin
     snapshot.restore(state, pairs)
     state.start_number = meta.start_number
     state.sequence_floor = meta.sequence_floor
     state.state_complete.update(meta.state_complete)
+    log.last = (meta.last_position, meta.last_size)
+    if meta.begin != log.begin:
+        _drop_gone(log, state)
     return meta.position
+
+
+def _drop_gone(log: CommitLog, state: State) -> None:
+    """Segments were deleted after the checkpoint: queues begin where the log does."""
+    for topic in state.topics.values():
+        for queue in topic.queues:
+            state.stale_files += queue.drop_before(queue.first_offset_at(log.begin))
+            state.dirty_queues[queue] = None
 
 
 def _reaches(log: CommitLog, meta: Meta) -> bool:
@@ -77,7 +89,8 @@ def replay(state: State, found: Record) -> None:
             changes = journal.decode(found.body)
         except UnknownJournal as error:
             raise StoreError(
-                f"this store was written by a newer rmq ({error}, position {found.position}): use that version, or another --data"
+                f"this store was written by a newer rmq ({error}, position {found.position}): "
+                "use that version, or another --data"
             ) from None
         for change in changes:
             state.apply(change)

@@ -1,26 +1,33 @@
 """Deletes old segments, by age or size, after carrying forward what still lives in them.
 
-Steps, each on the loop and bounded: (1) the oldest segment is due and the next one repeats the whole state; (2) every open
-message in it is appended to its group's retry topic, with its origin; (3) that is safe; (4) queues forget what lay in it,
-the file goes. Crash before 4: it is done again, a message that moved already is not found open in the old segment.
-Where 2 finds no room the segment stays: live messages are never dropped, new ones are refused instead.
+    (1) queues are cut where the oldest segment ends: from now on nobody is given what lies before
+    (2) every open message before the cut is appended to its group's retry topic with its origin, its lease repeated
+    (3) all that is safe
+    (4) queues forget what lies before the cut, the segment's file goes
+
+Each step is done on the loop, in bounded pieces. Due is a segment behind which the next one repeats the whole state;
+where one has no repetition of its own, it goes together with the one before. Crash before 4: it is done again, and what
+moved already is not found open before the cut. Where 2 finds no room the segment stays: live messages are never
+dropped, new ones are refused instead. Where what lives is more than the limit, copying it again and
+again frees nothing: the next segment is due by size when another one has been filled.
 """
 
 import asyncio
 from collections.abc import Iterator
 
 from rmq_store import record
+from rmq_store.commitlog import Gap
 from rmq_store.errors import StoreFull
-from rmq_store.journal import TopicPut
+from rmq_store.journal import Leased, TopicPut
 from rmq_store.leases import Ledger, Open
-from rmq_store.record import Damaged, Draft
+from rmq_store.record import Draft
 from rmq_store.recovery import UNKNOWN_TYPE
 from rmq_store.segment import Segment
 from rmq_store.state import Origin
 from rmq_store.store import Store
 
 RETRY_PREFIX = "%RETRY%"
-_STEP = 200  # messages carried, or ledgers looked at, in one turn
+_STEP = 200  # queues cut, messages carried, or ledgers looked at, in one turn
 
 
 class Retention:
@@ -30,71 +37,80 @@ class Retention:
         self._store = store
         self._age_ms = age_ms
         self._bytes_max = bytes_max
-        self._carrying: Iterator[None] | None = None
+        self._carried_bytes = 0  # by the work under way
+        self._by_size_from = 0  # the log's end at which the size counts again
+        self._work: Iterator[asyncio.Future[None] | None] | None = None
         self._saving: asyncio.Future[None] | None = None
 
     def step(self, now_ms: int) -> bool:
-        """Does a bounded piece of work; True when more is waiting."""
+        """Does a bounded piece of work; True when more is waiting. Raises StoreError: the store can't go on."""
         if self._saving is not None:
             if not self._saving.done():
                 return False
             self._saving.result()
             self._saving = None
-            self._delete()
-            return True
-        if self._carrying is None:
-            if not self._is_due(now_ms):
+        if self._work is None:
+            cut = self._due(now_ms)
+            if cut is None:
                 return False
-            self._carrying = self._carry(self._store.log.segments[1].base)
-        return self._carry_some()
-
-    def _carry_some(self) -> bool:
-        assert self._carrying is not None
+            self._work = self._delete_before(cut.base)
         try:
             for _ in range(_STEP):
-                next(self._carrying)
+                self._saving = next(self._work)
+                if self._saving is not None:
+                    return False
         except StopIteration:
-            self._carrying = None
-            saved = self._store.when_safe(None)
-            if isinstance(saved, asyncio.Future):
-                self._saving = saved
-                return False
-            self._delete()
+            self._work = None
         except StoreFull:
-            self._carrying = None
+            self._work = None
             return False
         return True
 
-    def _is_due(self, now_ms: int) -> bool:
-        segments = self._store.log.segments
-        if len(segments) < 2 or segments[1].base >= self._store.log.end:
-            return False
-        if segments[1].base not in self._store.state.state_complete:
-            return False
-        if self._bytes_max and self._store.log.end - segments[0].base > self._bytes_max:
-            return True
-        return self._first_store_ms(segments[1]) <= now_ms - self._age_ms
+    def _due(self, now_ms: int) -> Segment | None:
+        """The segment at which the log is to begin."""
+        log, complete = self._store.log, self._store.state.state_complete
+        cut = next((s for s in log.segments[1:] if s.base in complete and s.base < log.end), None)
+        if cut is None:
+            return None
+        if self._bytes_max and log.end - log.begin > self._bytes_max and log.end >= self._by_size_from:
+            return cut
+        return cut if self._begun_before(cut, now_ms - self._age_ms) else None
 
-    def _first_store_ms(self, segment: Segment) -> int:
-        """When the segment before it got its last record, or a little later."""
-        size = record.peek_size(segment.read(segment.base, record.BLANK_BYTES)) or 0
-        try:
-            return self._store.log.read(segment.base, size).store_ms
-        except Damaged:
-            return 0
+    def _begun_before(self, segment: Segment, time_ms: int) -> bool:
+        """Its first record is that old: the segment before got its last one then, or a little earlier."""
+        first = next((r for r in self._store.log.scan(segment.base) if not isinstance(r, Gap)), None)
+        return first is not None and first.store_ms <= time_ms
 
-    def _carry(self, end: int) -> Iterator[None]:
-        """Moves every open message that lies before `end`; one step for each message or ledger."""
-        for ledger in list(self._store.state.leases.ledgers()):
-            yield
-            if not ledger.open:
-                continue
-            queue = self._store.state.queue(ledger.subscription.topic, ledger.queue_id)
-            boundary = queue.first_offset_at(end) if queue else 0
-            for offset in [o for o in ledger.open if o < boundary]:
-                if (found := ledger.open.get(offset)) is not None:
-                    self._move(ledger, found)
-                    yield
+    def _delete_before(self, end: int) -> Iterator[asyncio.Future[None] | None]:
+        """One step for each queue, ledger or message; a Future where the next step has to wait for it."""
+        state = self._store.state
+        self._carried_bytes = 0
+        for queue in [queue for topic in state.topics.values() for queue in topic.queues]:
+            queue.cut(queue.first_offset_at(end))
+            yield None
+        for ledger in list(state.leases.ledgers()):
+            yield None
+            yield from self._carry(ledger)
+        saved = self._store.when_safe(None)
+        if isinstance(saved, asyncio.Future):
+            yield saved
+        for queue in [queue for topic in state.topics.values() for queue in topic.queues]:
+            if queue.first_offset < queue.min_offset:
+                state.stale_files += queue.drop_before(queue.min_offset)
+                state.dirty_queues[queue] = None
+                yield None
+        if self._carried_bytes * 2 > end - self._store.log.begin:
+            self._by_size_from = self._store.log.end + self._store.log.segment_bytes
+        self._store.drop_segments(end)
+        state.state_complete = {base for base in state.state_complete if base >= end}
+
+    def _carry(self, ledger: Ledger) -> Iterator[None]:
+        queue = self._store.state.queue(ledger.subscription.topic, ledger.queue_id)
+        cut = queue.min_offset if queue else 0
+        for offset in [offset for offset in ledger.open if offset < cut]:
+            if (found := ledger.open.get(offset)) is not None:
+                self._move(ledger, found)
+                yield
 
     def _move(self, ledger: Ledger, found: Open) -> None:
         store, group = self._store, ledger.subscription.group
@@ -104,27 +120,25 @@ class Retention:
         if kept is None:
             return  # unreadable: nothing to carry, the lease ends as usual
         first, first_offset = ledger.origins.get(found.offset, (ledger, found.offset))
+        first_topic = first.subscription.topic
         topic_name = RETRY_PREFIX + group
         if topic_name not in store.state.topics:
             store.apply(TopicPut(topic_name, UNKNOWN_TYPE, 1))
         topic = store.state.topics[topic_name]
-        first_topic = first.subscription.topic
-        origin = Origin(kept.position, first_topic, first.queue_id, first_offset, group, found.attempt)
+        origin = Origin(kept.position, first_topic, first.queue_id, first_offset, group, found.attempt + 1)
         properties = kept.decode_properties() | {"RETRY_TOPIC": first_topic, Origin.PROPERTY: origin.text()}
         draft = Draft(
             topic.name_bytes, 0, kept.body, record.encode_properties(properties), kept.sys_flag, kept.born_ms,
-            kept.born_host, kept.born_port, found.attempt - 1,
+            kept.born_host, kept.born_port, max(found.attempt - 1, 0),
         )  # fmt: skip
-        tags = properties.get("TAGS", "")
-        store.append(topic, topic.queues[0], draft, record.tags_code(tags) if tags else 0, origin)
+        store.append(topic, topic.queues[0], draft, record.tags_code(properties.get("TAGS", "")), origin)
+        self._carried_bytes += draft.size_bytes()
+        self._repeat_lease(first, first_offset, found)
 
-    def _delete(self) -> None:
-        store = self._store
-        end = store.log.segments[1].base
-        for topic in store.state.topics.values():
-            for queue in topic.queues:
-                if queue.min_offset < queue.max_offset:
-                    queue.drop_before(queue.first_offset_at(end))
-                    store.state.dirty_queues[queue] = None
-        store.log.drop_first()
-        store.state.state_complete = {base for base in store.state.state_complete if base >= end}
+    def _repeat_lease(self, first: Ledger, offset: int, found: Open) -> None:
+        """Its entry goes with the old segment, and a replay of what is kept must know who has the message."""
+        lease, subscription = found.lease, first.subscription
+        if lease is not None:
+            part = (first.queue_id, first.next, [offset], [found.attempt])
+            times = lease.sequence, lease.taken_ms, lease.due_ms
+            self._store.apply(Leased(subscription.group, subscription.topic, *times, lease.client, [part]))

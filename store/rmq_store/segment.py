@@ -16,7 +16,6 @@ class Segment:
     def __init__(self, disk: Disk, base: int, size: int) -> None:
         self.base = base
         self.end = base + size
-        self.state_complete = False  # the state records at its start are closed: the segment before may go
         self.file: File = disk.open(path_of(base), size, mapped=True)
 
     def read(self, position: int, size: int) -> bytes:

@@ -29,9 +29,7 @@ def changed(state: State, *, everything: bool) -> Pairs:
             ledger.dirty.update(offset >> CHUNK_BITS for offset in ledger.open)
         pairs += _ledger_pairs(ledger)
     leases.dirty.clear()
-    state.dirty_topics.clear()
-    state.dirty_groups.clear()
-    state.dirty_queues.clear()
+    _forget_names(state)
     return pairs
 
 
@@ -55,14 +53,20 @@ def restore(state: State, pairs: Iterator[tuple[bytes, Any]]) -> None:
                     _restore_open(state.leases, ledger, row, shared)
     for ledger, moved in later:
         _restore_moved(state.leases, ledger, moved)
-    changed_since_load(state)
+    forget_changes(state)
 
 
-def changed_since_load(state: State) -> None:
-    """What was just loaded is no change."""
+def forget_changes(state: State) -> None:
+    """What was just loaded is no change; where nothing is ever saved, nothing is."""
     for ledger in state.leases.dirty:
         ledger.dirty.clear()
     state.leases.dirty.clear()
+    _forget_names(state)
+    state.stale_folders.clear()
+    state.stale_files.clear()
+
+
+def _forget_names(state: State) -> None:
     state.dirty_topics.clear()
     state.dirty_groups.clear()
     state.dirty_queues.clear()
@@ -71,7 +75,7 @@ def changed_since_load(state: State) -> None:
 def _topic_value(topic: Topic | None) -> bytes | None:
     if topic is None:
         return None
-    return _encode([topic.type, [[q.min_offset, q.max_offset] for q in topic.queues]])
+    return _encode([topic.type, [[q.first_offset, q.max_offset] for q in topic.queues]])
 
 
 def _group_value(group: GroupPut | None) -> bytes | None:

@@ -1,12 +1,13 @@
-"""Everything that is derived from the log: topics with their queues, groups, leases. One transition function for live and replay.
+"""Everything that is derived from the log: topics with their queues, groups, leases. One transition, live and in
+replay.
 
-`apply` is called for each journal entry, in log order, when it is made and again in a replay: the state after a crash is the
-replay of the log up to its end, by construction.
+`apply` is called for each journal entry, in log order, when it is made and again in a replay: the state after a crash
+is the replay of the log up to its end, by construction.
 """
 
 from rmq_store import journal
 from rmq_store.consumequeue import ConsumeQueue, QueueFiles
-from rmq_store.journal import Change, GroupPut, TopicPut
+from rmq_store.journal import Change, GroupPut, QueueEnds, TopicPut
 from rmq_store.leases import Leases, Open
 
 
@@ -36,9 +37,11 @@ class State:
         self.dirty_topics: set[str] = set()
         self.dirty_groups: set[str] = set()
         self.dirty_queues: dict[ConsumeQueue, None] = {}
+        self.stale_folders: list[str] = []  # of dropped topics' queues: emptied before the next checkpoint is written
+        self.stale_files: list[str] = []  # that retention dropped from queues: deleted once a checkpoint knows it
         self.rewrite = False  # the next checkpoint replaces all: something was dropped
 
-    def apply(self, change: Change) -> None:  # noqa: C901, PLR0912  # one arm per entry: a table, not a tangle
+    def apply(self, change: Change) -> None:
         """One journal entry; applying it twice is the same as once."""
         match change:
             case journal.Leased():
@@ -54,8 +57,7 @@ class State:
             case journal.TopicPut():
                 self._put_topic(change)
             case journal.QueueEnds():
-                for queue, end in zip(self.topics[change.topic].queues, change.ends, strict=False):
-                    queue.skip_to(end)
+                self._skip_to(change)
             case journal.TopicDrop():
                 self._drop_topic(change.name)
             case journal.GroupPut():
@@ -83,13 +85,21 @@ class State:
         while len(topic.queues) < queues:
             topic.queues.append(ConsumeQueue(self.files, topic.name, len(topic.queues)))
 
+    def _skip_to(self, change: QueueEnds) -> None:
+        topic = self.topics.get(change.topic)
+        for queue, end in zip(topic.queues if topic else (), change.ends, strict=False):
+            if queue.max_offset < end:
+                queue.skip_to(end)
+                self.dirty_queues[queue] = None
+
     def _drop_topic(self, name: str) -> None:
         topic = self.topics.pop(name, None)
         self.leases.drop_topic(name)
         self.dirty_topics.add(name)
         for queue in topic.queues if topic else ():
             self.dirty_queues.pop(queue, None)
-            queue.delete()
+            queue.forget()
+            self.stale_folders.append(queue.folder)
         self.rewrite = True
 
     def queue(self, topic: str, queue_id: int) -> ConsumeQueue | None:
@@ -109,11 +119,14 @@ class State:
             self.leases.settle(ledger, origin.offset)
             return
         to = self.leases.subscription(origin.group, topic).ledger(queue_id)
-        self.leases.move(ledger, origin.offset, to, offset, Open(to, offset, origin.attempt, None))
+        self.leases.move(ledger, origin.offset, to, offset, Open(to, offset, origin.attempt - 1, None))
 
 
 class Origin:
-    """Property RMQ_ORIGIN: `position@topic@queue@offset@group@attempt`; attempt 0: the origin is done, else it lives on here."""
+    """Property RMQ_ORIGIN: `position@topic@queue@offset@group@attempt`, in a record that stands for another message.
+
+    Attempt 0: the origin is done for the group. Else it lives on in this record, and its next delivery is that attempt.
+    """
 
     PROPERTY = "RMQ_ORIGIN"
     __slots__ = ("attempt", "group", "offset", "position", "queue_id", "topic")
@@ -134,6 +147,6 @@ class Origin:
     def parse(cls, text: str) -> "Origin | None":
         """None for what is not ours: an old client's property of that name has no say."""
         parts = text.split("@")
-        if len(parts) != 6 or not all(parts[i].isdigit() for i in (0, 2, 3, 5)):
+        if len(parts) != 6 or not all(parts[i].isdecimal() for i in (0, 2, 3, 5)):
             return None
         return cls(int(parts[0]), parts[1], int(parts[2]), int(parts[3]), parts[4], int(parts[5]))

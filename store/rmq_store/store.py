@@ -1,10 +1,12 @@
-"""The store as the broker sees it: append, journal, read, when_safe. Wires log, state, flusher, checkpoint and retention.
+"""The store as the broker sees it: append, journal, read, when_safe. Wires log, state, flusher, checkpoint, retention.
 
-One owner per thing: bytes are commitlog's, safety is flush's, tables are state's. All calls are made on the event loop;
-the one worker thread syncs and commits checkpoints and touches no live object.
+One owner per thing: bytes are commitlog's, safety is flush's, tables are state's, the checkpoint is saver's. All calls
+are made on the event loop; two worker threads, one that syncs the log and one for all other files, touch no live
+object.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,14 +18,15 @@ import lmdb
 import msgspec
 
 from rmq_store import journal, recovery, snapshot
-from rmq_store.checkpoint import FORMAT, Checkpoint, Meta
+from rmq_store.checkpoint import FORMAT, Checkpoint
 from rmq_store.commitlog import CommitLog
-from rmq_store.consumequeue import FILE_BYTES, FILLER_SIZE, ConsumeQueue, Entry, QueueFiles
+from rmq_store.consumequeue import FILLER_SIZE, ConsumeQueue, Entry, QueueFiles
 from rmq_store.disk import DirectoryLock, Disk, MemoryDisk, RealDisk
-from rmq_store.errors import StoreError
+from rmq_store.errors import StoreError, StoreFull
 from rmq_store.flush import Flusher, Mode
 from rmq_store.journal import Change, Cursors, QueueEnds, Started, StateEnd, TopicPut
 from rmq_store.record import SYS_FLAG_ROLLBACK, Damaged, Draft, Record
+from rmq_store.saver import Saver
 from rmq_store.segment import Segment
 from rmq_store.state import Origin, State, Topic
 
@@ -31,8 +34,8 @@ T = TypeVar("T")
 log_ = logging.getLogger("rmq.store")
 FORMAT_PATH = "rmq/format"
 SEQUENCE_BITS = 40  # of a delivery's number within one start of the store; the start number lies above
+_FORGET_CHANGES = 1000  # changed tables that a store without checkpoints remembers
 _STATE_CHANGES = 500  # state entries a turn at the start of a segment: well below 256 KiB and a few ms
-_SLOW_CHECKPOINT_FILES = 256
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -62,15 +65,40 @@ class Store:
         now_ms: Callable[[], int],
         on_visible: Callable[[ConsumeQueue], None],
         on_failure: Callable[[StoreError], None],
+        disk: Disk | None = None,
     ) -> None:
-        """Opens or makes it; `root` None: in memory. Raises StoreError, in one line that says what to do."""
+        """Opens or makes it; `root` None: in memory. Raises StoreError, in one line that says what to do.
+
+        `disk`: instead of the file system itself, over the same root.
+        """
         self._settings = settings
         self._loop = loop
         self._now_ms = now_ms
         self._on_visible = on_visible
-        self._lock, self.disk = _open_root(root)
-        self._worker = ThreadPoolExecutor(1, "rmq-store")
-        self._checkpoint = Checkpoint(root / "rmq" / "checkpoint") if root else None
+        self._unseen: deque[tuple[int, ConsumeQueue]] = deque()  # messages not safe yet: (end position, queue)
+        self._changes: list[Change] = []
+        self._state_left: Iterator[list[Change]] | None = None
+        self._writing_state = False
+        self._saver: Saver | None = None
+        self._resources = contextlib.ExitStack()
+        try:
+            self._open(root, disk, on_failure)
+        except (OSError, lmdb.Error) as error:
+            self._resources.close()
+            raise StoreError(f"cannot open the store in {root}: {error}; repair it, or choose another --data") from None
+        except StoreError:
+            self._resources.close()
+            raise
+
+    def _open(self, root: Path | None, disk: Disk | None, on_failure: Callable[[StoreError], None]) -> None:
+        settings, resources = self._settings, self._resources
+        self.disk = disk or MemoryDisk()
+        checkpoint = None
+        if root is not None:
+            self.disk = disk or RealDisk(root)
+            resources.callback(_take(root).release)
+            checkpoint = Checkpoint(root / "rmq" / "checkpoint")
+            resources.callback(checkpoint.close)
         self.log = CommitLog(
             self.disk,
             segment_bytes=settings.segment_bytes,
@@ -79,50 +107,68 @@ class Store:
             store_host=settings.store_host,
             store_port=settings.store_port,
         )
+        resources.callback(self.log.close)
         self.files = QueueFiles(self.disk, settings.queue_files_open_max)
+        resources.callback(self.files.close)
         self.state = State(self.files)
-        self.report = recovery.recover(self.log, self.state, self._checkpoint)
+        self.report = recovery.recover(self.log, self.state, checkpoint)
         self.log.on_roll = self._begin_state
-        self._unseen: deque[tuple[int, ConsumeQueue]] = (
-            deque()
-        )  # (end position, queue) of messages that are not safe yet
-        self._changes: list[Change] = []
-        self._state_left: Iterator[Change] | None = None
-        self._checkpoint_due: asyncio.TimerHandle | None = None
-        self._checkpointing = False
-        self._checkpointed_end = self.report.replayed_from
-        self._records = 0
-        self.flusher = Flusher(
-            self.log,
-            settings.mode,
-            loop,
-            self._worker,
-            interval_ms=settings.flush_interval_ms,
-            before_write=self._write_journal,
-            on_safe=self._show,
-            on_failure=on_failure,
-        )
-        self._start()
+        self._syncer = ThreadPoolExecutor(1, "rmq-sync")
+        self._worker = ThreadPoolExecutor(1, "rmq-store")
+        resources.callback(self._worker.shutdown)
+        resources.callback(self._syncer.shutdown)  # first: it hands segments on to the other
+        self._start(on_failure)
+        if checkpoint is not None:
+            self._saver = self._make_saver(checkpoint)
+            if self.report.records > settings.checkpoint_records:
+                self._saver.save()
 
-    def _start(self) -> None:
-        """All that was recovered is synced before anyone sees it; the start number makes handles of this run unlike any other's."""
+    def _start(self, on_failure: Callable[[StoreError], None]) -> None:
+        """All that was recovered is synced before anyone sees it; the start number makes this run's handles unique."""
         for queue in (q for topic in self.state.topics.values() for q in topic.queues):
             queue.visible = queue.max_offset
         number = max(self.state.start_number, self.state.sequence_floor >> SEQUENCE_BITS) + 1
         self.sequence = number << SEQUENCE_BITS
-        for segment in self.log.segments[-2:]:
-            segment.file.sync()
+        for segment in self.log.segments:
+            if segment.end > self.report.replayed_from:
+                segment.file.sync()
+        self.flusher = Flusher(
+            self.log,
+            self._settings.mode,
+            self._loop,
+            self._syncer,
+            interval_ms=self._settings.flush_interval_ms,
+            before_write=self._write_journal,
+            on_safe=self._show,
+            on_failure=on_failure,
+        )
         self.apply(Started(number))
         self.flusher.finish()
-        if self.report.records > self._settings.checkpoint_records:
-            self._checkpoint_now()
+
+    def _make_saver(self, checkpoint: Checkpoint) -> Saver:
+        return Saver(
+            checkpoint,
+            self.disk,
+            self.log,
+            self.state,
+            self.flusher,
+            self._loop,
+            self._worker,
+            interval_ms=self._settings.checkpoint_interval_ms,
+            records_max=self._settings.checkpoint_records,
+            sequence=lambda: (self.sequence >> SEQUENCE_BITS, self.sequence),
+        )
 
     # -- write -------------------------------------------------------------------------------------------------------
 
     def append(
         self, topic: Topic, queue: ConsumeQueue, draft: Draft, tags_code: int, origin: Origin | None = None
     ) -> int:
-        """Buffers a message at the queue's end; returns its queue offset. Raises StoreFull: nothing happened then."""
+        """Buffers a message at the queue's end; returns its queue offset. Raises StoreFull: nothing happened then.
+
+        StoreError: the log can't go on; `on_failure` hears of it at the turn's end.
+        """
+        self.flusher.touch()
         if origin is not None:
             self._write_journal()  # what this record ends or moves must come before it in the log
         offset = queue.max_offset
@@ -152,58 +198,69 @@ class Store:
         return self.sequence
 
     def _touch(self) -> None:
-        self._records += 1
         self.flusher.touch()
-        if self._checkpoint is None:
-            return
-        if self._checkpoint_due is None:
-            self._checkpoint_due = self._loop.call_later(
-                self._settings.checkpoint_interval_ms / 1000, self._checkpoint_now
-            )
-        elif self._records == self._settings.checkpoint_records:
-            self._checkpoint_now()
+        if self._saver is not None:
+            self._saver.touch()
+        elif len(self.state.leases.dirty) + len(self.state.dirty_queues) > _FORGET_CHANGES:
+            snapshot.forget_changes(self.state)
 
     def _write_journal(self) -> None:
-        if self._state_left is not None:
-            self._continue_state()
-        if not self._changes:
-            return
+        """Raises StoreError. What found no room is kept: the state has it already, so it must come before all else."""
+        self._continue_state()
         changes, self._changes = self._changes, []
+        if not changes:
+            return
         now_ms = self._now_ms()
-        for body in journal.encode(changes):
-            draft = Draft(journal.TOPIC, 0, body, b"", SYS_FLAG_ROLLBACK, now_ms, b"\x7f\0\0\1", 0)
-            self.log.append(draft, 0, now_ms, journal=True)
+        try:
+            for body in journal.encode(changes, min(journal.BODY_BYTES_MAX, self.log.segment_bytes // 4)):
+                draft = Draft(journal.TOPIC, 0, body, b"", SYS_FLAG_ROLLBACK, now_ms, b"\x7f\0\0\1", 0)
+                self.log.append(draft, 0, now_ms, journal=True)
+        except StoreFull:
+            self._changes = changes
+            raise
+        self._writing_state = False
 
     def _begin_state(self, segment: Segment) -> None:
-        """A segment began: its first records repeat the state, over as many turns as it takes."""
-        self._state_left = self._state_changes(segment.base)
+        """A segment began: its first records repeat the state, over as many turns as it takes.
 
-    def _state_changes(self, base: int) -> Iterator[Change]:
+        A repetition that goes on from the segment before is not begun anew: a state larger than a segment would roll on
+        for ever. Retention does without a segment that has none.
+        """
+        if self._state_left is None and not self._writing_state:
+            self._state_left = self._state_changes(segment.base)
+            self._loop.call_soon(self.flusher.touch)
+
+    def _state_changes(self, base: int) -> Iterator[list[Change]]:
+        """What belongs together comes together: nothing else happens in between."""
         state = self.state
-        yield Started(self.sequence >> SEQUENCE_BITS)
+        yield [Started(self.sequence >> SEQUENCE_BITS)]
         for name in list(state.topics):
             if (topic := state.topics.get(name)) is not None:
-                yield TopicPut(name, topic.type, len(topic.queues))
-                yield QueueEnds(name, [queue.max_offset for queue in topic.queues])
+                ends = [queue.max_offset for queue in topic.queues]
+                yield [TopicPut(name, topic.type, len(ends)), QueueEnds(name, ends)]
         for name in list(state.groups):
             if (group := state.groups.get(name)) is not None:
-                yield group
+                yield [group]
         for key in list(state.leases.subscriptions):
             subscription = state.leases.subscriptions.get(key)
             if subscription is not None and subscription.ledgers:
-                yield Cursors(*key, [(q, ledger.next) for q, ledger in subscription.ledgers.items()])
-        yield StateEnd(base)
+                yield [Cursors(*key, [(q, ledger.next) for q, ledger in subscription.ledgers.items()])]
+        yield [StateEnd(base)]
 
     def _continue_state(self) -> None:
-        changes, self._state_left = self._state_left, None
-        for count, change in enumerate(changes or ()):
-            if isinstance(change, StateEnd):
-                self.state.apply(change)
-            self._changes.append(change)
-            if count >= _STATE_CHANGES:
-                self._state_left = changes
+        if self._state_left is None:
+            return
+        self._writing_state = True
+        limit = len(self._changes) + _STATE_CHANGES
+        for changes in self._state_left:
+            for change in changes:
+                if isinstance(change, StateEnd):
+                    self.state.apply(change)
+            self._changes += changes
+            if len(self._changes) >= limit:
                 self._loop.call_soon(self.flusher.touch)
                 return
+        self._state_left = None
 
     def _show(self, safe: int) -> None:
         changed: dict[ConsumeQueue, None] = {}
@@ -213,12 +270,13 @@ class Store:
             queue.visible += 1
             changed[queue] = None
         for queue in changed:
-            self._on_visible(queue)
+            if self.state.queue(queue.topic, queue.queue_id) is queue:  # its topic was not dropped meanwhile
+                self._on_visible(queue)
 
     # -- read --------------------------------------------------------------------------------------------------------
 
     def read(self, queue: ConsumeQueue, offset: int, entry: Entry) -> Record | None:
-        """The message that a queue entry points to; None where it is lost, gone, or not what should be there (then logged)."""
+        """The message that a queue entry points to; None where it is lost or gone, or (then logged) another's."""
         if entry.size == FILLER_SIZE:
             return None
         try:
@@ -231,138 +289,58 @@ class Store:
             return None
         return found
 
-    # -- checkpoint --------------------------------------------------------------------------------------------------
+    # -- end ---------------------------------------------------------------------------------------------------------
 
-    def _checkpoint_now(self) -> None:
-        if self._checkpoint_due is not None:
-            self._checkpoint_due.cancel()
-            self._checkpoint_due = None
-        if self._checkpointing or self._checkpoint is None or self.flusher.failure is not None:
-            return
-        self._records = 0
-        self.flusher.end_turn()
-        if self.flusher.failure is None:
-            self._checkpointing = True
-            job = self._checkpoint_job()
-            done = self._worker.submit(job.run)
-            done.add_done_callback(
-                lambda d: (
-                    self._loop.call_soon_threadsafe(self._after_checkpoint, job, d.exception())
-                    if not self._loop.is_closed()
-                    else None
-                )
-            )
+    def drop_segments(self, end: int) -> None:
+        """Deletes the segments below `end`, on the workers, once no sync of theirs is under way."""
+        while self.log.begin < end:
+            self._syncer.submit(self._worker.submit, self._discard, self.log.take_first())
 
-    def _checkpoint_job(self) -> "_CheckpointJob":
-        state = self.state
-        queues = [(queue, queue.max_offset) for queue in state.dirty_queues]
-        writes = [write for queue, _ in queues for write in queue.unwritten()]
-        meta = Meta(
-            FORMAT,
-            self.log.written,
-            *self.log.last,
-            self.sequence >> SEQUENCE_BITS,
-            self.sequence,
-            sorted(base for base in state.state_complete if base >= self.log.begin),
-        )
-        everything, state.rewrite = state.rewrite, False
-        pairs = snapshot.changed(state, everything=everything)
-        assert self._checkpoint is not None
-        segments = self.log.segments[-2:]
-        return _CheckpointJob(self._checkpoint, self.disk, segments, queues, writes, meta, pairs, everything=everything)
-
-    def _after_checkpoint(self, job: "_CheckpointJob", error: BaseException | None) -> None:
-        self._checkpointing = False
-        if error is not None:
-            log_.warning("no checkpoint (%s): the next start will read more of the log; trying again", error)
-            self.state.rewrite = True
-            self.state.dirty_queues.update((queue, None) for queue, _ in job.queues)
-            return
-        for queue, offset in job.queues:
-            queue.written_to(offset)
-        if self._records and self._checkpoint_due is None:
-            slow = max(1, len(job.writes) // _SLOW_CHECKPOINT_FILES)
-            delay_s = slow * self._settings.checkpoint_interval_ms / 1000
-            self._checkpoint_due = self._loop.call_later(delay_s, self._checkpoint_now)
+    def _discard(self, segment: Segment) -> None:
+        try:
+            self.log.discard(segment)
+        except OSError as error:
+            log_.warning("cannot delete an old segment (%s): the next start finds it again", error)
 
     def close(self) -> None:
         """Writes, syncs and checkpoints all; the next start replays nothing. Raises StoreError where that failed."""
-        if self._checkpoint_due is not None:
-            self._checkpoint_due.cancel()
-        self._worker.shutdown(wait=True)
         try:
+            if self._saver is not None:
+                self._saver.stop()
             if self.flusher.failure is None:
-                self.flusher.finish()
-                if self._checkpoint is not None:
-                    self._checkpoint_job().run()
+                self.flusher.close()
+                if self._saver is not None:
+                    self._saver.close()
         except (OSError, lmdb.Error) as error:
             log_.warning("no checkpoint at the stop (%s): the next start will read more of the log", error)
         finally:
-            self._release()
-
-    def _release(self) -> None:
-        self.files.close()
-        self.log.close()
-        if self._checkpoint is not None:
-            self._checkpoint.close()
-        if self._lock is not None:
-            self._lock.release()
+            self._resources.close()
 
 
-class _CheckpointJob:
-    """Finished bytes for the worker. Order: log synced, queue files written and synced, then LMDB commits."""
-
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        disk: Disk,
-        segments: list[Segment],
-        queues: list[tuple[ConsumeQueue, int]],
-        writes: list[tuple[str, int, bytes]],
-        meta: Meta,
-        pairs: snapshot.Pairs,
-        *,
-        everything: bool,
-    ) -> None:
-        self._checkpoint, self._disk, self._segments = checkpoint, disk, segments
-        self.queues, self.writes = queues, writes
-        self._meta, self._pairs, self._everything = meta, pairs, everything
-
-    def run(self) -> None:
-        """Raises OSError or lmdb.Error; the old checkpoint counts then."""
-        for segment in self._segments:
-            segment.file.sync()
-        for path, offset, data in self.writes:
-            file = self._disk.open(path, FILE_BYTES)
-            try:
-                file.write(offset, data)
-                file.sync()
-            finally:
-                file.close()
-        self._checkpoint.commit(self._meta, self._pairs, everything=self._everything)
-
-
-def _open_root(root: Path | None) -> tuple[DirectoryLock | None, Disk]:
-    if root is None:
-        return None, MemoryDisk()
-    disk = RealDisk(root)
+def _take(root: Path) -> DirectoryLock:
+    """The lock on a directory whose format we read, or which has none yet."""
     try:
         lock = DirectoryLock(root)
     except OSError as error:
         raise StoreError(f"cannot use {root}: {error.strerror}; choose another directory with --data") from None
-    path = root / FORMAT_PATH
     try:
-        found = path.read_text().strip() if path.exists() else ""
-        if found and found != str(FORMAT):
-            lock.release()
-            raise StoreError(
-                f"{root} holds store format {found} of another version of rmq, this one reads {FORMAT}: "
-                "use that version, or another --data"
-            )
-        if not found:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(f"{FORMAT}\n")
+        _check_format(root)
     except OSError as error:
         lock.release()
         raise StoreError(f"cannot write to {root}: {error.strerror}; choose another directory with --data") from None
-    return lock, disk
+    except StoreError:
+        lock.release()
+        raise
+    return lock
+
+
+def _check_format(root: Path) -> None:
+    path = root / FORMAT_PATH
+    found = path.read_text(errors="replace").strip() if path.exists() else ""
+    if found and found != str(FORMAT):
+        raise StoreError(
+            f"{root} holds store format {found} of another version of rmq, this one reads {FORMAT}: "
+            "use that version, or another --data"
+        )
+    if not found:
+        path.write_text(f"{FORMAT}\n")

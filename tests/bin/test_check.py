@@ -47,12 +47,13 @@ def test_steps_come_in_the_order_of_cheapness(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(check, "other_pythons", lambda _running: iter([("3.12", "/opt/python3.12")]))
     names = [name for name, _ in check.steps(quick=False)]
     static = ["ruff format", "ruff", "codespell", "mypy", "import-linter", "genproto"]
-    tests = ["coverage erase", "pytest", "coverage combine", "coverage", "environment 3.12", "pytest 3.12"]
-    assert names == static + tests
+    tests = ["coverage erase", "pytest", "pytest, the slow part", "coverage combine", "coverage"]
+    assert names == [*static, *tests, "environment 3.12", "pytest 3.12"]
     full, quick = (dict(check.steps(quick=quick)) for quick in (False, True))
-    assert check.NOT_QUICK not in full["pytest"]
-    assert check.NOT_QUICK in quick["pytest"]
-    assert check.NOT_QUICK in full["pytest 3.12"]
+    assert check.SLOW in full["pytest, the slow part"]
+    assert f"not ({check.SLOW})" in quick["pytest"]
+    assert "coverage" not in quick["pytest"]
+    assert f"not ({check.SLOW})" in full["pytest 3.12"]
 
 
 def test_another_python_counts_only_if_it_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

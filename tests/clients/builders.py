@@ -1,12 +1,13 @@
 """Makes the drivers of the official clients, each once: language, sources and pinned versions -> a command to run.
 
-Owns the cache ($RMQ_TEST_CACHE, else rmq-tests in the user's cache folder), one folder per hash of a driver's sources; promises
-that a second run needs no network. What can't be had here (a tool, a registry) is Unavailable; a driver whose parts are
-there but that does not build is an error.
+Owns the cache ($RMQ_TEST_CACHE, else rmq-tests in the user's cache folder), one folder per hash of a driver's sources;
+promises that a second run needs no network. What can't be had here (a tool, a registry) is UnavailableError; a driver
+whose parts are there but that does not build is an error.
 """
 
 import hashlib
 import importlib.util
+import inspect
 import os
 import shutil
 import subprocess
@@ -22,13 +23,16 @@ MIB = 1 << 20
 ENVELOPE_BYTES = 4096
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """The reason why a language can't be tested on this machine."""
 
 
 @dataclass(frozen=True)
 class Language:
-    """One official client. `body_bytes_max`: what it can both send and receive (facts: grpc.md 2.5)."""
+    """One official client. `body_bytes_max`: what it can both send and receive (facts: grpc.md 2.5).
+
+    `reports_ack`: whether its ack raises what the server answered.
+    """
 
     name: str
     tools: Sequence[str]
@@ -38,13 +42,20 @@ class Language:
     source: str = ""
     pushes: bool = True
     changes_invisible: bool = True
+    reports_ack: bool = True
     body_bytes_max: int = 4 * MIB
 
 
 def run(*command: str, cwd: Path, env: Mapping[str, str] | None = None) -> None:
     """Runs a build step; its output is the error."""
     done = subprocess.run(
-        command, cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=BUILD_S, check=False
+        command,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=BUILD_S,
+        check=False,
     )
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {(done.stdout + done.stderr)[-3000:]}")
@@ -55,13 +66,13 @@ def fetch(*command: str, cwd: Path, env: Mapping[str, str] | None = None) -> Non
     try:
         run(*command, cwd=cwd, env=env)
     except (RuntimeError, subprocess.TimeoutExpired) as error:
-        raise Unavailable(f"its packages can't be fetched: {error}") from error
+        raise UnavailableError(f"its packages can't be fetched: {error}") from error
 
 
 def build_python(source: Path, target: Path) -> None:
     """Nothing to build: the development environment has the client."""
     if importlib.util.find_spec("rocketmq") is None:
-        raise Unavailable("rocketmq-python-client is not installed")
+        raise UnavailableError("rocketmq-python-client is not installed")
     shutil.copy(source / "driver.py", target)
 
 
@@ -141,6 +152,7 @@ FOREIGN = (
         build_go,
         binary,
         env={"rocketmq.client.enableSsl": "false"},
+        reports_ack=False,
         body_bytes_max=2 * MIB - ENVELOPE_BYTES,
     ),
     Language("java", ("java", "javac", "mvn"), build_java, java),
@@ -166,8 +178,8 @@ def cache() -> Path:
 
 
 def sources_hash(language: Language) -> str:
-    """Changes with the driver's files, the tools that build it (this file) and its name."""
-    digest = hashlib.sha256(Path(__file__).read_bytes() + language.name.encode())
+    """Changes with the driver's name, its files and the function that builds it."""
+    digest = hashlib.sha256(language.name.encode() + inspect.getsource(language.build).encode())
     folder = SOURCES / (language.source or language.name)
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
         digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
@@ -175,10 +187,10 @@ def sources_hash(language: Language) -> str:
 
 
 def ready(language: Language) -> list[str]:
-    """The command that runs the driver, built now if it never was; raises Unavailable."""
+    """The command that runs the driver, built now if it never was; raises UnavailableError."""
     missing = [tool for tool in language.tools if shutil.which(tool) is None]
     if missing:
-        raise Unavailable(f"no {' and no '.join(missing)} on PATH")
+        raise UnavailableError(f"no {' and no '.join(missing)} on PATH")
     target = cache() / f"{language.name}-{sources_hash(language)}"
     if not target.exists():
         build(language, target)

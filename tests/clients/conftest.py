@@ -1,4 +1,7 @@
-"""Gives tests an official client of each language, with a server to talk to. Skips, with the reason, what can't be built."""
+"""Gives tests an official client of each language, with a server to talk to.
+
+Skips, with the reason, a language whose tools or packages can't be had here.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +24,7 @@ def open_driver(language: Language, home: Path) -> Process:
     """Starts the driver of `language`, which is built first where that has not been done."""
     try:
         command = builders.ready(language)
-    except builders.Unavailable as reason:
+    except builders.UnavailableError as reason:
         pytest.skip(f"{language.name}: {reason}")
     return Process(command, home, language.env)
 

@@ -1,9 +1,10 @@
 """Runs the official client of another language as a long-lived process and speaks to it in lines of JSON.
 
-Owns the process, its pipes and the matching of answers to commands; promises that every wait is bounded and that a closed
-driver leaves no process behind. Knows no scenario and no build (builders.py).
+Owns the process, its pipes and the matching of answers to commands; promises that every wait is bounded and that a
+closed driver leaves no process behind. Knows no scenario and no build (builders.py).
 
-A command is {"id", "op", "name", ...}; its answer {"id", ...} or {"id", "error": text}, in any order. Bodies are base64.
+A command is {"id", "op", "name", ...}; its answer {"id", ...} or {"id", "error": text}. Answers come in any order;
+bodies are base64.
 
     op        further fields                                       answer
     producer  endpoint, topic                                      -
@@ -54,9 +55,17 @@ class Received:
 
 
 def received(shown: JSON) -> Received:
-    """A delivery from the protocol's form; SDKs that know no absent tag say ""."""
-    fields = {**shown, "body": base64.b64decode(shown["body"]), "tag": shown["tag"] or None}
-    return Received(**{**fields, "keys": tuple(shown["keys"])})
+    """A delivery from the protocol's form; for what is absent some SDKs say "" or null, others have a type for it."""
+    return Received(
+        message_id=shown["message_id"],
+        topic=shown["topic"],
+        body=base64.b64decode(shown["body"]),
+        tag=shown["tag"] or None,
+        keys=tuple(shown["keys"] or ()),
+        properties=shown["properties"] or {},
+        attempt=shown["attempt"],
+        receipt=shown["receipt"],
+    )
 
 
 def eventually(found: Callable[[], bool], within_s: float, what: str) -> None:
@@ -119,8 +128,11 @@ class Process:
         return future
 
     def call(self, op: str, name: str, within_s: float = CALL_S, **args: object) -> JSON:
-        """Gives a command and waits for its answer; raises DriverError, TimeoutError."""
-        answer = self.begin(op, name, **args).result(within_s)
+        """Gives a command and waits for its answer; raises DriverError, also for no answer in time."""
+        try:
+            answer = self.begin(op, name, **args).result(within_s)
+        except TimeoutError:
+            raise DriverError(f"no answer to {op} {name} within {within_s} s") from None
         if "error" in answer:
             raise DriverError(answer["error"])
         return answer

@@ -12,6 +12,7 @@ import contextlib
 import json
 import random
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -64,7 +65,7 @@ class Campaign:
         with self.server() as server:
             while len(self.history.kills) < kills:
                 if self.lives and self.rng.random() < STARTS_KILLED:
-                    await self._kill_start(server)
+                    self._kill_start(server)
                     continue
                 await self._start(server)
                 await self._kill_in_use(server, self._some_topics())
@@ -79,22 +80,22 @@ class Campaign:
             await asyncio.to_thread(server.restart)
             self.start_s = time.monotonic() - began_s
 
-    async def _kill_start(self, server: Server) -> None:
-        starting = asyncio.create_task(asyncio.to_thread(server.restart))
-        while not server.running and not starting.done():
-            await asyncio.sleep(0.001)
-        await asyncio.sleep(self.rng.random() * self.start_s)
+    def _kill_start(self, server: Server) -> None:
+        starting = threading.Thread(target=_try_to_restart, args=(server,))
+        starting.start()
+        while not server.running and starting.is_alive():
+            time.sleep(0.001)
+        time.sleep(self.rng.random() * self.start_s)
         self._kill(server)
-        with contextlib.suppress(ServerError):  # it could not get ready
-            await starting
+        starting.join()
 
     async def _kill_in_use(self, server: Server, topics: Sequence[str]) -> None:
         self.lives += 1
         workload = self._workload(server, topics)
         running = asyncio.create_task(workload.run())
         await asyncio.wait([running], timeout=0.05 + self.rng.random() * RUN_S_MAX)
+        workload.stop()  # begins no call from here on; those in flight are cut off
         self._kill(server)
-        workload.stop()
         await running
 
     def _kill(self, server: Server) -> None:
@@ -123,6 +124,11 @@ class Campaign:
             "acked": acks[Outcome.OK],
             "acks_cut_off": acks[Outcome.UNKNOWN],
         }
+
+
+def _try_to_restart(server: Server) -> None:
+    with contextlib.suppress(ServerError):  # it was killed before it was ready
+        server.restart()
 
 
 def _said(server: Server) -> list[Problem]:

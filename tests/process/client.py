@@ -14,6 +14,7 @@ from tests.process import wire
 
 R = TypeVar("R")
 Metadata = Sequence[tuple[str, str]]
+SEND = wire.SERVICE + "SendMessage"
 TIMEOUT_S = 15.0
 OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
@@ -36,6 +37,7 @@ class Client:
     """One connection; `metadata` goes with every call."""
 
     def __init__(self, endpoint: str, metadata: Metadata = wire.METADATA, timeout_s: float = TIMEOUT_S) -> None:
+        self.endpoint = endpoint
         self.channel = grpc.insecure_channel(endpoint, OPTIONS)
         self.metadata = metadata
         self.timeout_s = timeout_s
@@ -68,6 +70,11 @@ class Client:
     def send(self, *messages: v2.Message) -> v2.SendMessageResponse:
         """In one call."""
         return self.ask("SendMessage", wire.send(*messages), v2.SendMessageResponse.FromString)
+
+    def sending(self, message: v2.Message) -> "grpc.Future[bytes]":
+        """A send in flight."""
+        method = cast("grpc.UnaryUnaryMultiCallable[bytes, bytes]", self.channel.unary_unary(SEND))
+        return method.future(wire.send(message).SerializeToString(), self.timeout_s, tuple(self.metadata))
 
     def ack(self, topic: str, group: str, *handles: str) -> v2.AckMessageResponse:
         """In one call."""
@@ -125,4 +132,4 @@ def _refusing(call: Callable[[], R]) -> R:
     try:
         return call()
     except grpc.RpcError as error:
-        raise Refused(error.code(), error.details()) from None
+        raise Refused(error.code(), error.details() or "") from None

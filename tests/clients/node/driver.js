@@ -105,4 +105,7 @@ async function answer(command) {
   process.stdout.write(`${JSON.stringify({ id: command.id, ...result })}\n`);
 }
 
-createInterface({ input: process.stdin }).on('line', (line) => answer(JSON.parse(line)));
+createInterface({ input: process.stdin })
+  .on('line', (line) => answer(JSON.parse(line)))
+  // The SDK's push consumer opens a log of its own and never closes it: its timer would keep the process alive.
+  .on('close', () => process.exit(0));

@@ -1,4 +1,5 @@
 import com.google.gson.Gson;
+import com.google.gson.GsonBuilder;
 import java.io.BufferedReader;
 import java.io.Closeable;
 import java.io.InputStreamReader;
@@ -29,7 +30,7 @@ import org.apache.rocketmq.client.java.message.MessageViewImpl;
 
 /** The official Java client behind the drivers' protocol (see harness.py): JSON lines in on stdin, out on stdout. */
 public class Driver {
-    private static final Gson GSON = new Gson();
+    private static final Gson GSON = new GsonBuilder().serializeNulls().create();
     private final ClientServiceProvider provider = ClientServiceProvider.loadService();
     private final Map<String, Closeable> clients = new ConcurrentHashMap<>();
     private final Map<String, List<Map<String, Object>>> deliveries = new ConcurrentHashMap<>();
@@ -182,12 +183,17 @@ public class Driver {
         }
     }
 
+    private static String story(Throwable error) {
+        String told = error.toString();
+        return error.getCause() == null ? told : told + "; " + story(error.getCause());
+    }
+
     private void answer(Command c, PrintStream out) {
         Map<String, Object> result = new HashMap<>();
         try {
             result = run(c);
         } catch (Throwable error) {
-            result.put("error", error.toString());
+            result.put("error", story(error));
         }
         result.put("id", c.id);
         synchronized (out) {

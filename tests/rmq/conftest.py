@@ -1,0 +1,37 @@
+"""Fixtures of the broker's tests."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from rmq.clock import Clock
+from tests.rmq.rig import SMALL, Rig, config
+
+MakeRig = Callable[..., Rig]
+
+
+@pytest.fixture
+def make_rig() -> Iterator[MakeRig]:
+    """Makes brokers, and closes them after the test."""
+    made: list[Rig] = []
+
+    def make(clock: Clock | None = None, **settings: object) -> Rig:
+        made.append(Rig(config(**settings), clock))
+        return made[-1]
+
+    yield make
+    for rig in made:
+        rig.close()
+
+
+@pytest.fixture
+def rig(make_rig: MakeRig) -> Rig:
+    """A broker in memory."""
+    return make_rig()
+
+
+@pytest.fixture
+def disk_rig(make_rig: MakeRig, tmp_path: Path) -> Rig:
+    """A broker on disk: flush profile durable, small files."""
+    return make_rig(flush="durable", data=str(tmp_path / "data"), topic_queues=2, **SMALL)

@@ -1,0 +1,320 @@
+"""What outlives the server: leases, handles, acks, cursors; after a stop in good order and after kill -9 alike."""
+
+from pathlib import Path
+
+import pytest
+
+from rmq import message as m
+from rmq.config import GroupSetting
+from rmq.message import Delivered
+from rmq_store import record
+from tests.rmq.conftest import MakeRig
+from tests.rmq.rig import GROUP, INVISIBLE_MS, SMALL, TOPIC, Rig, bodies, outgoing, request
+
+WAYS = pytest.mark.parametrize("way", ["stop", "crash"])
+
+
+def again(rig: Rig, way: str, pause_ms: int = 0, **settings: object) -> None:
+    """The next server on what this one leaves."""
+    (rig.restart if way == "stop" else rig.crash)(pause_ms=pause_ms, **settings)
+
+
+@WAYS
+def test_leases_survive(disk_rig: Rig, way: str) -> None:
+    """The message stays away until its time is over, on the clock that went on meanwhile; then attempt + 1."""
+    disk_rig.send("a")
+    disk_rig.one()
+    disk_rig.settle()
+    again(disk_rig, way, 10_000)
+    assert disk_rig.receive() == []
+    disk_rig.advance(19_999)
+    assert disk_rig.receive() == []
+    disk_rig.advance(1)
+    assert disk_rig.one().attempt == 2
+
+
+@WAYS
+def test_handles_from_before_stay_valid(disk_rig: Rig, way: str) -> None:
+    """For an ack, a change and a dead letter; those of a changed lease are dead as before."""
+    disk_rig.send(*"abc")
+    acked, changed, buried = disk_rig.receive(request(batch=3))
+    handle = disk_rig.change(changed.handle, 20_000)
+    again(disk_rig, way)
+    assert [outcome is None for outcome in disk_rig.ack(acked.handle, changed.handle, handle)] == [True, False, True]
+    disk_rig.bury(buried.handle)
+    assert bodies(disk_rig.receive(request(f"%DLQ%{GROUP}"))) == ["c"]
+    disk_rig.advance(INVISIBLE_MS)
+    assert disk_rig.receive(request(batch=9)) == []
+
+
+@WAYS
+def test_leases_that_ended_meanwhile_come_at_once(disk_rig: Rig, way: str) -> None:
+    """Nobody was there to end them."""
+    disk_rig.send("a")
+    disk_rig.one()
+    disk_rig.settle()
+    again(disk_rig, way, INVISIBLE_MS)
+    assert disk_rig.one().attempt == 2
+
+
+@WAYS
+def test_what_was_ready_is_ready(disk_rig: Rig, way: str) -> None:
+    """Returned or expired before the stop: with the attempts that it has."""
+    disk_rig.send("a")
+    disk_rig.change(disk_rig.one().handle, 0)
+    again(disk_rig, way)
+    assert disk_rig.one().attempt == 2
+    disk_rig.advance(INVISIBLE_MS)
+    disk_rig.settle()
+    again(disk_rig, way)
+    assert disk_rig.one().attempt == 3
+
+
+@WAYS
+def test_acks_are_not_undone(disk_rig: Rig, way: str) -> None:
+    """What was answered OK never comes again, whatever else of its batch does."""
+    disk_rig.send(*map(str, range(10)))
+    messages = disk_rig.receive(request(batch=10))
+    disk_rig.ack(*(message.handle for message in messages[::2]))
+    again(disk_rig, way, INVISIBLE_MS)
+    assert bodies(disk_rig.receive(request(batch=32))) == bodies(messages[1::2])
+
+
+@WAYS
+def test_cursors_go_on(disk_rig: Rig, way: str) -> None:
+    """What was delivered is not new any more; what was not still is, with attempt 1."""
+    disk_rig.send(*"abc")
+    disk_rig.one()
+    disk_rig.settle()
+    again(disk_rig, way)
+    assert [(message.body, message.attempt) for message in disk_rig.receive(request(batch=9))] == [(b"b", 1), (b"c", 1)]
+
+
+@WAYS
+def test_what_a_filter_passed_over_stays_passed_over(disk_rig: Rig, way: str) -> None:
+    """For this group."""
+    disk_rig.send(outgoing("1", tag="a"), outgoing("2", tag="b"))
+    disk_rig.ack(disk_rig.one(request(tag="b", batch=9)).handle)
+    again(disk_rig, way)
+    assert disk_rig.receive(request(batch=9)) == []
+
+
+@WAYS
+def test_suspended_deliveries_stay_uncounted(disk_rig: Rig, way: str) -> None:
+    """Attempt 1 again, also where the suspension ended while nobody was there."""
+    disk_rig.send("a")
+    disk_rig.change(disk_rig.one().handle, 1000, suspend=True)
+    again(disk_rig, way, 1000)
+    assert disk_rig.one().attempt == 1
+
+
+@WAYS
+def test_a_renewed_lease_holds_until_its_client_proves_silent(disk_rig: Rig, way: str) -> None:
+    """Whatever the lease's end was: it is the proxy that waits; then the message is back after a second."""
+    disk_rig.send("a")
+    disk_rig.one(request(client_id="pusher", auto_renew=True))
+    disk_rig.settle()
+    again(disk_rig, way, 3_600_000)
+    assert disk_rig.broker.recovered_clients == [(GROUP, "pusher")]
+    for _ in range(4):
+        disk_rig.advance(30_000)
+        assert disk_rig.receive() == []
+    disk_rig.broker.offline(GROUP, "pusher")
+    disk_rig.advance(999)
+    assert disk_rig.receive() == []
+    disk_rig.advance(1)
+    assert disk_rig.one().attempt == 2
+
+
+@WAYS
+def test_a_renewed_lease_is_kept_for_a_client_that_stayed(disk_rig: Rig, way: str) -> None:
+    """Its handle acknowledges; the total of renewals counts from the receive."""
+    disk_rig.send(*"ab")
+    kept, _ = disk_rig.receive(request(client_id="pusher", auto_renew=True, batch=2))
+    disk_rig.settle()
+    again(disk_rig, way, renew_total_ms_max=600_000, groups={GROUP: GroupSetting(17, (0,))})
+    assert disk_rig.ack(kept.handle) == [None]
+    for _ in range(9):
+        disk_rig.advance(60_000)
+        assert disk_rig.receive() == []
+    disk_rig.advance(60_000)
+    assert bodies(disk_rig.receive()) == ["b"]
+
+
+def test_a_clock_that_was_set_back_holds_no_lease_longer_than_was_asked(make_rig: MakeRig, disk_rig: Rig) -> None:
+    """The stored end lies an hour ahead of the new clock: at most the invisible duration from the start counts."""
+    disk_rig.clock.advance(hours=1)
+    disk_rig.send("a")
+    disk_rig.one()
+    data = disk_rig.config.data
+    disk_rig.restart(data=data + "-elsewhere")
+    late = make_rig(flush="durable", data=data, topic_queues=2, **SMALL)
+    late.advance(INVISIBLE_MS - 1)
+    assert late.receive() == []
+    late.advance(1)
+    assert late.one().attempt == 2
+
+
+@WAYS
+def test_what_a_vanished_client_gave_back_stays_given_back(disk_rig: Rig, way: str) -> None:
+    """The server does not take its lease up again; until the second is over, the handle still acknowledges."""
+    disk_rig.send(*"ab")
+    first, _ = disk_rig.receive(request(client_id="pusher", auto_renew=True, batch=2))
+    disk_rig.broker.offline(GROUP, "pusher")
+    disk_rig.settle()
+    again(disk_rig, way, 500)
+    assert disk_rig.broker.recovered_clients == []
+    assert disk_rig.ack(first.handle) == [None]
+    disk_rig.advance(500)
+    assert bodies(disk_rig.receive(request(batch=9))) == ["b"]
+
+
+@WAYS
+def test_dead_letters_are_made_after_a_restart_too(disk_rig: Rig, way: str) -> None:
+    """The last attempt ended while nobody was there."""
+    disk_rig.restart(groups={GROUP: GroupSetting(1)})
+    disk_rig.send("a")
+    disk_rig.one()
+    disk_rig.settle()
+    again(disk_rig, way, INVISIBLE_MS)
+    disk_rig.settle()
+    assert bodies(disk_rig.receive(request(f"%DLQ%{GROUP}"))) == ["a"]
+    assert disk_rig.receive() == []
+
+
+@WAYS
+def test_handles_of_different_lives_are_never_alike(disk_rig: Rig, way: str) -> None:
+    """Though place and time of the deliveries are the same."""
+    disk_rig.send("a")
+    seen: set[str] = set()
+    for _ in range(3):
+        came = disk_rig.one()
+        assert came.handle not in seen
+        seen.add(came.handle)
+        disk_rig.change(came.handle, 0)
+        again(disk_rig, way)
+
+
+def test_a_stop_answers_what_was_sent(disk_rig: Rig) -> None:
+    """Verbs whose answers wait for the disk when the stop begins are answered by it."""
+    answer = disk_rig.broker.send([outgoing("a")])
+    disk_rig.broker.close()
+    assert not isinstance(answer, list)
+    disk_rig.turn()
+    assert disk_rig.until(answer)[0].queue_offset == 0  # type: ignore[arg-type]  # a Future: see above
+    assert disk_rig.broker._agenda is None
+    disk_rig._start(0, {})
+    assert bodies(disk_rig.receive()) == ["a"]
+
+
+# -- segments that are deleted ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def short_rig(make_rig: MakeRig, tmp_path: Path) -> Rig:
+    """A broker that keeps two segments of 64 KiB, and cleans up when it is told to."""
+    small = {**SMALL, "segment_bytes": 64 << 10, "reserve_bytes": 64 << 10}
+    return make_rig(flush="durable", data=str(tmp_path / "data"), topic_queues=1, log_bytes_max=128 << 10, **small)
+
+
+def push_out(rig: Rig) -> None:
+    """Other messages fill segments until those from before are deleted."""
+    begin = rig.broker._store.log.end
+    while rig.broker._store.log.begin <= begin:
+        for _ in range(10):
+            rig.send(outgoing("x" * 8_000, topic="filler"))
+        rig.clean()
+
+
+def hold(rig: Rig) -> Delivered:
+    """One message, delivered; then its segment goes."""
+    rig.send(outgoing("a", tag="t", user="u"))
+    came = rig.one(request(tag="t"))
+    push_out(rig)
+    return came
+
+
+def test_a_leased_message_outlives_its_segment(short_rig: Rig) -> None:
+    """It comes again under its own place and name, with its properties and the next attempt."""
+    came = hold(short_rig)
+    short_rig.advance(INVISIBLE_MS)
+    back = short_rig.one(request(tag="t"))
+    assert (back.topic, back.queue_id, back.queue_offset) == (came.topic, came.queue_id, came.queue_offset)
+    assert (back.body, back.attempt, back.born_ms) == (came.body, 2, came.born_ms)
+    assert {name: back.properties[name] for name in came.properties} == came.properties
+    short_rig.ack(back.handle)
+    short_rig.advance(INVISIBLE_MS)
+    assert short_rig.receive() == []
+
+
+@pytest.mark.parametrize("way", ["", "stop", "crash"])
+def test_its_old_handle_acknowledges_it(short_rig: Rig, way: str) -> None:
+    """Also after a restart: the lease moved along."""
+    came = hold(short_rig)
+    if way:
+        again(short_rig, way)
+    assert short_rig.ack(came.handle) == [None]
+    short_rig.advance(INVISIBLE_MS)
+    assert short_rig.receive() == []
+
+
+@WAYS
+def test_it_can_be_moved_many_times(short_rig: Rig, way: str) -> None:
+    """Each time with its attempts; the others of the group stay settled."""
+    hold(short_rig)
+    for attempt in range(2, 5):
+        short_rig.advance(INVISIBLE_MS)
+        assert short_rig.one().attempt == attempt
+        push_out(short_rig)
+        again(short_rig, way)
+
+
+def test_it_can_still_become_a_dead_letter(short_rig: Rig) -> None:
+    """Its origin is where it was sent to."""
+    short_rig.bury(hold(short_rig).handle)
+    (letter,) = short_rig.receive(request(f"%DLQ%{GROUP}"))
+    assert (letter.body, letter.properties[m.DLQ_ORIGIN_TOPIC], letter.properties["user"]) == (b"a", TOPIC, "u")
+    short_rig.advance(INVISIBLE_MS)
+    assert short_rig.receive() == []
+
+
+@WAYS
+def test_a_suspended_message_outlives_its_segment(short_rig: Rig, way: str) -> None:
+    """Though its first delivery does not count."""
+    short_rig.send("a")
+    short_rig.change(short_rig.one().handle, INVISIBLE_MS, suspend=True)
+    push_out(short_rig)
+    again(short_rig, way)
+    short_rig.advance(INVISIBLE_MS)
+    assert short_rig.one().attempt == 1
+
+
+def test_a_settled_message_does_not_come_back_with_a_deleted_segment(short_rig: Rig) -> None:
+    """Nor do the messages around it."""
+    short_rig.send(*"abc")
+    first, second, third = short_rig.receive(request(batch=3))
+    short_rig.ack(first.handle, third.handle)
+    push_out(short_rig)
+    again(short_rig, "crash", INVISIBLE_MS)
+    assert bodies(short_rig.receive(request(batch=9))) == [second.body.decode()]
+
+
+def test_messages_that_were_never_delivered_go_with_their_segment(short_rig: Rig) -> None:
+    """Retention is retention; the group goes on with what is there."""
+    short_rig.receive()
+    short_rig.send("a")
+    push_out(short_rig)
+    short_rig.send("b")
+    assert bodies(short_rig.receive(request(batch=9))) == ["b"]
+
+
+def test_properties_of_a_moved_message_stay_readable_by_others(short_rig: Rig) -> None:
+    """The moved copy is a whole record of its own, with the origin in its properties."""
+    hold(short_rig)
+    topic = short_rig.broker.topics.find(f"%RETRY%{GROUP}")
+    assert topic is not None
+    (entry,) = topic.queues[0].read(0, 1)
+    moved = short_rig.broker._store.read(topic.queues[0], 0, entry)
+    assert moved is not None
+    properties = record.decode_properties(moved.properties)
+    assert (properties[m.RETRY_TOPIC], properties[m.UNIQ_KEY], moved.reconsume_times) == (TOPIC, "id-a", 0)
