@@ -29,6 +29,7 @@ OPTIONS = (
     ("config", "FILE", "settings: topics, groups, limits"),
     ("timeout", "SECONDS", "how long the server may take to start [20]"),
 )
+LOG_CHARS_SHOWN = 4000
 NAMES = {"timeout": "timeout_s"}  # the arguments that are called otherwise
 
 
@@ -54,7 +55,7 @@ def client_factory(server_fixture: str = "rocketmq_server") -> Callable[..., "Co
     @pytest.fixture
     def clean(request: pytest.FixtureRequest) -> "Connection":
         server: Connection = request.getfixturevalue(server_fixture)
-        with _plainly():
+        with _plainly(server):
             server.reset()
         return server
 
@@ -140,15 +141,13 @@ def _worker(config: pytest.Config) -> int | None:
 
 
 @contextmanager
-def _plainly() -> Iterator[None]:
-    """What a server could not do is said without a traceback through this module."""
+def _plainly(server: "Connection | None" = None) -> Iterator[None]:
+    """What a server could not do is said without a traceback through this module, with what the server said."""
     from rmq.testing import ConfigError, ServerError
     from rmq_proxy.admin_client import AdminError
 
-    said = ""
     try:
         yield
     except (ConfigError, ServerError, AdminError) as error:
-        said = str(error)
-    if said:
-        pytest.fail(said, pytrace=False)
+        log = f"\nlog of the rmq server:\n{server.log[-LOG_CHARS_SHOWN:]}" if server and server.log else ""
+        raise pytest.fail.Exception(f"{error}{log}", pytrace=False) from None

@@ -40,6 +40,11 @@ class Connection(Views):
         return self._endpoint
 
     @property
+    def log(self) -> str:
+        """What the server said so far, where this is the one that started it; else empty."""
+        return ""
+
+    @property
     def host(self) -> str:
         """The endpoint's host, an IPv6 address in brackets."""
         return self.endpoint.rpartition(":")[0]

@@ -45,7 +45,7 @@ class Broker(Views):
         self._clock = ManualClock() if config.manual_clock else SystemClock()
         self._lines: deque[str] = deque(maxlen=LINES_KEPT)
         self._owned = ExitStack()
-        self._data: Path | None = None  # where it is ours to delete
+        self._own_data: Path | None = None  # ours to delete
         self._node: Node | None = None
         self._endpoint = ""
 
@@ -53,8 +53,8 @@ class Broker(Views):
         with ExitStack() as owned:
             owned.enter_context(_logged(self._lines, self._config.log_level))
             if self._config.flush != "memory" and self._config.data == Config().data:
-                self._data = Path(owned.enter_context(tempfile.TemporaryDirectory(prefix="rmq-test-")), "data")
-                self._config = msgspec.structs.replace(self._config, data=str(self._data))
+                self._own_data = Path(owned.enter_context(tempfile.TemporaryDirectory(prefix="rmq-test-")), "data")
+                self._config = msgspec.structs.replace(self._config, data=str(self._own_data))
             await self._launch()
             self._owned = owned.pop_all()
         return self
@@ -82,6 +82,11 @@ class Broker(Views):
     def port(self) -> int:
         """The endpoint's port."""
         return int(self.endpoint.rpartition(":")[2])
+
+    @property
+    def data(self) -> Path | None:
+        """Where the server keeps its messages; None: nowhere, they are in memory."""
+        return None if self._config.flush == "memory" else Path(self._config.data)
 
     @property
     def log(self) -> str:
@@ -120,11 +125,11 @@ class Broker(Views):
 
     async def reset(self) -> None:
         """As Server.reset; a server that keeps its data is restarted. Raises ClientError where `data` was given."""
-        if self._data is None:
+        if self._own_data is None:
             await _settled(self.admin.reset())
             return
         await self._end()
-        shutil.rmtree(self._data)
+        shutil.rmtree(self._own_data)
         await self._launch()
 
     async def restart(self) -> None:
