@@ -106,8 +106,9 @@ def bench(names: Sequence[str], options: argparse.Namespace) -> int:
         stand = Stand(scratch, settings)
         tools.prepare(options.apache)
         kept = book.find(book.now(settings), options.results)
-        took_s = session.estimate_s(wanted, options.rounds, settings, pairs=options.apache)
-        tools.say(f"about {max(took_s / 60, 1):.0f} minutes; results go to {kept.path.name}")
+        left = session.left_of(wanted, kept, options.rounds, pairs=options.apache)
+        takes_s = session.estimate_s(left, options.rounds, settings, pairs=options.apache)
+        tools.say(f"about {takes_s / 60:.0f} minutes; results go to {kept.path.name}")
         try:
             session.measure(stand, kept, wanted, options.rounds, pairs=options.apache)
             figures.measure(stand, kept, inside)

@@ -81,6 +81,12 @@ def warm(stand: Stand, load: Load) -> None:
     stand.settle(load.settle_s)
 
 
+def left_of(loads: Sequence[Load], results: Results, rounds: int, *, pairs: bool) -> list[Load]:
+    """What a run will measure: alone everything, in pairs what is not there yet."""
+    there = results.book.pairs if pairs else {}
+    return [load for load in loads if load.name not in there or len(there[load.name].rounds) < rounds]
+
+
 def estimate_s(loads: Sequence[Load], rounds: int, settings: Settings, *, pairs: bool) -> float:
     """How long all of it takes, about."""
     shared = [load for load in loads if not load.own]

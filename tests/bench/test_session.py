@@ -78,6 +78,8 @@ def test_rounds_that_are_there_are_not_repeated(made: FakeStand, tmp_path: Path)
     assert kept.book.pairs["send-b1"].rounds[0] == first
     assert measured(made.log)[-2:] == ["rmq send", "apache send"]
     made.log.clear()
+    assert session.left_of([LOADS["send-b1"]], kept, 2, pairs=True) == []
+    assert session.left_of([LOADS["send-b1"]], kept, 3, pairs=True) == [LOADS["send-b1"]]
     session.measure(made, kept, [LOADS["send-b1"]], 2, pairs=True)
     assert made.log == []
 
