@@ -76,7 +76,7 @@ def port(config: Config) -> Finding:
         return Finding("port", "ok", "a free one is picked")
     try:
         with AdminClient(
-            f"[{host}]:{config.port}" if ":" in host else f"{host}:{config.port}", timeout_s=2.0
+            f"[{host}]:{config.port}" if ":" in host else f"{host}:{config.port}", timeout_s=1.0
         ) as client:
             server = client.describe()
         return Finding("port", "ok", f"rmq {server.version} (process {server.pid}) serves on {name}")

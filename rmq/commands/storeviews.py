@@ -36,6 +36,7 @@ def inspected(found: Inspection) -> dict[str, Any]:
         "topics": [_topic(found, name) for name in sorted(found.state.topics)],
         "groups": [_group(found, name) for name in _group_names(found)],
         "open_messages": found.state.leases.open_count,
+        "damaged_ranges": len(found.damaged),
         "starts": found.state.start_number,
     }
 
@@ -46,6 +47,8 @@ def print_inspected(found: Inspection) -> None:
     kept = output.size(found.end - found.begin)
     output.line(f"{content['data']}: format {content['format'] or 'unknown'}, start number {content['starts']}")
     output.line(f"log: bytes {found.begin} to {found.end} ({kept}), {len(found.log.segments)} segments")
+    if found.damaged:
+        output.line(f"DAMAGED: {len(found.damaged)} ranges; `rmq store check` says which")
     output.line()
     rows = [
         (one["name"], one["count"], output.size(one["bytes"]), output.size(one["disk_bytes"]))
@@ -120,7 +123,6 @@ class Checked:
     def count(self, found: Record | Gap) -> None:
         """One step of the scan."""
         if isinstance(found, Gap):
-            self.damaged.append(found)
             return
         if found.topic == journal.TOPIC_TEXT:
             self.journal_records += 1
@@ -131,6 +133,7 @@ class Checked:
 
     def finish(self, found: Inspection) -> None:
         """The scan is over. What the checkpoint knew and the log lacks is damage: no crash leaves that."""
+        self.damaged = list(found.damaged)
         self.checkpoint_end = found.checkpoint_end()
         if self.checkpoint_end is not None and self.checkpoint_end > found.end:
             self.damaged.append(Gap(found.end, self.checkpoint_end))

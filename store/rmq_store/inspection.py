@@ -32,7 +32,7 @@ _TAIL_BYTES = 64 << 10  # behind the log's end, where the start of an unfinished
 
 
 class Inspection:
-    """The store in one directory. `end`: behind the last whole record that a scan met."""
+    """The store in one directory. What a scan met: `end`, behind the last whole record, and what is `damaged`."""
 
     def __init__(self, root: Path) -> None:
         """Raises StoreError: no store, in use, files missing or not to be read."""
@@ -52,6 +52,7 @@ class Inspection:
             raise
         self.state = State(QueueFiles(self.disk, open_max=1))
         self.begin = self.end = self.log.begin
+        self.damaged: list[Gap] = []
 
     def __enter__(self) -> Self:
         return self
@@ -69,6 +70,8 @@ class Inspection:
         for found in self.log.scan(self.begin if position is None else max(position, self.begin)):
             if isinstance(found, Record):
                 self.end = found.position + found.size
+            else:
+                self.damaged.append(found)
             yield found
 
     def replay(self, found: Record | Gap) -> None:
