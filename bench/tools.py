@@ -122,7 +122,7 @@ def workspace() -> Iterator[Path]:
 
 
 def end_leftovers(scratch: Path) -> None:
-    """Ends the servers of a run that was itself killed: those whose store is in our scratch folder, no others."""
+    """Ends what is left of a run that was itself killed: servers with a store in our scratch folder, our own client."""
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if is_ours(process.cmdline(), scratch):
@@ -132,7 +132,9 @@ def end_leftovers(scratch: Path) -> None:
 
 
 def is_ours(command: Sequence[str], scratch: Path) -> bool:
-    """Whether the command line is that of a server which a bench has started on this folder."""
+    """Whether the command line is that of a server on this folder, or of the load generator beside it."""
+    if command and command[0].startswith(f"{scratch.parent}/loadgen-"):
+        return True
     return any(word.startswith(f"-Duser.home={scratch}/") for word in command) or any(
         flag == "--data" and value.startswith(f"{scratch}/") for flag, value in pairwise(command)
     )

@@ -80,11 +80,12 @@ def test_two_runs_at_once_are_refused() -> None:
         (["python", "-m", "rmq", "serve", "--data", "/s/scratch/rmq-1/data"], True),
         (["java", "-server", "-Duser.home=/s/scratch/apache-1", "Proxy"], True),
         (["python", "-m", "rmq", "serve", "--data", "/s/scratch-of-mine/data"], False),
+        (["/s/loadgen-0123/loadgen", "send"], True),
         (["java", "-server", "-Duser.home=/s/apache"], False),
         (["tail", "-f", "/s/scratch/rmq-1/stderr"], False),
         ([], False),
     ],
 )
-def test_only_servers_of_a_bench_are_leftovers(command: list[str], ours: bool) -> None:
+def test_only_what_a_bench_has_started_is_left_over(command: list[str], ours: bool) -> None:
     """Everything else on the machine is somebody's."""
     assert tools.is_ours(command, Path("/s/scratch")) is ours
