@@ -1,5 +1,6 @@
 """The commands against a real server, as their users run them: what the fakes of the other tests promise."""
 
+import asyncio
 import json
 import os
 import select
@@ -7,22 +8,25 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import pytest
 
 from rmq_proxy.admin_client import AdminClient
+from rmq_proxy.messageclient import MessageClient
 from tests.rmq.commands.rig import Commands
 from tests.serving import Server
 
+T = TypeVar("T")
 WITHIN_S = 20.0
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server for this module; each test has topics of its own."""
-    with Server("--flush", "memory", data=tmp_path_factory.mktemp("data")) as server:
+    with Server("--flush", "memory", "--manual-clock", data=tmp_path_factory.mktemp("data")) as server:
         yield server
 
 
@@ -128,6 +132,65 @@ def test_a_group_s_life(here: Commands) -> None:
     assert here("group", "delete", "readers", "--yes").code == 0
     assert here("group", "show", "readers").code == 1
     assert here("dlq", "list", "readers").code == 1
+
+
+def test_what_a_consumer_holds_is_seen(here: Commands, running: Server) -> None:
+    """Who it is, and until when it has which message."""
+    here("topic", "create", "held", "--queues", "1")
+    for body in ("first", "second"):
+        here("message", "send", "held", body)
+
+    def look() -> tuple[dict[str, Any], dict[str, Any]]:
+        group = json.loads(here("group", "show", "holders", "--leases", "--json").out)
+        clients = json.loads(here("client", "list", "--group", "holders", "--json").out)
+        return group, clients
+
+    group, clients = asyncio.run(while_held(running.endpoint, "held", "holders", look))
+    [topic] = group["topics"]
+    assert (topic["lag_messages"], topic["leased"], topic["ready"]) == (1, 1, 0)
+    assert [(lease["offset"], lease["attempt"]) for lease in topic["leases"]] == [(0, 1)]
+    [client] = clients["clients"]
+    assert (client["client_id"], client["type"], client["groups"]) == ("holder", "SIMPLE_CONSUMER", ["holders"])
+    assert group["consumers"][0]["client_id"] == "holder"
+
+
+def test_dead_letters_are_seen_and_delivered_again(here: Commands, running: Server) -> None:
+    """Once: then they are no dead letters any more."""
+    here("topic", "create", "deadly", "--queues", "1")
+    here("group", "create", "mortals", "--attempts-max", "1")
+    sent = json.loads(here("message", "send", "deadly", "poison", "--json").out)["message_id"]
+
+    def die() -> None:
+        with AdminClient(running.endpoint) as client:
+            client.advance(3_600_000)
+
+    asyncio.run(while_held(running.endpoint, "deadly", "mortals", die))
+    [letter] = json.loads(here("dlq", "list", "mortals", "--json").out)["dead_letters"]
+    assert (letter["message_id"], letter["origin_topic"], letter["body"]) == (sent, "deadly", "poison")
+    assert here("dlq", "replay", "mortals", "--yes").out == "delivered 1 dead letters of group mortals again\n"
+    assert json.loads(here("dlq", "list", "mortals", "--json").out) == {"dead_letters": []}
+    assert asyncio.run(while_held(running.endpoint, "deadly", "mortals", lambda: True))
+
+
+async def while_held(endpoint: str, topic: str, group: str, look: Callable[[], T]) -> T:
+    """What `look` sees while a consumer has one message of the topic."""
+    client = MessageClient(endpoint, topic, group, "holder")
+    try:
+        await client.start()
+        assert len(await client.receive(1, 5.0, 60)) == 1
+        return await asyncio.to_thread(look)
+    finally:
+        await client.close()
+
+
+def test_a_message_is_found_by_id_and_by_key(here: Commands) -> None:
+    """And what is not there is not."""
+    here("topic", "create", "found")
+    sent = json.loads(here("message", "send", "found", "it", "--key", "k1", "--key", "k2", "--json").out)["message_id"]
+    for args in (["--id", sent], ["--key", "k1"], ["--key", "k2"]):
+        [one] = json.loads(here("message", "get", "found", *args, "--json").out)["messages"]
+        assert (one["message_id"], one["keys"], one["body"]) == (sent, ["k1", "k2"], "it")
+    assert here.fails("message", "get", "found", "--key", "k3", code=1) == "topic found has no message with key k3"
 
 
 def test_a_server_is_waited_for_and_found_healthy(here: Commands, running: Server) -> None:
