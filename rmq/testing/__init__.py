@@ -21,8 +21,9 @@ from rmq.errors import ConfigError
 from rmq.testing.connection import Connection
 from rmq.testing.inloop import Broker
 from rmq.testing.options import config_of
-from rmq.testing.process import READY_WITHIN_S, Server, ServerError
+from rmq.testing.process import ServerError
 from rmq.testing.seen import Group, Lease, Message, Topic
+from rmq.testing.serving import READY_WITHIN_S, Server
 
 __all__ = [
     "READY_WITHIN_S",

@@ -78,7 +78,7 @@ def test_it(rocketmq):
 
 
 def test_minutes_of_retries_take_a_moment(runs: Runs) -> None:
-    """A message that a push consumer refuses comes again after its minute, and after two deliveries is a dead letter."""
+    """A message that a push consumer refuses comes again after its minute, and after the second delivery is dead."""
     result = runs(
         CLIENTS
         + """

@@ -54,7 +54,7 @@ def driver_of(language: str) -> Sequence[str]:
     """The command of a language's client driver, whose packages the example borrows."""
     try:
         return builders.ready(LANGUAGES[language])
-    except builders.Unavailable as reason:
+    except builders.UnavailableError as reason:
         pytest.skip(f"{language}: {reason}")
 
 
