@@ -83,6 +83,7 @@ def pytest_unconfigure():
     assert there_s < 2.0, "the whole life of the server"
 
 
+@pytest.mark.slow
 def test_workers_of_xdist_do_not_meet(runs: Runs, pytester: pytest.Pytester) -> None:
     """Each has a server of its own."""
     result = runs(
@@ -104,6 +105,7 @@ def test_it(rocketmq, number):
     assert [len(set(column)) for column in zip(*seen, strict=True)] == [4, 4, 4]
 
 
+@pytest.mark.slow
 def test_a_port_that_was_given_is_the_first_worker_s(runs: Runs) -> None:
     """The next worker gets the next port."""
     with rmq.testing.server() as server:
@@ -122,6 +124,7 @@ def test_it(rocketmq, number):
     result.assert_outcomes(passed=4)
 
 
+@pytest.mark.slow
 def test_workers_do_not_share_a_running_server(runs: Runs) -> None:
     """They would clean each other's topics."""
     result = runs(USES, "-n1", "--rocketmq-endpoint=localhost:1")
@@ -253,6 +256,13 @@ def test_wrong(gone, inside):
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*the server cannot be asked: the rmq server does not run*"])
     result.stdout.fnmatch_lines(["topic mine (NORMAL): 0 messages"])
+
+
+def test_a_failing_test_without_a_server_is_reported_as_ever(runs: Runs) -> None:
+    """There is nothing to show."""
+    result = runs("def test_wrong(): assert False")
+    result.assert_outcomes(failed=1)
+    result.stdout.no_fnmatch_line("*un-acked*")
 
 
 def test_whoever_does_not_use_it_pays_next_to_nothing() -> None:

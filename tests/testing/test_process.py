@@ -15,6 +15,7 @@ import rmq.testing
 from rmq.testing import Server, ServerError
 from rmq.testing.options import config_of
 from rmq.testing.process import environment
+from rmq_proxy.admin_client import AdminError
 
 SERVE = "print(READY, flush=True); time.sleep(60)"
 STOPS = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); "
@@ -104,6 +105,20 @@ def test_another_process_may_look_too(server: Server) -> None:
         assert [message.text for message in other.messages("orders")] == ["one"]
         other.reset()
     assert server.messages("orders") == []
+
+
+def test_a_server_that_is_not_there_is_one_clear_line() -> None:
+    """Whatever is asked: only a name that is not there has nothing."""
+    with rmq.testing.server() as server:
+        endpoint = server.endpoint
+        assert server.leases("nobody") == []
+    with rmq.testing.connect(endpoint) as gone:
+        asked = (gone.topics, lambda: gone.messages("orders"), lambda: gone.leases("billing"), gone.reset)
+        for ask in asked:
+            with pytest.raises(AdminError, match="nothing listens") as caught:
+                ask()
+            assert "\n" not in str(caught.value)
+        assert gone.log == ""
 
 
 def test_it_leaves_nothing() -> None:
@@ -230,3 +245,17 @@ def test_it_ends_with_the_process_that_started_it() -> None:
         assert is_alive(pid)
         parent.send_signal(signal.SIGKILL)
     eventually(lambda: not is_alive(pid))
+
+
+def test_one_that_does_not_end_with_its_parent_is_made_to() -> None:
+    """It may hang where no signal reaches it."""
+    program = """
+import signal
+import rmq.testing.__main__ as child
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child.GRACE_S = 0.1
+child.end_with_stdin()
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment(), stdin=subprocess.DEVNULL, timeout=30)
+    assert done.returncode == 1
