@@ -16,14 +16,17 @@ the server runs. Real clients connect to either; with pytest, see rmq.pytest_plu
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rmq.errors import ConfigError
 from rmq.testing.connection import Connection
-from rmq.testing.inloop import Broker
 from rmq.testing.options import config_of
 from rmq.testing.process import ServerError
 from rmq.testing.seen import Group, Lease, Message, Topic
 from rmq.testing.serving import READY_WITHIN_S, Server
+
+if TYPE_CHECKING:
+    from rmq.testing.inloop import Broker
 
 __all__ = [
     "READY_WITHIN_S",
@@ -51,15 +54,26 @@ def server(*, config: str | Path | None = None, timeout_s: float = READY_WITHIN_
     return Server(config_of(options, config), ready_within_s=timeout_s)
 
 
-def broker(*, config: str | Path | None = None, **options: object) -> Broker:
+def broker(*, config: str | Path | None = None, **options: object) -> "Broker":
     """The same server in the caller's event loop, inside the `async with` block. Starts no thread that handles signals.
 
     Clients that block, such as the official one for Python, must then run in other threads than the loop's:
     `await asyncio.to_thread(producer.send, message)`. Raises ConfigError.
     """
+    from rmq.testing.inloop import Broker
+
     return Broker(config_of(options, config))
 
 
 def connect(endpoint: str, *, timeout_s: float = 5.0) -> Connection:
     """What a test may see and do with a server that runs already. `timeout_s`: how long one call may take."""
     return Connection(endpoint, timeout_s=timeout_s)
+
+
+def __getattr__(name: str) -> object:
+    """`Broker` when it is asked for: with asyncio it would make every session of tests start later."""
+    if name != "Broker":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from rmq.testing.inloop import Broker
+
+    return Broker

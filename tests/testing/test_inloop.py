@@ -128,3 +128,10 @@ def test_a_failing_block_s_error_carries_what_the_server_said() -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         asyncio.run(use())
     assert "WARNING rmq.node: said" in caught.value.__notes__[0]
+
+
+def test_its_class_is_there_for_annotations() -> None:
+    """Although it is loaded only when it is asked for; other names are not there."""
+    assert isinstance(rmq.testing.broker(), rmq.testing.Broker)
+    with pytest.raises(AttributeError, match="has no attribute 'Brokr'"):
+        getattr(rmq.testing, "Brokr")  # noqa: B009  # a name that mypy knows to be wrong
