@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rmq import message as m
+from rmq.admin import Admin
 from rmq.clock import Clock
 from rmq.config import Config
 from rmq.errors import ClientError, Code, ConfigError
@@ -61,6 +62,16 @@ class Broker:
         self.groups = Groups(self._store, config)
         self._pop = Pop(self._store, self.topics, self.groups, clock, config)
         self._waiters = Waiters(loop, polls_max=config.polls_max, per_group_max=config.polls_per_group_max)
+        self.admin = Admin(
+            self._store,
+            self.topics,
+            self.groups,
+            self._waiters,
+            clock,
+            config,
+            online=self._pop.online,
+            tick=self.tick,
+        )
         self._to_serve: dict[Subscription, None] = {}
         self._serving = False  # _serve is on its way
         self._agenda: asyncio.TimerHandle | None = None
@@ -184,6 +195,7 @@ class Broker:
         return waiting
 
     def _visible(self, queue: ConsumeQueue) -> None:
+        self.admin.visible(queue.topic)
         for subscription in self._store.state.leases.by_topic.get(queue.topic, {}).values():
             subscription.pending[queue.queue_id] = None
             if self._waiters.any(subscription):

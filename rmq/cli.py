@@ -1,10 +1,11 @@
-"""The command line: `rmq serve`, `rmq config`.
+"""The command line: `rmq serve`, and the list of all other commands, which live in rmq/commands.
 
-Owns flags, exit codes and the last word on errors: 0 done, 1 the store or the machine, 2 a flag or a setting; what went
-wrong is one line on standard error that begins with `rmq: `. What a command needs is imported when it runs: --help and
-shell completion (click's own: `_RMQ_COMPLETE=bash_source rmq`) are quick.
+Owns the last word on errors: what went wrong is one line on standard error that begins with `rmq: `, and
+rmq/commands/exits.py says which exit code it means. A command's module is imported when it is asked for, and what it
+needs when it runs: --help and shell completion (click's own: `_RMQ_COMPLETE=bash_source rmq`) are quick.
 """
 
+import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -12,10 +13,27 @@ from collections.abc import Callable, Sequence
 import click
 
 from rmq import __version__
+from rmq.commands.exits import FAILED, INTERRUPTED, UNUSABLE, exit_code
 from rmq.errors import ConfigError
 from rmq_store.errors import StoreError
 
 Completion = Callable[[click.Context, click.Parameter, str], list[str]]
+
+ELSEWHERE = {
+    "bench": ("bench", "Measures a running server for a few seconds."),
+    "client": ("client", "Shows connected clients."),
+    "config": ("config", "Shows or checks settings."),
+    "dlq": ("dlq", "Shows dead letters and delivers them again."),
+    "doctor": ("doctor", "Checks whether this machine is fit to run a server."),
+    "env": ("env", "Prints exports for a shell, and what official clients need."),
+    "group": ("group", "Creates, shows, changes and deletes consumer groups."),
+    "health": ("health", "Says whether a server serves."),
+    "message": ("message", "Sends and shows messages."),
+    "store": ("store", "Looks into a data directory without a server."),
+    "topic": ("topic", "Creates, shows, changes and deletes topics."),
+    "wait": ("health", "Waits until a server serves."),
+}
+"""Commands by name: the module in rmq/commands, and the line in --help."""
 
 
 def main() -> None:
@@ -39,15 +57,15 @@ def run(args: Sequence[str]) -> int:
         error.show()
         return error.exit_code
     except click.ClickException as error:
-        return _failed(error.format_message(), 2)
+        return _failed(error.format_message(), exit_code(error))
     except ConfigError as error:
-        return _failed(str(error), 2)
+        return _failed(str(error), UNUSABLE)
     except StoreError as error:
-        return _failed(str(error), 1)
+        return _failed(str(error), FAILED)
     except (click.Abort, KeyboardInterrupt):
-        return 130
+        return INTERRUPTED
     except OSError as error:
-        return _failed(f"{error.filename or 'the system'}: {error.strerror}", 1)
+        return _failed(f"{error.filename or 'the system'}: {error.strerror}", FAILED)
     return code if isinstance(code, int) else 0
 
 
@@ -67,7 +85,29 @@ def _values_of(key: str) -> Completion:
     return complete
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """A group whose further commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, sorted."""
+        return sorted([*super().list_commands(ctx), *ELSEWHERE])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """None for a name that there is not."""
+        if cmd_name not in ELSEWHERE:
+            return super().get_command(ctx, cmd_name)
+        found = getattr(importlib.import_module(f"rmq.commands.{ELSEWHERE[cmd_name][0]}"), cmd_name)
+        assert isinstance(found, click.Command)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list in --help, without importing any of them."""
+        own = {name: command.get_short_help_str(80) for name, command in self.commands.items()}
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted((own | {name: text for name, (_, text) in ELSEWHERE.items()}).items()))
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="rmq", message="%(prog)s %(version)s")
 def cli() -> None:
     """A RocketMQ 5 server: broker and proxy in one process."""
@@ -109,30 +149,3 @@ def serve(context: click.Context, /, path: str | None, **flags: object) -> None:
 
     with logging_to(sys.stderr, config.log_format, config.log_level):
         context.exit(serve_node(config))
-
-
-@cli.group()
-def config() -> None:
-    """Shows or checks settings."""
-
-
-@config.command()
-def show() -> None:
-    """Prints the manual: every setting with its default, limits and reason. It is itself a file for --config."""
-    from rmq.configsource import manual
-
-    click.echo(manual(), nl=False)
-
-
-@config.command()
-@click.option("--config", "path", metavar="FILE", type=click.Path(), help="File of settings [RMQ_CONFIG, else none].")
-def check(path: str | None) -> None:
-    """Checks the file and the environment, and prints what they set."""
-    from rmq.configsource import build, settings
-
-    given = settings(path, os.environ, {})
-    build(given)
-    for setting in given:
-        value = ", ".join(setting.value) if isinstance(setting.value, dict) else setting.value
-        click.echo(f"{setting.origin}: {setting.key} = {value}")
-    click.echo("ok")

@@ -46,6 +46,7 @@ class Config(msgspec.Struct, frozen=True):
     host: str = ""
     port: Annotated[int, Meta(ge=0, le=65535)] = 8081
     advertise: str = ""
+    admin_remote: bool = False
     profile: Literal["dev", "strict"] = "dev"
     transport: Literal["native", "grpcio"] = "native"
     flush: Literal["durable", "fast", "memory"] = "durable"

@@ -18,6 +18,7 @@ from rmq.message import MessageType
 
 ENV_PREFIX = "RMQ_"
 ENV_FILE = "RMQ_CONFIG"
+ENV_ENDPOINT = "RMQ_ENDPOINT"  # which server the other commands ask: no setting of a server
 TOPIC_TYPES = ("NORMAL", "FIFO", "DELAY", "TRANSACTION", "MIXED")
 TOPIC_CHARS_MAX = 127
 GROUP_CHARS_MAX = 120  # the limits and characters of names are RocketMQ 5.5's (facts: grpc.md 4.1)
@@ -192,7 +193,7 @@ def _yaml_mapping(path: str) -> dict[object, object]:
 
 def _from_environment(environ: Mapping[str, str]) -> Iterator[Setting]:
     for name in sorted(environ):
-        if name.startswith(ENV_PREFIX) and name != ENV_FILE:
+        if name.startswith(ENV_PREFIX) and name not in (ENV_FILE, ENV_ENDPOINT):
             yield _from_variable(name, environ[name])
 
 

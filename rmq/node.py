@@ -16,11 +16,15 @@ from pathlib import Path
 
 import msgspec
 
+from rmq import __version__
+from rmq.adminport import AdminPort
 from rmq.broker import Broker
 from rmq.clock import Clock, ManualClock, SystemClock
 from rmq.config import Config
 from rmq.errors import ConfigError
-from rmq_proxy import reflection
+from rmq_proxy import admin, health, reflection
+from rmq_proxy.admin import AdminService
+from rmq_proxy.adminconvert import Facts
 from rmq_proxy.gate import LoggingGate
 from rmq_proxy.health import Health
 from rmq_proxy.messaging import Messaging
@@ -93,14 +97,22 @@ class Node:
             self._sessions.adopt(group, client_id)
         telemetry = Telemetry(self.broker, self._sessions, limits)
         self._messaging = Messaging(self.broker, self._sessions, telemetry, limits, config.advertise or None, clock)
-        self._health = Health([MESSAGING])
+        self.admin: AdminPort = self.broker.admin
+        facts = _facts(config, clock)
+        self._admin = AdminService(self.admin, self._sessions, telemetry, facts, clock, remote=config.admin_remote)
+        self._health = Health([MESSAGING, admin.NAME])
         table = {row.path: row for row in self._rows()}
         self._transport = make_transport(config, table, LoggingGate(), logging.getLogger("rmq.transport"))
         self._scan: asyncio.TimerHandle | None = None
 
     def _rows(self) -> Sequence[Row]:
-        services = [MESSAGING, "grpc.health.v1.Health"]
-        return [*self._messaging.rows(), *self._health.rows(), *reflection.rows(services)]
+        services = [MESSAGING, admin.NAME, health.NAME]
+        return [
+            *self._messaging.rows(),
+            *self._admin.rows(),
+            *self._health.rows(),
+            *reflection.rows(services),
+        ]
 
     async def start(self) -> str:
         """Listens; returns HOST:PORT. Raises ConfigError where the port is taken."""
@@ -127,6 +139,7 @@ class Node:
             self._scan.cancel()
         self._health.stop_serving()
         self.broker.end_polls()
+        self._admin.end_waits()
         await self._transport.stop(self._config.stop_grace_ms / 1000)
         self.broker.close()
 
@@ -135,8 +148,8 @@ def _announce(config: Config, endpoint: str, fingerprint: str) -> None:
     """The ready line, last: who reads it can connect."""
     gc.collect()
     gc.freeze()  # what is here now stays: later collections need not look at it
-    data = "" if config.flush == "memory" else os.path.abspath(config.data)
-    line = msgspec.json.encode(Ready(os.getpid(), endpoint, data, config.flush, config.profile, fingerprint)).decode()
+    ready = Ready(os.getpid(), endpoint, _data(config), config.flush, config.profile, fingerprint)
+    line = msgspec.json.encode(ready).decode()
     if config.ready_file:
         _write_ready(Path(config.ready_file), line)
     _print(line)
@@ -167,6 +180,17 @@ def _print(line: str) -> None:
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter flushes into it at exit
         raise StoreError(f"cannot write to standard output: {error.strerror}; give it a reader") from None
+
+
+def _data(config: Config) -> str:
+    """Where the store is; empty in memory."""
+    return "" if config.flush == "memory" else os.path.abspath(config.data)
+
+
+def _facts(config: Config, clock: Clock) -> Facts:
+    started_ms = clock.wall_ms()
+    pid, data = os.getpid(), _data(config)
+    return Facts(__version__, pid, data, config.flush, config.profile, started_ms, config.manual_clock)
 
 
 def _limits(config: Config) -> Limits:

@@ -107,6 +107,11 @@ class Waiters:
         line = self._lines.get(subscription)
         return [other for other in line.filters if other != mine] if line and len(line.filters) > 1 else ()
 
+    def end(self, subscription: Subscription) -> None:
+        """Every poll of it ends now, without messages."""
+        for waiter in tuple(self.in_line(subscription)):
+            waiter.future.set_result([])
+
     def close(self) -> None:
         """Every poll ends now, without messages."""
         for waiter in list(self._by_key.values()):

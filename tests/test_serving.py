@@ -32,8 +32,9 @@ def test_gives_endpoint_and_pid_and_leaves_nothing() -> None:
         assert server.endpoint == "127.0.0.1:40001"
         assert is_alive(server.pid)
         assert Path(str(server.ready["data"])).is_dir()
-    assert not is_alive(server.pid)
-    assert not server.home.exists()
+        pid, home = server.pid, server.home
+    assert not is_alive(pid)
+    assert not home.exists()
 
 
 def test_restarts_on_the_same_data_and_port() -> None:
@@ -66,7 +67,7 @@ def test_a_server_that_never_gets_ready_is_given_up_and_killed() -> None:
 def test_a_server_that_ignores_sigterm_is_a_failure() -> None:
     """The wait for the end is bounded, and the process is killed afterwards."""
     server = stub("stubborn", stop_within_s=0.3)
-    with pytest.raises(ServerError, match="still running"), server:
+    with pytest.raises(ServerError, match="still runs"), server:
         pass
     assert not server.running
 
@@ -77,12 +78,12 @@ def test_a_second_line_on_standard_output_is_a_failure() -> None:
         pass
 
 
-def test_a_failing_block_shows_the_server_s_error(capsys: pytest.CaptureFixture[str]) -> None:
-    """The block's own error goes on; the server's standard error is printed, and the server is gone."""
+def test_a_failing_block_shows_the_server_s_error() -> None:
+    """The block's own error goes on, with the server's standard error as its note, and the server is gone."""
     server = stub("none")
-    with pytest.raises(ZeroDivisionError), server:
+    with pytest.raises(ZeroDivisionError) as caught, server:
         raise ZeroDivisionError
-    assert "stub: none" in capsys.readouterr().err
+    assert "stub: none" in caught.value.__notes__[0]
     assert not server.running
 
 

@@ -24,7 +24,8 @@ def then(
 ) -> Answer[R]:
     """`step` of the answer, now or when it comes.
 
-    `failed` turns a late error into a result (without it the error is passed on); an error at once is raised as usual.
+    `failed` turns a late error into a result, or raises another (without it the error is passed on); an error at once
+    is raised as usual.
     With `abandoned`, cancelling what is returned cancels `answer` too, and a result that comes all the same is handed
     to it; without, `answer` is left alone: other calls may wait for the same fsync.
     """
@@ -75,8 +76,11 @@ def _resume(
 def _fail(chained: "asyncio.Future[R]", failed: Callable[[Exception], R] | None, error: Exception) -> None:
     if failed is None:
         chained.set_exception(error)
-    else:
+        return
+    try:
         chained.set_result(failed(error))
+    except Exception as told:
+        chained.set_exception(told)
 
 
 def _same(result: R) -> R:

@@ -7,7 +7,7 @@ users-and-peers.md 26). Does not own streams (telemetry) and keeps nothing on di
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -117,6 +117,10 @@ class Sessions:
     def get(self, client_id: str) -> Client | None:
         """As known; not a sign of life."""
         return self._clients.get(client_id)
+
+    def clients(self) -> Collection[Client]:
+        """All, to be looked at only; not a sign of life."""
+        return self._clients.values()
 
     def tick(self, now_s: float) -> None:
         """Drops the clients that have been silent for too long; looks every 5 s, however often it is called."""

@@ -75,6 +75,11 @@ class Telemetry:
         if not streams:
             del self._streams[client_id]
 
+    def call_of(self, client_id: str) -> Call | None:
+        """Its newest stream's call: peer and headers. None where no stream is open."""
+        streams = self._streams.get(client_id)
+        return streams[-1].call if streams else None
+
     def settings(self, caller: Caller, sent: v2.Settings) -> Answer[bytes]:
         """Takes note of a client's settings; returns the encoded reply. Raises ClientError, or is its Future."""
         if sent.ByteSize() > validate.SETTINGS_BYTES_MAX:
@@ -196,7 +201,7 @@ class Stream:
     def __init__(self, owner: Telemetry, sessions: Sessions, call: Call, outlet: Outlet) -> None:
         self._owner = owner
         self._sessions = sessions
-        self._call = call
+        self.call = call
         self._outlet = outlet
         self._client_id = call.header(CLIENT_ID)
         if self._client_id:
@@ -210,7 +215,7 @@ class Stream:
         """Settings, or the answer to a question; other commands are none of a client's and are ignored."""
         command = parse(v2.TelemetryCommand.FromString, data)
         try:
-            caller = Caller(self._call, self._sessions)
+            caller = Caller(self.call, self._sessions)
         except ClientError as error:  # Apache: a status command, then the end of the stream
             self._outlet.write(plain(v2.TelemetryCommand, error.code, error.text))
             self._outlet.finish()

@@ -36,12 +36,14 @@ SYS_FLAG_TRANSACTION_MASK = 0xC
 SYS_FLAG_BORN_IPV6 = 0x10
 SYS_FLAG_STORE_IPV6 = 0x20
 
+HEAD_BYTES_MAX = 112  # all before the body, both hosts IPv6
 PROPERTIES_BYTES_MAX = 32767 - 20  # an i16, less the CRC property
 TOPIC_BYTES_MAX = 127  # one byte in V1; a longer name would need V2, which 4.9 cannot read
 
 _FIXED_BYTES = 91  # both hosts IPv4, empty body, topic and properties
 _PREFIX = struct.Struct(">II")
 _FIRST = struct.Struct(">IIiiiqqiq")  # total size .. born timestamp
+_OUTLINE = struct.Struct(">II20xqi")  # total size, magic, own position, system flag
 _IPV4_HEAD = struct.Struct(">IIiiiqqiq4siq4siiqi")
 _IPV6_BORN_HEAD = struct.Struct(">IIiiiqqiq16siq4siiqi")
 _HEADS = {
@@ -107,6 +109,14 @@ class Record(NamedTuple):
     def decode_properties(self) -> dict[str, str]:
         """The stored properties by name."""
         return decode_properties(self.properties)
+
+
+class Outline(NamedTuple):
+    """What a record's head says of it. `names_at`: where its topic begins, counted from its own begin."""
+
+    size: int
+    sys_flag: int
+    names_at: int
 
 
 class Damaged(Exception):  # noqa: N818  # says what the bytes are
@@ -196,6 +206,35 @@ def peek_size(prefix: bytes) -> int | None:
     if magic == MAGIC and size >= _FIXED_BYTES:
         return int(size)
     return 0 if magic == MAGIC_BLANK else None
+
+
+def outline(head: bytes, position: int) -> Outline | None:
+    """From the first HEAD_BYTES_MAX bytes of the record at a position; None where there is none. Not checked whole."""
+    if not peek_size(head) or len(head) < _OUTLINE.size:
+        return None
+    size, _, own_position, sys_flag = _OUTLINE.unpack_from(head)
+    body_at = _HEADS[sys_flag & _SYS_FLAG_HOSTS].size
+    names_at = body_at + int.from_bytes(head[body_at - 4 : body_at], "big", signed=True)
+    if own_position != position or len(head) < body_at or not body_at <= names_at < size:
+        return None
+    return Outline(size, sys_flag, names_at)
+
+
+def names(tail: bytes) -> tuple[bytes, bytes] | None:
+    """Topic and encoded properties, from the bytes behind a record's body; None where the lengths do not add up."""
+    topic_end = 1 + tail[0]
+    properties = tail[topic_end + 2 :]
+    if len(properties) != int.from_bytes(tail[topic_end : topic_end + 2], "big"):
+        return None
+    return tail[1:topic_end], properties
+
+
+def property_bytes(properties: bytes, name: bytes) -> bytes:
+    """One value as it is encoded, the last one under that name; empty where there is none."""
+    at = properties.rfind(b"\x02%b\x01" % name)
+    if at < 0 and not properties.startswith(b"%b\x01" % name):
+        return b""
+    return properties[at + len(name) + 2 :].partition(b"\x02")[0]
 
 
 def _checked_properties(data: bytes, start: int, body: bytes, body_crc: int) -> bytes:

@@ -25,7 +25,8 @@ from rmq_store.disk import DirectoryLock, Disk, MemoryDisk, RealDisk
 from rmq_store.errors import StoreError, StoreFull
 from rmq_store.flush import Flusher, Mode
 from rmq_store.journal import Change, Cursors, QueueEnds, Started, StateEnd, TopicPut
-from rmq_store.record import SYS_FLAG_ROLLBACK, Damaged, Draft, Record
+from rmq_store.keyindex import KeyIndex
+from rmq_store.record import BLANK_BYTES, SYS_FLAG_ROLLBACK, Damaged, Draft, Record, peek_size
 from rmq_store.saver import Saver
 from rmq_store.segment import Segment
 from rmq_store.state import Origin, State, Topic
@@ -117,6 +118,10 @@ class Store:
         self._worker = ThreadPoolExecutor(1, "rmq-store")
         resources.callback(self._worker.shutdown)
         resources.callback(self._syncer.shutdown)  # first: it hands segments on to the other
+        self.keys = KeyIndex(
+            self.disk, self.log, self._loop, self._worker, safe=lambda: self.flusher.safe, read_at=self.read_at
+        )
+        resources.callback(self.keys.close)
         self._start(on_failure)
         if checkpoint is not None:
             self._saver = self._make_saver(checkpoint)
@@ -177,6 +182,8 @@ class Store:
         self._unseen.append((position + size, queue))
         if origin is not None:
             self.state.settle_origin(origin, topic.name, queue.queue_id, offset)
+            if origin.attempt:
+                self.log.write()  # it may be taken in this very turn
         self._touch()
         return offset
 
@@ -199,6 +206,7 @@ class Store:
 
     def _touch(self) -> None:
         self.flusher.touch()
+        self.keys.touch()
         if self._saver is not None:
             self._saver.touch()
         elif len(self.state.leases.dirty) + len(self.state.dirty_queues) > _FORGET_CHANGES:
@@ -289,12 +297,26 @@ class Store:
             return None
         return found
 
+    def read_at(self, position: int) -> Record | None:
+        """The message at a position of the log; None where there is none that its queue lets anyone read."""
+        try:
+            size = peek_size(self.log.segment_at(position).read(position, BLANK_BYTES))
+            found = self.log.read(position, size or 0)
+        except Damaged:
+            return None
+        queue = self.state.queue(found.topic, found.queue_id)
+        if queue is None or not queue.min_offset <= found.queue_offset < queue.visible:
+            return None
+        entries = queue.read(found.queue_offset, 1)
+        return found if entries and entries[0].position == position else None
+
     # -- end ---------------------------------------------------------------------------------------------------------
 
     def drop_segments(self, end: int) -> None:
         """Deletes the segments below `end`, on the workers, once no sync of theirs is under way."""
         while self.log.begin < end:
             self._syncer.submit(self._worker.submit, self._discard, self.log.take_first())
+        self.keys.drop_before(self.log.begin)
 
     def _discard(self, segment: Segment) -> None:
         try:

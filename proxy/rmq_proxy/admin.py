@@ -1,0 +1,339 @@
+"""The admin service rmq.admin.v1.Admin: what the command line and the test fixture ask of a server.
+
+Promises: peers on this machine only, unless `admin_remote` says otherwise; every answer is bounded; a Peek that waits
+costs no task, and leaves nothing behind when its client goes. Does not know what the tables mean: that is
+rmq.adminport's side. Errors are gRPC statuses (`refusal` is the one table), their text is one line.
+"""
+
+import functools
+import ipaddress
+from collections.abc import Callable, Sequence
+from typing import NoReturn, TypeVar
+
+from google.protobuf.message import Message
+
+from rmq.adminport import AdminPort, GroupInfo, Kept, Page, Start, TopicInfo
+from rmq.clock import Clock
+from rmq.config import parse_endpoint
+from rmq.errors import ClientError, Code
+from rmq.message import MessageType
+from rmq.port import Answer
+from rmq_proto import admin as pb
+from rmq_proxy import adminconvert as convert
+from rmq_proxy import validate
+from rmq_proxy.adminconvert import Facts
+from rmq_proxy.adminwait import Waits
+from rmq_proxy.answers import then
+from rmq_proxy.caller import parse
+from rmq_proxy.rpc import Call, GrpcCode, Kind, Row, RpcError
+from rmq_proxy.sessions import Client, Sessions
+from rmq_proxy.telemetry import Telemetry
+
+Request = TypeVar("Request")
+Reply = TypeVar("Reply", bound=Message)
+
+NAME = "rmq.admin.v1.Admin"
+TOPIC_TYPES = ("NORMAL", "FIFO", "DELAY", "TRANSACTION", "MIXED")
+MESSAGES_DEFAULT = 32
+MESSAGES_MAX = 1000
+PAGE_BYTES_MAX = 3 * 1024 * 1024  # a stock gRPC client refuses an answer beyond 4 MiB
+LEASES_MAX = 1000
+CLIENTS_MAX = 1000
+ATTEMPTS_MAX = 1000
+RETRY_STEPS_MAX = 64
+RETRY_MS_MAX = 604_800_000  # a week, as in config.yaml
+ADVANCE_MS_MAX = 3_660 * 86_400_000  # ten years
+
+_STATUS = {
+    400: GrpcCode.INVALID_ARGUMENT,
+    401: GrpcCode.UNAUTHENTICATED,
+    403: GrpcCode.FAILED_PRECONDITION,
+    404: GrpcCode.NOT_FOUND,
+    408: GrpcCode.DEADLINE_EXCEEDED,
+    413: GrpcCode.INVALID_ARGUMENT,
+    428: GrpcCode.FAILED_PRECONDITION,
+    429: GrpcCode.RESOURCE_EXHAUSTED,
+    431: GrpcCode.INVALID_ARGUMENT,
+    501: GrpcCode.FAILED_PRECONDITION,  # not UNIMPLEMENTED: that tells a client that there is no admin service at all
+    505: GrpcCode.FAILED_PRECONDITION,
+}
+"""By the first three digits of RocketMQ's code; all else is INTERNAL."""
+
+
+class AdminService:
+    """The service over the broker's tables and the proxy's clients. `remote`: peers on other machines may call, too."""
+
+    def __init__(
+        self,
+        admin: AdminPort,
+        sessions: Sessions,
+        telemetry: Telemetry,
+        facts: Facts,
+        clock: Clock,
+        *,
+        remote: bool = False,
+    ) -> None:
+        self._admin = admin
+        self._sessions = sessions
+        self._telemetry = telemetry
+        self._facts = facts
+        self._clock = clock
+        self._remote = remote
+        self._waits = Waits(admin)
+
+    def rows(self) -> list[Row]:
+        """For the table of served calls."""
+        return [
+            self._row("Describe", "Get", pb.DescribeRequest.FromString, self._describe),
+            self._row("PutTopic", "Create", pb.PutTopicRequest.FromString, self._put_topic),
+            self._row("ListTopics", "List", pb.ListTopicsRequest.FromString, self._list_topics),
+            self._row("DeleteTopic", "Delete", pb.DeleteTopicRequest.FromString, self._delete_topic),
+            self._row("PutGroup", "Create", pb.PutGroupRequest.FromString, self._put_group),
+            self._row("ListGroups", "List", pb.ListGroupsRequest.FromString, self._list_groups),
+            self._row("ResetOffset", "Update", pb.ResetOffsetRequest.FromString, self._reset_offset),
+            self._row("DeleteGroup", "Delete", pb.DeleteGroupRequest.FromString, self._delete_group),
+            self._row("Peek", "Get", pb.PeekRequest.FromString, self._peek, abandoned=_let_go),
+            self._row("FindMessages", "Get", pb.FindMessagesRequest.FromString, self._find),
+            self._row("ListDeadLetters", "List", pb.ListDeadLettersRequest.FromString, self._list_dead_letters),
+            self._row("ReplayDeadLetters", "Update", pb.ReplayDeadLettersRequest.FromString, self._replay),
+            self._row("ListClients", "List", pb.ListClientsRequest.FromString, self._list_clients),
+            self._row("Advance", "Update", pb.AdvanceRequest.FromString, self._advance),
+            self._row("Reset", "Delete", pb.ResetRequest.FromString, self._reset),
+        ]
+
+    def end_waits(self) -> None:
+        """Shutdown begins: every Peek that waits is answered, with no message, and none waits any more."""
+        self._waits.close()
+
+    def _row(
+        self,
+        method: str,
+        action: str,
+        decode: Callable[[bytes], Request],
+        answer: Callable[[Call, Request], Answer[Reply]],
+        *,
+        abandoned: Callable[[Reply], None] | None = None,
+    ) -> Row:
+        def handle(call: Call, data: bytes) -> Answer[bytes]:
+            self._admit(call)
+            request = parse(decode, data)
+            try:
+                return then(answer(call, request), _encode, _refuse, abandoned)
+            except ClientError as error:
+                raise refusal(error) from None
+
+        return Row(f"/{NAME}/{method}", Kind.UNARY, handle, action, "client")
+
+    def _admit(self, call: Call) -> None:
+        if not (self._remote or is_local(call.peer)):
+            text = (
+                f"admin calls from {call.peer} are refused: set admin_remote: true for the server to take any from afar"
+            )
+            raise RpcError(GrpcCode.PERMISSION_DENIED, text)
+
+    def _describe(self, _: Call, request: pb.DescribeRequest) -> pb.Server:
+        del request
+        return convert.server(self._facts, self._admin.describe(), len(self._sessions), self._clock.wall_ms())
+
+    # -- topics ------------------------------------------------------------------------------------------------------
+
+    def _put_topic(self, _: Call, request: pb.PutTopicRequest) -> Answer[pb.Topic]:
+        name = validate.topic_name("", request.name)
+        kind = _topic_type(request.type)
+        if request.queues < 0:
+            raise _bad(f"queues is {request.queues}; give 1 or more, or 0 for the server's default")
+        self._must(request, f"topic {name}", lambda: self._admin.topic(name), Code.TOPIC_NOT_FOUND)
+        return then(self._admin.put_topic(name, kind, request.queues), convert.topic)
+
+    def _list_topics(self, _: Call, request: pb.ListTopicsRequest) -> pb.ListTopicsResponse:
+        found = [self._admin.topic(request.name)] if request.name else self._admin.topics()
+        return pb.ListTopicsResponse(topics=map(convert.topic, found))
+
+    def _delete_topic(self, _: Call, request: pb.DeleteTopicRequest) -> Answer[pb.DeleteTopicResponse]:
+        return then(self._admin.delete_topic(_given("topic", request.name)), lambda _: pb.DeleteTopicResponse())
+
+    # -- groups ------------------------------------------------------------------------------------------------------
+
+    def _put_group(self, _: Call, request: pb.PutGroupRequest) -> Answer[pb.Group]:
+        name = validate.group_name("", request.name)
+        if not 0 <= request.attempts_max <= ATTEMPTS_MAX:
+            raise _bad(
+                f"attempts_max is {request.attempts_max}; give 1 to {ATTEMPTS_MAX}, or 0 for the server's default"
+            )
+        steps_ms = tuple(request.retry_ms)
+        if len(steps_ms) > RETRY_STEPS_MAX or not all(1 <= step_ms <= RETRY_MS_MAX for step_ms in steps_ms):
+            raise _bad(f"retry_ms takes up to {RETRY_STEPS_MAX} numbers from 1 to {RETRY_MS_MAX}")
+        self._must(request, f"group {name}", lambda: self._admin.group_info(name), Code.CONSUMER_GROUP_NOT_FOUND)
+        return then(self._admin.put_group(name, request.attempts_max, steps_ms or None), convert.group)
+
+    def _list_groups(self, _: Call, request: pb.ListGroupsRequest) -> pb.ListGroupsResponse:
+        if not (request.name or request.leases):
+            return pb.ListGroupsResponse(groups=map(convert.group, self._admin.groups()))
+        response = pb.ListGroupsResponse()
+        left = LEASES_MAX if request.leases else 0
+        names = [request.name] if request.name else [info.name for info in self._admin.groups()]
+        for name in names:
+            group = convert.group(self._admin.group_info(name, open_max=left), left)
+            left -= sum(len(topic.leases) for topic in group.topics)
+            response.groups.append(group)
+        return response
+
+    def _reset_offset(self, _: Call, request: pb.ResetOffsetRequest) -> Answer[pb.Group]:
+        group, topic = _given("group", request.group), _given("topic", request.topic)
+        match request.WhichOneof("to"):
+            case "begin":
+                start = Start()
+            case "end":
+                start = Start(end=True)
+            case "time_ms":
+                start = Start(time_ms=_not_negative("time_ms", request.time_ms))
+            case _:
+                raise _bad("say where to: begin, end or time_ms")
+        return then(self._admin.reset_offset(group, topic, start), convert.group)
+
+    def _delete_group(self, _: Call, request: pb.DeleteGroupRequest) -> Answer[pb.DeleteGroupResponse]:
+        return then(self._admin.delete_group(_given("group", request.name)), lambda _: pb.DeleteGroupResponse())
+
+    # -- messages ----------------------------------------------------------------------------------------------------
+
+    def _peek(self, call: Call, request: pb.PeekRequest) -> Answer[pb.PeekResponse]:
+        topic, limit = _given("topic", request.topic), _limit(request.limit)
+        start, wait_ms = _start(request), _not_negative("wait_ms", request.wait_ms)
+        expression = request.filter or "*"
+        found = self._admin.peek(topic, start, limit, expression)
+        if found.messages or not wait_ms:
+            return _page(found)
+        waiting = self._waits.add(topic, expression, limit, found, call.deadline_s, wait_ms)
+        return then(waiting, _page, None, _let_go)
+
+    def _find(self, _: Call, request: pb.FindMessagesRequest) -> Answer[pb.PeekResponse]:
+        topic, limit = _given("topic", request.topic), _limit(request.limit)
+        if bool(request.message_id) == bool(request.key):
+            raise _bad("give message_id or key, one of the two")
+        found = self._admin.find(topic, message_id=request.message_id, key=request.key, limit=limit)
+        return then(found, _messages)
+
+    def _list_dead_letters(self, _: Call, request: pb.ListDeadLettersRequest) -> pb.PeekResponse:
+        return _page(self._admin.dead_letters(_given("group", request.group), _limit(request.limit)))
+
+    def _replay(self, _: Call, request: pb.ReplayDeadLettersRequest) -> Answer[pb.ReplayDeadLettersResponse]:
+        replayed = self._admin.replay(_given("group", request.group), tuple(request.message_ids))
+        return then(replayed, lambda count: pb.ReplayDeadLettersResponse(replayed=count))
+
+    # -- clients and tests -------------------------------------------------------------------------------------------
+
+    def _list_clients(self, _: Call, request: pb.ListClientsRequest) -> pb.ListClientsResponse:
+        group = request.group
+        if group:
+            self._admin.group_info(group)  # a name that is not there is a mistake, not a group without clients
+        found = [client for client in self._sessions.clients() if not group or group in client.groups]
+        found.sort(key=lambda client: client.client_id)
+        shown = found[:CLIENTS_MAX]
+        return pb.ListClientsResponse(clients=map(self._client, shown), left_out=len(found) - len(shown))
+
+    def _client(self, known: Client) -> pb.Client:
+        leases = sum(self._admin.renewed(group, known.client_id) for group in known.groups)
+        stream = self._telemetry.call_of(known.client_id)
+        return convert.client(known, stream, self._clock.monotonic_s(), leases)
+
+    def _advance(self, _: Call, request: pb.AdvanceRequest) -> pb.AdvanceResponse:
+        if not 0 <= request.ms <= ADVANCE_MS_MAX:
+            raise _bad(f"time only moves forward, by 0 to {ADVANCE_MS_MAX} ms, not by {request.ms}")
+        return pb.AdvanceResponse(now_ms=self._admin.advance(request.ms))
+
+    def _reset(self, _: Call, request: pb.ResetRequest) -> Answer[pb.ResetResponse]:
+        del request
+        return then(self._admin.reset(), lambda _: pb.ResetResponse())
+
+    def _must(
+        self,
+        request: pb.PutTopicRequest | pb.PutGroupRequest,
+        what: str,
+        look: Callable[[], TopicInfo | GroupInfo],
+        missing: Code,
+    ) -> None:
+        """What `must_be_new` and `must_exist` ask. Raises ALREADY_EXISTS, and `look`'s own error."""
+        if not (request.must_be_new or request.must_exist):
+            return
+        try:
+            look()
+        except ClientError as error:
+            if request.must_exist or error.code is not missing:
+                raise
+        else:
+            if request.must_be_new:
+                raise RpcError(GrpcCode.ALREADY_EXISTS, f"{what} is there already; update it, or choose another name")
+
+
+def refusal(error: ClientError) -> RpcError:
+    """The status for what the caller did wrong."""
+    return RpcError(_STATUS.get(error.code.value // 100, GrpcCode.INTERNAL), error.text or error.code.name)
+
+
+@functools.lru_cache(1024)
+def is_local(peer: str) -> bool:
+    """Whether "host:port" is a loopback address, ::ffff:127.0.0.1 included."""
+    try:
+        host, _ = parse_endpoint(peer)
+        return ipaddress.ip_address(host.removeprefix("::ffff:")).is_loopback
+    except ValueError:
+        return False
+
+
+def _encode(reply: Message) -> bytes:
+    return reply.SerializeToString()
+
+
+def _refuse(error: Exception) -> NoReturn:
+    raise refusal(error) if isinstance(error, ClientError) else error
+
+
+def _let_go(_: Message | Page) -> None:
+    """What a Peek read belongs to nobody: an answer that nobody waits for needs no undoing."""
+
+
+def _page(found: Page) -> pb.PeekResponse:
+    return convert.page(convert.within(found, PAGE_BYTES_MAX))
+
+
+def _messages(found: Sequence[Kept]) -> pb.PeekResponse:
+    return convert.page(Page(convert.within(Page(found, {}), PAGE_BYTES_MAX).messages, {}))
+
+
+def _topic_type(name: str) -> MessageType | None:
+    if name and name not in TOPIC_TYPES:
+        raise _bad(f"there is no topic type {name[:80]!r}; choose {', '.join(TOPIC_TYPES[:-1])} or {TOPIC_TYPES[-1]}")
+    return MessageType[name] if name else None
+
+
+def _start(request: pb.PeekRequest) -> Start:
+    chosen = [bool(request.offsets), request.from_begin, request.from_end, request.from_ms != 0]
+    if sum(chosen) > 1:
+        raise _bad("offsets, from_begin, from_end and from_ms exclude each other; give one of them")
+    if request.offsets:
+        return Start(offsets={queue: _not_negative("offset", at) for queue, at in request.offsets.items()})
+    if request.from_ms:
+        return Start(time_ms=_not_negative("from_ms", request.from_ms))
+    return Start(end=request.from_end)
+
+
+def _limit(asked: int) -> int:
+    if not 0 <= asked <= MESSAGES_MAX:
+        raise _bad(f"limit is {asked}; give 1 to {MESSAGES_MAX}, or 0 for {MESSAGES_DEFAULT}")
+    return asked or MESSAGES_DEFAULT
+
+
+def _given(what: str, name: str) -> str:
+    if not name.strip():
+        raise _bad(f"name a {what}")
+    return name
+
+
+def _not_negative(what: str, number: int) -> int:
+    if number < 0:
+        raise _bad(f"{what} cannot be negative, it is {number}")
+    return number
+
+
+def _bad(text: str) -> ClientError:
+    return ClientError(Code.BAD_REQUEST, text)

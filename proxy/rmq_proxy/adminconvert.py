@@ -1,0 +1,138 @@
+"""Turns what the broker's tables say (rmq.adminport) and what is known of clients into the messages of rmq.admin.v1."""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from rmq.adminport import GroupInfo, GroupTopicInfo, Kept, OpenInfo, Page, StoreInfo, TopicInfo
+from rmq.message import BORN_HOST, KEYS, SYS_FLAG_COMPRESSED, TAGS, UNIQ_KEY, MessageType
+from rmq_proto import admin as pb
+from rmq_proto import v2
+from rmq_proxy.caller import CLIENT_VERSION, LANGUAGE
+from rmq_proxy.rpc import Call
+from rmq_proxy.sessions import Client
+from rmq_proxy.validate import RESERVED
+
+MESSAGE_BYTES = 256
+"""What a message's numbers and names take on the wire at the most, beside its body and properties."""
+
+_SYSTEM = RESERVED - {UNIQ_KEY, TAGS, KEYS}
+_CLIENT_TYPES = {number: name for name, number in v2.ClientType.items() if number}
+_LANGUAGES = {number: name for name, number in v2.Language.items() if number}
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What does not change while the server runs. `data` is a path, empty in memory; `started_ms` is wall time."""
+
+    version: str
+    pid: int
+    data: str
+    flush: str
+    profile: str
+    started_ms: int
+    manual_clock: bool
+
+
+def server(facts: Facts, store: StoreInfo, clients: int, now_ms: int) -> pb.Server:
+    """The server as it is now."""
+    return pb.Server(clients=clients, now_ms=now_ms, **msgspec.structs.asdict(facts), **msgspec.structs.asdict(store))
+
+
+def topic(info: TopicInfo) -> pb.Topic:
+    """One topic; the type of a topic that has none yet is empty."""
+    queues = [pb.Queue(id=q.queue_id, min_offset=q.min_offset, max_offset=q.max_offset) for q in info.queues]
+    kind = "" if info.type is MessageType.UNSPECIFIED else info.type.name
+    return pb.Topic(name=info.name, type=kind, queues=queues, groups=info.groups)
+
+
+def group(info: GroupInfo, leases_max: int = 0) -> pb.Group:
+    """One group with up to `leases_max` of its open messages."""
+    made = pb.Group(name=info.name, attempts_max=info.attempts_max, retry_ms=info.retry_ms, clients=info.clients)
+    for one in info.topics:
+        leases = one.open[:leases_max]
+        leases_max -= len(leases)
+        made.topics.append(_group_topic(one, leases))
+    return made
+
+
+def _group_topic(info: GroupTopicInfo, leases: Sequence[OpenInfo]) -> pb.GroupTopic:
+    return pb.GroupTopic(
+        topic=info.topic,
+        lag_messages=info.lag_messages,
+        lag_ms=info.lag_ms,
+        leased=info.leased,
+        ready=info.ready,
+        waiting_polls=info.waiting_polls,
+        places=[pb.Place(**msgspec.structs.asdict(place)) for place in info.places],
+        leases=[pb.Lease(**msgspec.structs.asdict(lease)) for lease in leases],
+    )
+
+
+def page(found: Page) -> pb.PeekResponse:
+    """Messages and where to go on."""
+    return pb.PeekResponse(messages=map(message, found.messages), next=found.next)
+
+
+def message(kept: Kept) -> pb.Message:
+    """One message: what its sender gave it under `properties`, what has no field of its own under `system`."""
+    stored = kept.properties
+    return pb.Message(
+        topic=kept.topic,
+        queue_id=kept.queue_id,
+        offset=kept.offset,
+        message_id=stored.get(UNIQ_KEY, ""),
+        tag=stored.get(TAGS, ""),
+        keys=stored.get(KEYS, "").split(),
+        properties={key: value for key, value in stored.items() if key not in RESERVED},
+        system={key: value for key, value in stored.items() if key in _SYSTEM},
+        body=kept.body,
+        born_ms=kept.born_ms,
+        stored_ms=kept.store_ms,
+        born_host=stored.get(BORN_HOST) or kept.born_host,
+        attempt=kept.attempt,
+        compressed=bool(kept.sys_flag & SYS_FLAG_COMPRESSED),
+    )
+
+
+def message_bytes(kept: Kept) -> int:
+    """About what `message` takes on the wire, rather more than less."""
+    texts = sum(len(key) + len(value) + 8 for key, value in kept.properties.items())
+    return len(kept.body) + MESSAGE_BYTES + 4 * texts  # a character takes up to 4 bytes
+
+
+def within(found: Page, bytes_max: int) -> Page:
+    """As many of the messages as fit, but one at least; what does not fit is read again by whoever goes on."""
+    size = 0
+    for count, kept in enumerate(found.messages):
+        size += message_bytes(kept)
+        if count and size > bytes_max:
+            break
+    else:
+        return found
+    offsets = dict(found.next)
+    for kept in found.messages[count:]:
+        offsets[kept.queue_id] = min(offsets.get(kept.queue_id, kept.offset), kept.offset)
+    return Page(found.messages[:count], offsets)
+
+
+def client(known: Client, stream: Call | None, now_s: float, leases: int) -> pb.Client:
+    """One client; `stream` is the call of its Telemetry stream. What it has not said of itself stays empty."""
+    settings = known.settings or v2.Settings()
+    language, version = settings.user_agent.language, settings.user_agent.version
+    return pb.Client(
+        client_id=known.client_id,
+        type=_CLIENT_TYPES.get(settings.client_type, ""),
+        language=_LANGUAGES.get(language, "") or (stream.header(LANGUAGE) if stream else ""),
+        version=version or (stream.header(CLIENT_VERSION) if stream else ""),
+        peer=stream.peer if stream else "",
+        groups=sorted(known.groups),
+        subscriptions=_subscriptions(known),
+        topics=sorted(known.topics),
+        silent_ms=round((now_s - known.seen_s) * 1000),
+        stream=stream is not None,
+        leases=leases,
+    )
+
+
+def _subscriptions(known: Client) -> Mapping[str, str]:
+    return {name: wanted.expression for filters in known.groups.values() for name, wanted in filters.items()}

@@ -1,0 +1,176 @@
+"""What the admin service may ask of the broker in this process, beside BrokerPort: tables to look at and to change.
+
+Plain data. Names are stored names; times are milliseconds since 1970 unless said otherwise. Mistakes are ClientErrors.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from rmq.message import MessageType
+from rmq.port import Answer
+
+
+class QueueRange(msgspec.Struct):
+    """Offsets [min_offset, max_offset) of one queue can be read."""
+
+    queue_id: int
+    min_offset: int
+    max_offset: int
+
+
+class TopicInfo(msgspec.Struct):
+    """One topic, and the groups that have a place in it."""
+
+    name: str
+    type: MessageType
+    queues: Sequence[QueueRange]
+    groups: Sequence[str]
+
+
+class Place(msgspec.Struct):
+    """A group's place in one queue: below `committed_offset` all is settled, from `next_offset` on nothing was taken."""
+
+    queue_id: int
+    next_offset: int
+    committed_offset: int
+    max_offset: int
+    open: int
+
+
+class OpenInfo(msgspec.Struct):
+    """One open message. `due_ms` 0: ready to be delivered again; `client_id`: whose lease the server renews."""
+
+    queue_id: int
+    offset: int
+    attempt: int
+    due_ms: int
+    client_id: str
+    message_id: str
+
+
+class GroupTopicInfo(msgspec.Struct):
+    """One group on one topic; `lag_ms` is the age of the oldest message that was never delivered."""
+
+    topic: str
+    lag_messages: int
+    lag_ms: int
+    leased: int
+    ready: int
+    waiting_polls: int
+    places: Sequence[Place]
+    open: Sequence[OpenInfo]
+
+
+class GroupInfo(msgspec.Struct):
+    """One group; `clients`: consumers that live."""
+
+    name: str
+    attempts_max: int
+    retry_ms: Sequence[int]
+    topics: Sequence[GroupTopicInfo]
+    clients: Sequence[str]
+
+
+class StoreInfo(msgspec.Struct):
+    """The store in numbers; positions are bytes of the commit log."""
+
+    log_begin: int
+    log_end: int
+    log_safe: int
+    disk_free_bytes: int
+    topics: int
+    groups: int
+    open_messages: int
+    waiting_polls: int
+
+
+class Kept(msgspec.Struct):
+    """A message as it is stored. `attempt` counts the deliveries that the stored record already knows of."""
+
+    topic: str
+    queue_id: int
+    offset: int
+    position: int
+    body: bytes
+    properties: dict[str, str]
+    sys_flag: int
+    born_ms: int
+    born_host: str
+    store_ms: int
+    attempt: int
+
+
+class Start(msgspec.Struct, frozen=True):
+    """Where reading begins: `offsets` by queue id (others are not read), or for all queues a time, the begin or the end."""
+
+    offsets: Mapping[int, int] | None = None
+    time_ms: int | None = None
+    end: bool = False
+
+
+class Page(msgspec.Struct):
+    """Messages in the order in which they were stored, and by queue where to go on."""
+
+    messages: Sequence[Kept]
+    next: Mapping[int, int]
+
+
+class AdminPort(Protocol):
+    """Raises ClientError TOPIC_NOT_FOUND and CONSUMER_GROUP_NOT_FOUND where a name is not there."""
+
+    def describe(self) -> StoreInfo:
+        """The store in numbers."""
+
+    def topics(self) -> Sequence[TopicInfo]:
+        """All, by name."""
+
+    def topic(self, name: str) -> TopicInfo:
+        """One."""
+
+    def put_topic(self, name: str, kind: MessageType | None, queues: int) -> Answer[TopicInfo]:
+        """Makes or changes one; None and 0 leave what is there, or take the default. Queues only grow (BAD_REQUEST)."""
+
+    def delete_topic(self, name: str) -> Answer[None]:
+        """With its messages' index, every group's place in it, and the polls that wait on it."""
+
+    def groups(self) -> Sequence[GroupInfo]:
+        """All, by name, without their open messages."""
+
+    def group_info(self, name: str, *, open_max: int = 0) -> GroupInfo:
+        """One, with up to `open_max` open messages of each topic."""
+
+    def renewed(self, group: str, client_id: str) -> int:
+        """How many leases the server renews for this client; 0 where there is no such group or client."""
+
+    def put_group(self, name: str, attempts_max: int, retry_ms: Sequence[int] | None) -> Answer[GroupInfo]:
+        """Makes or changes one; 0 and None leave what is there, or take the default."""
+
+    def delete_group(self, name: str) -> Answer[None]:
+        """With its places, leases and waiting polls; its dead letters stay."""
+
+    def reset_offset(self, group: str, topic: str, start: Start) -> Answer[GroupInfo]:
+        """The group goes on from there in every queue; what it holds or was to get again is settled."""
+
+    def peek(self, topic: str, start: Start, limit: int, expression: str = "*") -> Page:
+        """Reads without taking anything from anyone; bounded work, so a page may be short and have more behind it."""
+
+    def watch(self, topic: str) -> "asyncio.Future[None]":
+        """Resolves when the topic next has a new message to read."""
+
+    def find(self, topic: str, *, message_id: str = "", key: str = "", limit: int = 32) -> Answer[Sequence[Kept]]:
+        """By id or by key, the newest first."""
+
+    def dead_letters(self, group: str, limit: int) -> Page:
+        """Those that were not replayed yet, the oldest first."""
+
+    def replay(self, group: str, message_ids: Sequence[str]) -> Answer[int]:
+        """Delivers dead letters again, to this group alone, as new; no ids: all that were not replayed yet."""
+
+    def advance(self, ms: int) -> int:
+        """Moves the clock and does what is due; returns the new wall time. Raises BAD_REQUEST without --manual-clock."""
+
+    def reset(self) -> Answer[None]:
+        """Deletes every topic and group, but for those of the configuration. Raises BAD_REQUEST outside flush memory."""
