@@ -12,7 +12,7 @@ from tests.rmq.rig import request
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no uvloop on Windows")
 def test_polls_whose_end_has_passed_when_they_come_end_at_once() -> None:
-    """uvloop's handle of a call that is already due knows no time; the second poll must not ask it for one."""
+    """Under uvloop the handle of a call that is already due knows no time; the second poll must not ask it."""
     import uvloop
 
     async def ends() -> list[object]:
