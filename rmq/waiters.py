@@ -71,6 +71,7 @@ class Waiters:
         self._next_key = 1
         self._ends = Wheel()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_ms = 0
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -129,10 +130,11 @@ class Waiters:
 
     def _arm(self) -> None:
         due_ms = self._ends.next_due_ms()
-        if due_ms is not None and (self._timer is None or due_ms / 1000 < self._timer.when()):
+        if due_ms is not None and (self._timer is None or due_ms < self._timer_ms):
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = self._loop.call_at(due_ms / 1000, self._end_due)
+            self._timer_ms = due_ms  # uvloop makes a handle that cannot tell it of a time that is past
 
     def _end_due(self) -> None:
         self._timer = None
