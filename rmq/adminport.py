@@ -4,7 +4,7 @@ Plain data. Names are stored names; times are milliseconds since 1970 unless sai
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -31,7 +31,7 @@ class TopicInfo(msgspec.Struct):
 
 
 class Place(msgspec.Struct):
-    """A group's place in one queue: below `committed_offset` all is settled, from `next_offset` on nothing was taken."""
+    """A group's place in one queue: below `committed_offset` all is settled, from `next_offset` on all is untouched."""
 
     queue_id: int
     next_offset: int
@@ -104,11 +104,15 @@ class Kept(msgspec.Struct):
 
 
 class Start(msgspec.Struct, frozen=True):
-    """Where reading begins: `offsets` by queue id (others are not read), or for all queues a time, the begin or the end."""
+    """Where reading begins: `offsets` by queue id, or for all queues a time, the begin or the end.
+
+    Queues that `offsets` does not name are not read; with `rest` they are, from their begin: they are new.
+    """
 
     offsets: Mapping[int, int] | None = None
     time_ms: int | None = None
     end: bool = False
+    rest: bool = False
 
 
 class Page(msgspec.Struct):
@@ -124,8 +128,8 @@ class AdminPort(Protocol):
     def describe(self) -> StoreInfo:
         """The store in numbers."""
 
-    def topics(self) -> Sequence[TopicInfo]:
-        """All, by name."""
+    def topics(self) -> Iterable[TopicInfo]:
+        """All, by name; each is looked at when it is asked for, so one that is deleted meanwhile is left out."""
 
     def topic(self, name: str) -> TopicInfo:
         """One."""
@@ -136,8 +140,8 @@ class AdminPort(Protocol):
     def delete_topic(self, name: str) -> Answer[None]:
         """With its messages' index, every group's place in it, and the polls that wait on it."""
 
-    def groups(self) -> Sequence[GroupInfo]:
-        """All, by name, without their open messages."""
+    def groups(self) -> Iterable[GroupInfo]:
+        """All, by name, without their open messages; as topics."""
 
     def group_info(self, name: str, *, open_max: int = 0) -> GroupInfo:
         """One, with up to `open_max` open messages of each topic."""
@@ -161,16 +165,23 @@ class AdminPort(Protocol):
         """Resolves when the topic next has a new message to read."""
 
     def find(self, topic: str, *, message_id: str = "", key: str = "", limit: int = 32) -> Answer[Sequence[Kept]]:
-        """By id or by key, the newest first."""
+        """By id or by key, the newest first; up to 4 MiB of bodies, one at least.
+
+        An id is looked for in the topic and, for messages of it, among its groups' retries and dead letters too.
+        Cancelling the Future ends the search. Raises BAD_REQUEST and TOO_MANY_REQUESTS.
+        """
 
     def dead_letters(self, group: str, limit: int) -> Page:
         """Those that were not replayed yet, the oldest first."""
 
     def replay(self, group: str, message_ids: Sequence[str]) -> Answer[int]:
-        """Delivers dead letters again, to this group alone, as new; no ids: all that were not replayed yet."""
+        """Delivers dead letters again, to this group alone, as new; no ids: all that were not replayed yet.
+
+        Returns how many are with the group now. Raises TOPIC_NOT_FOUND where the topic that they died in was deleted.
+        """
 
     def advance(self, ms: int) -> int:
-        """Moves the clock and does what is due; returns the new wall time. Raises BAD_REQUEST without --manual-clock."""
+        """Moves the clock, does all that is due; the new wall time. Raises BAD_REQUEST without --manual-clock."""
 
     def reset(self) -> Answer[None]:
-        """Deletes every topic and group, but for those of the configuration. Raises BAD_REQUEST outside flush memory."""
+        """Deletes every topic and group but those of the configuration. Raises BAD_REQUEST outside flush memory."""

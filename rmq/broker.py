@@ -19,7 +19,6 @@ from rmq.groups import Groups
 from rmq.message import Delivered, MessageType, Outgoing, SendResult
 from rmq.pop import Pop
 from rmq.port import Answer, BrokerQueues, GroupView, ReceiveRequest
-from rmq.retry import RetryPolicy
 from rmq.topics import Topics
 from rmq.waiters import Waiters
 from rmq_store import record
@@ -69,8 +68,11 @@ class Broker:
             self._waiters,
             clock,
             config,
+            loop,
             online=self._pop.online,
+            subscribe=self._subscription,
             tick=self.tick,
+            catch_up=self.catch_up,
         )
         self._to_serve: dict[Subscription, None] = {}
         self._serving = False  # _serve is on its way
@@ -92,11 +94,7 @@ class Broker:
     def _declare(self) -> None:
         """Topics and groups that the configuration wants."""
         try:
-            for name, topic in self._config.topics.items():
-                self.topics.make(name, topic.type, topic.queues)
-            for name, group in self._config.groups.items():
-                retry = RetryPolicy(group.retry_ms) if group.retry_ms else RetryPolicy()
-                self.groups.make(name, group.attempts_max, retry)
+            self.admin.declare()
         except ClientError as error:
             self._store.close()
             raise ConfigError(f"cannot make what topics: and groups: list: {error.text}") from None
@@ -279,6 +277,14 @@ class Broker:
         self._serve_woken()
         self._arm()
 
+    def catch_up(self) -> None:
+        """Does all that is due, however much, and what retention wants by now: somebody moved a ManualClock."""
+        leases = self._store.state.leases
+        while (due_ms := leases.wheel.next_due_ms()) is not None and due_ms <= self._clock.lease_ms():
+            self.tick()
+        self._cleaning.cancel()
+        self._clean(all_of_it=True)
+
     def _arm(self) -> None:
         due_ms = self._store.state.leases.wheel.next_due_ms()
         if due_ms is None or self._closed or (self._agenda is not None and self._agenda_ms <= due_ms):
@@ -292,10 +298,12 @@ class Broker:
             self._agenda.cancel()
             self._agenda = None
 
-    def _clean(self) -> None:
+    def _clean(self, *, all_of_it: bool = False) -> None:
         more = False
         try:
             more = self._retention.step(self._clock.wall_ms())
+            while more and all_of_it:
+                more = self._retention.step(self._clock.wall_ms())
         except StoreError:
             return  # the store has failed, and `failed` tells of it
         except OSError as error:

@@ -64,3 +64,7 @@ class Groups:
             retry = RetryPolicy(put.steps_ms, put.initial_ms, put.max_ms, put.multiplier)
             known = self._views[name] = (put, GroupView(False, put.attempts_max, retry))
         return known[1]
+
+    def forget(self, name: str) -> None:
+        """It is about to be deleted."""
+        self._views.pop(name, None)

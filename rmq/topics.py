@@ -111,6 +111,10 @@ class Topics:
         self._turns[topic.name] = turn + 1
         return topic.queues[turn % len(topic.queues)]
 
+    def forget(self, name: str) -> None:
+        """It is about to be deleted: another of its name begins with its first queue."""
+        self._turns.pop(name, None)
+
 
 def _is_internal(name: str) -> bool:
     return name.startswith((RETRY_PREFIX, DLQ_PREFIX))

@@ -7,7 +7,7 @@ rmq.adminport's side. Errors are gRPC statuses (`refusal` is the one table), the
 
 import functools
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NoReturn, TypeVar
 
 from google.protobuf.message import Message
@@ -23,7 +23,7 @@ from rmq_proxy import adminconvert as convert
 from rmq_proxy import validate
 from rmq_proxy.adminconvert import Facts
 from rmq_proxy.adminwait import Waits
-from rmq_proxy.answers import then
+from rmq_proxy.answers import in_turns, then
 from rmq_proxy.caller import parse
 from rmq_proxy.rpc import Call, GrpcCode, Kind, Row, RpcError
 from rmq_proxy.sessions import Client, Sessions
@@ -37,6 +37,7 @@ TOPIC_TYPES = ("NORMAL", "FIFO", "DELAY", "TRANSACTION", "MIXED")
 MESSAGES_DEFAULT = 32
 MESSAGES_MAX = 1000
 PAGE_BYTES_MAX = 3 * 1024 * 1024  # a stock gRPC client refuses an answer beyond 4 MiB
+NAMES_A_TURN = 50  # topics or groups, of some queues each, that are looked at before others get their turn: 2 ms
 LEASES_MAX = 1000
 CLIENTS_MAX = 1000
 ATTEMPTS_MAX = 1000
@@ -93,7 +94,7 @@ class AdminService:
             self._row("ResetOffset", "Update", pb.ResetOffsetRequest.FromString, self._reset_offset),
             self._row("DeleteGroup", "Delete", pb.DeleteGroupRequest.FromString, self._delete_group),
             self._row("Peek", "Get", pb.PeekRequest.FromString, self._peek, abandoned=_let_go),
-            self._row("FindMessages", "Get", pb.FindMessagesRequest.FromString, self._find),
+            self._row("FindMessages", "Get", pb.FindMessagesRequest.FromString, self._find, abandoned=_let_go),
             self._row("ListDeadLetters", "List", pb.ListDeadLettersRequest.FromString, self._list_dead_letters),
             self._row("ReplayDeadLetters", "Update", pb.ReplayDeadLettersRequest.FromString, self._replay),
             self._row("ListClients", "List", pb.ListClientsRequest.FromString, self._list_clients),
@@ -145,9 +146,10 @@ class AdminService:
         self._must(request, f"topic {name}", lambda: self._admin.topic(name), Code.TOPIC_NOT_FOUND)
         return then(self._admin.put_topic(name, kind, request.queues), convert.topic)
 
-    def _list_topics(self, _: Call, request: pb.ListTopicsRequest) -> pb.ListTopicsResponse:
+    def _list_topics(self, _: Call, request: pb.ListTopicsRequest) -> Answer[pb.ListTopicsResponse]:
+        response = pb.ListTopicsResponse()
         found = [self._admin.topic(request.name)] if request.name else self._admin.topics()
-        return pb.ListTopicsResponse(topics=map(convert.topic, found))
+        return in_turns(map(response.topics.append, map(convert.topic, found)), response, NAMES_A_TURN)
 
     def _delete_topic(self, _: Call, request: pb.DeleteTopicRequest) -> Answer[pb.DeleteTopicResponse]:
         return then(self._admin.delete_topic(_given("topic", request.name)), lambda _: pb.DeleteTopicResponse())
@@ -166,17 +168,23 @@ class AdminService:
         self._must(request, f"group {name}", lambda: self._admin.group_info(name), Code.CONSUMER_GROUP_NOT_FOUND)
         return then(self._admin.put_group(name, request.attempts_max, steps_ms or None), convert.group)
 
-    def _list_groups(self, _: Call, request: pb.ListGroupsRequest) -> pb.ListGroupsResponse:
-        if not (request.name or request.leases):
-            return pb.ListGroupsResponse(groups=map(convert.group, self._admin.groups()))
+    def _list_groups(self, _: Call, request: pb.ListGroupsRequest) -> Answer[pb.ListGroupsResponse]:
         response = pb.ListGroupsResponse()
-        left = LEASES_MAX if request.leases else 0
-        names = [request.name] if request.name else [info.name for info in self._admin.groups()]
-        for name in names:
-            group = convert.group(self._admin.group_info(name, open_max=left), left)
+        if request.name:
+            found: Iterable[GroupInfo] = [self._admin.group_info(request.name)]
+        else:
+            found = self._admin.groups()
+        groups = self._with_leases(found) if request.leases else map(convert.group, found)
+        return in_turns(map(response.groups.append, groups), response, NAMES_A_TURN)
+
+    def _with_leases(self, found: Iterable[GroupInfo]) -> Iterator[pb.Group]:
+        """With their open messages, LEASES_MAX in all."""
+        left = LEASES_MAX
+        for info in found:
+            whole = self._admin.group_info(info.name, open_max=left) if left and _holds(info) else info
+            group = convert.group(whole, left)
             left -= sum(len(topic.leases) for topic in group.topics)
-            response.groups.append(group)
-        return response
+            yield group
 
     def _reset_offset(self, _: Call, request: pb.ResetOffsetRequest) -> Answer[pb.Group]:
         group, topic = _given("group", request.group), _given("topic", request.topic)
@@ -199,11 +207,12 @@ class AdminService:
     def _peek(self, call: Call, request: pb.PeekRequest) -> Answer[pb.PeekResponse]:
         topic, limit = _given("topic", request.topic), _limit(request.limit)
         start, wait_ms = _start(request), _not_negative("wait_ms", request.wait_ms)
+        rest = start.rest or start.offsets is None
         expression = request.filter or "*"
         found = self._admin.peek(topic, start, limit, expression)
         if found.messages or not wait_ms:
             return _page(found)
-        waiting = self._waits.add(topic, expression, limit, found, call.deadline_s, wait_ms)
+        waiting = self._waits.add(topic, expression, limit, found, call.deadline_s, wait_ms, rest=rest)
         return then(waiting, _page, None, _let_go)
 
     def _find(self, _: Call, request: pb.FindMessagesRequest) -> Answer[pb.PeekResponse]:
@@ -211,7 +220,7 @@ class AdminService:
         if bool(request.message_id) == bool(request.key):
             raise _bad("give message_id or key, one of the two")
         found = self._admin.find(topic, message_id=request.message_id, key=request.key, limit=limit)
-        return then(found, _messages)
+        return then(found, _messages, None, _let_go)
 
     def _list_dead_letters(self, _: Call, request: pb.ListDeadLettersRequest) -> pb.PeekResponse:
         return _page(self._admin.dead_letters(_given("group", request.group), _limit(request.limit)))
@@ -280,6 +289,11 @@ def is_local(peer: str) -> bool:
         return False
 
 
+def _holds(info: GroupInfo) -> bool:
+    """Whether it has open messages."""
+    return any(topic.leased or topic.ready for topic in info.topics)
+
+
 def _encode(reply: Message) -> bytes:
     return reply.SerializeToString()
 
@@ -288,8 +302,8 @@ def _refuse(error: Exception) -> NoReturn:
     raise refusal(error) if isinstance(error, ClientError) else error
 
 
-def _let_go(_: Message | Page) -> None:
-    """What a Peek read belongs to nobody: an answer that nobody waits for needs no undoing."""
+def _let_go(_: object) -> None:
+    """What was read belongs to nobody: an answer that nobody waits for needs no undoing."""
 
 
 def _page(found: Page) -> pb.PeekResponse:
@@ -307,11 +321,12 @@ def _topic_type(name: str) -> MessageType | None:
 
 
 def _start(request: pb.PeekRequest) -> Start:
-    chosen = [bool(request.offsets), request.from_begin, request.from_end, request.from_ms != 0]
+    chosen = [bool(request.offsets) or request.from_begin, request.from_end, request.from_ms != 0]
     if sum(chosen) > 1:
-        raise _bad("offsets, from_begin, from_end and from_ms exclude each other; give one of them")
+        raise _bad("offsets or from_begin, from_end and from_ms exclude each other; give one of them")
     if request.offsets:
-        return Start(offsets={queue: _not_negative("offset", at) for queue, at in request.offsets.items()})
+        offsets = {queue: _not_negative("offset", at) for queue, at in request.offsets.items()}
+        return Start(offsets=offsets, rest=request.from_begin)
     if request.from_ms:
         return Start(time_ms=_not_negative("from_ms", request.from_ms))
     return Start(end=request.from_end)

@@ -19,9 +19,18 @@ class Waits:
         self._closed = False
 
     def add(
-        self, topic: str, expression: str, limit: int, found: Page, deadline_s: float | None, wait_ms: int
+        self,
+        topic: str,
+        expression: str,
+        limit: int,
+        found: Page,
+        deadline_s: float | None,
+        wait_ms: int,
+        *,
+        rest: bool = False,
     ) -> "asyncio.Future[Page]":
-        """Goes on from the empty page `found` until there are messages, at most `wait_ms` and WAIT_MS_MAX.
+        """Goes on from the empty page `found` until there are messages, at most `wait_ms` and WAIT_MS_MAX. `rest`: in
+        queues that the topic gets meanwhile, too.
 
         `deadline_s`, on the loop's clock, ends it sooner; then the page is empty. Cancelling the Future leaves. Raises
         TOO_MANY_REQUESTS; what the broker raises meanwhile is the Future's exception.
@@ -32,7 +41,7 @@ class Waits:
         end_s = now_s + min(wait_ms, WAIT_MS_MAX) / 1000
         if deadline_s is not None:
             end_s = min(end_s, deadline_s - RESERVE_S)
-        wait = _Wait(self._admin, topic, expression, limit, found, now_s if self._closed else end_s)
+        wait = _Wait(self._admin, topic, expression, limit, found, rest, now_s if self._closed else end_s)
         self._waits.add(wait)
         wait.answer.add_done_callback(lambda _: self._waits.discard(wait))
         return wait.answer
@@ -47,13 +56,16 @@ class Waits:
 class _Wait:
     """One of them. Looks again whenever the topic has news, and goes on at once where a look did not reach the end."""
 
-    def __init__(self, admin: AdminPort, topic: str, expression: str, limit: int, found: Page, end_s: float) -> None:
+    def __init__(
+        self, admin: AdminPort, topic: str, expression: str, limit: int, found: Page, rest: bool, end_s: float
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._admin = admin
         self._topic = topic
         self._expression = expression
         self._limit = limit
         self._reached = found
+        self._rest = rest
         self._watched: asyncio.Future[None] | None = None
         self.answer: asyncio.Future[Page] = self._loop.create_future()
         self._timer = self._loop.call_at(end_s, self.end)
@@ -69,7 +81,8 @@ class _Wait:
         if self.answer.done():
             return
         try:
-            found = self._admin.peek(self._topic, Start(offsets=self._reached.next), self._limit, self._expression)
+            start = Start(offsets=self._reached.next, rest=self._rest)
+            found = self._admin.peek(self._topic, start, self._limit, self._expression)
             if not found.messages and found.next == self._reached.next:
                 self._watched = self._admin.watch(self._topic)
                 self._watched.add_done_callback(self._woken)

@@ -5,8 +5,9 @@ Promises: a value costs one function call; a Future costs one more Future. Does 
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from typing import TypeVar
 
 from rmq.port import Answer
@@ -36,6 +37,35 @@ def then(
         chained.add_done_callback(partial(_pass_cancel, answer))
     answer.add_done_callback(partial(_resume, chained, step, failed, abandoned))
     return chained
+
+
+def in_turns(work: Iterator[object], result: T, per_turn: int) -> Answer[T]:
+    """`result` once `work` is done, `per_turn` of its steps in one turn of the loop; at once where that is enough.
+
+    An error of a step is raised or, later, the Future's. Cancelling the Future ends the work.
+    """
+    if _is_done(work, per_turn):
+        return result
+    answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    answer.get_loop().call_soon(_go_on, work, answer, result, per_turn)
+    return answer
+
+
+def _is_done(work: Iterator[object], steps: int) -> bool:
+    return sum(1 for _ in islice(work, steps)) < steps
+
+
+def _go_on(work: Iterator[object], answer: "asyncio.Future[T]", result: T, per_turn: int) -> None:
+    if answer.done():
+        return
+    try:
+        if _is_done(work, per_turn):
+            answer.set_result(result)
+            return
+    except Exception as caught:  # whatever went wrong belongs to the one who waits
+        answer.set_exception(caught)
+        return
+    answer.get_loop().call_soon(_go_on, work, answer, result, per_turn)
 
 
 def ignore(answer: object, what: str) -> None:

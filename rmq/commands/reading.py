@@ -67,9 +67,7 @@ def follow(client: "AdminClient", topic: str, wanted: str, left_ms: Callable[[],
     """What is new from now on, until `left_ms` says that no time is left."""
     offsets = dict(client.peek(topic, from_end=True, limit=1, filter=wanted).next)
     while (wait_ms := min(WAIT_MS, left_ms())) > 0:
-        page = client.peek(topic, offsets, limit=PAGE_MESSAGES, filter=wanted, wait_ms=wait_ms)
+        page = client.peek(topic, offsets, from_begin=True, limit=PAGE_MESSAGES, filter=wanted, wait_ms=wait_ms)
         offsets = dict(page.next)
         if page.messages:
             yield list(page.messages)
-        else:
-            offsets = {queue.id: 0 for queue in client.topics(topic)[0].queues} | offsets

@@ -106,6 +106,7 @@ class Leases:
     def __init__(self) -> None:
         self.subscriptions: dict[tuple[str, str], Subscription] = {}
         self.by_topic: dict[str, dict[str, Subscription]] = {}
+        self.by_group: dict[str, dict[str, Subscription]] = {}
         self.leases: dict[int, Lease] = {}
         self.by_client: dict[tuple[str, str], dict[int, Lease]] = {}  # (group, client) -> renewed leases
         self.wheel = Wheel()
@@ -120,6 +121,7 @@ class Leases:
         if found is None:
             found = self.subscriptions[(group, topic)] = Subscription(group, topic)
             self.by_topic.setdefault(topic, {})[group] = found
+            self.by_group.setdefault(group, {})[topic] = found
         return found
 
     # -- transitions -------------------------------------------------------------------------------------------------
@@ -203,6 +205,7 @@ class Leases:
             found = restored
             self.open_count += 1
             ledger.subscription.ready.append(found)
+            self.woken[ledger.subscription] = None
         assert found is not None
         found.ledger, found.offset = to, to_offset
         to.open[to_offset] = found
@@ -231,7 +234,7 @@ class Leases:
 
     def drop_group(self, group: str) -> None:
         """A group's places in every topic go."""
-        for topic in [t for g, t in self.subscriptions if g == group]:
+        for topic in list(self.by_group.get(group, ())):
             self._drop(group, topic)
 
     def rearm(self, due_ms: Callable[[Lease], int]) -> None:
@@ -319,10 +322,10 @@ class Leases:
 
     def _drop(self, group: str, topic: str) -> None:
         subscription = self.subscriptions.pop((group, topic))
-        groups = self.by_topic[topic]
-        del groups[group]
-        if not groups:
-            del self.by_topic[topic]
+        for index, key, name in ((self.by_topic, topic, group), (self.by_group, group, topic)):
+            del index[key][name]
+            if not index[key]:
+                del index[key]
         for ledger in subscription.ledgers.values():
             for found in [*ledger.open.values(), *ledger.moved.values()]:
                 self._leave_lease(found)

@@ -182,21 +182,21 @@ class FakeClient:
         if wait_ms and self.server.comes:
             came = self.server.comes.pop(0)
             self.server.queues[came.queue_id].append(came)
-        found, next_ = self._scan(from_, from_end, from_ms, filter)
+        found, next_ = self._scan(from_, from_begin, from_end, from_ms, filter)
         for left in found[limit:]:
             next_[left.queue_id] = min(next_[left.queue_id], left.offset)
         return pb.PeekResponse(messages=found[:limit], next=next_)
 
     def _scan(
-        self, from_: Mapping[int, int] | None, from_end: bool, from_ms: int, wanted: str
+        self, from_: Mapping[int, int] | None, from_begin: bool, from_end: bool, from_ms: int, wanted: str
     ) -> tuple[list[pb.Message], dict[int, int]]:
         found: list[pb.Message] = []
         next_ = {}
         for queue_id, queue in enumerate(self.server.queues):
             start = len(queue) if from_end else sum(one.stored_ms < from_ms for one in queue)
-            if from_ is not None and queue_id not in from_:
+            if from_ is not None and queue_id not in from_ and not from_begin:
                 continue
-            start = from_[queue_id] if from_ is not None else start
+            start = from_.get(queue_id, 0) if from_ is not None else start
             page = queue[start : start + self.server.scan_max]
             found += [one for one in page if wanted in ("*", one.tag)]
             next_[queue_id] = start + len(page)
