@@ -32,7 +32,7 @@ class Groups:
         return ClientError(
             Code.CONSUMER_GROUP_NOT_FOUND,
             f"subscription group not exist: {name}. Profile strict makes no group by itself: "
-            f"start the server with --group {name}, or list it under groups: in its config.yaml",
+            f"run `rmq group create {name}`, or list it under groups: in the server's config.yaml",
         )
 
     def make(self, name: str, attempts_max: int, retry: RetryPolicy) -> None:

@@ -44,7 +44,7 @@ class Topics:
         return ClientError(
             Code.TOPIC_NOT_FOUND,
             f"No topic route info in name server for the topic: {name}. Profile strict makes no topic by itself: "
-            f"start the server with --topic {name}:NORMAL, or list it under topics: in its config.yaml",
+            f"run `rmq topic create {name} --type NORMAL`, or list it under topics: in the server's config.yaml",
         )
 
     def make(self, name: str, kind: MessageType, queues: int) -> Topic:

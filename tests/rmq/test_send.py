@@ -69,7 +69,7 @@ def test_profile_strict_names_the_command_that_makes_a_topic(make_rig: MakeRig) 
     """Nothing is made by a client: send, route and type say which flag is missing."""
     rig = make_rig(profile="strict")
     for verb in (lambda: rig.send("a"), lambda: rig.broker.route(TOPIC), lambda: rig.broker.message_type(TOPIC)):
-        with pytest.raises(ClientError, match=f"--topic {TOPIC}:NORMAL") as caught:
+        with pytest.raises(ClientError, match=f"rmq topic create {TOPIC} --type NORMAL") as caught:
             verb()
         assert caught.value.code is Code.TOPIC_NOT_FOUND
     assert rig.broker.topics.find(TOPIC) is None
