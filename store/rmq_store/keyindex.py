@@ -40,8 +40,8 @@ BEHIND_BYTES_MAX = 1 << 30
 SEARCHES_MAX = 64
 
 SLICE_UNITS = 2000  # a unit is about a microsecond: 2 ms
-_RECORD_UNITS = 5
-_KEY_UNITS = 3
+_RECORD_UNITS = 8
+_KEY_UNITS = 4
 _ENTRY_UNITS = 2
 _OPEN_UNITS = 50
 _READ_UNITS = 20  # and one for each KiB
