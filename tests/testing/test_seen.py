@@ -83,7 +83,9 @@ def test_a_dead_letter_knows_where_it_was_sent_to() -> None:
     assert message_of(stored(0)).origin_topic == "orders"
 
 
-@pytest.mark.parametrize("packed", [gzip.compress(b"text"), zlib.compress(b"text"), b"text"])
+@pytest.mark.parametrize(
+    "packed", [gzip.compress(b"text"), zlib.compress(b"text"), b"text"], ids=["gzip", "zlib", "plain"]
+)
 def test_a_compressed_body_is_shown_as_it_was(packed: bytes) -> None:
     """Gzip by gRPC clients, zlib by 4.x clients; a body that only says that it is compressed stays."""
     assert inflate(packed) == b"text"
