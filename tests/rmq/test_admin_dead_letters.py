@@ -10,6 +10,7 @@ from rmq.errors import ClientError, Code
 from tests.rmq.admin_rig import (
     DLQ,
     OTHER,
+    RETRY,
     admin,
     bury_all,
     letters,
@@ -77,6 +78,7 @@ def test_a_letter_that_the_group_holds_already_makes_no_second_copy(rig: Rig) ->
     assert replay(rig, "id-a") == 1
     assert rig.receive(request(batch=32)) == []
     assert replay(rig, "id-unknown") == 0
+    assert [queue.max_offset for queue in admin(rig).topic(RETRY).queues] == [1]
 
 
 def test_a_letter_that_was_acknowledged_can_be_asked_for_again(rig: Rig) -> None:
