@@ -26,8 +26,8 @@ def test_messages_are_filled_in_and_consumed(tmp_path: Path) -> None:
 
 
 def test_memory_is_this_process_s_own() -> None:
-    """Ten MiB more are ten MiB more."""
+    """A hundred MiB more are about a hundred MiB more, whatever else the process frees meanwhile."""
     before = figures.anonymous_mib()
-    kept = bytearray(b"x" * (10 << 20))
-    assert 9 < figures.anonymous_mib() - before < 13
-    assert len(kept) == 10 << 20
+    kept = bytearray(b"x" * (100 << 20))
+    assert 80 < figures.anonymous_mib() - before < 120
+    assert len(kept) == 100 << 20

@@ -261,7 +261,7 @@ def test_strict_knows_no_topic_that_nobody_made(strict: Client) -> None:
     received = strict.receive(wire.receive("none", "bystander"))
     assert [answer.code for answer in answers] + [received.code] == [40402] * 3
     for text in [answer.message for answer in answers] + [received.text]:
-        assert re.search(r"\bnone\b.*--topic none", text), text
+        assert re.search(r"\bnone\b.*rmq topic create none --type NORMAL", text), text
 
 
 def test_strict_knows_no_group_that_nobody_made(strict: Client) -> None:
@@ -270,7 +270,7 @@ def test_strict_knows_no_group_that_nobody_made(strict: Client) -> None:
     beat = strict.ask("Heartbeat", heartbeat(v2.SIMPLE_CONSUMER, "none"), v2.HeartbeatResponse.FromString)
     assert (received.code, beat.status.code) == (40403, 40403)
     for text in (received.text, beat.status.message):
-        assert re.search(r"\bnone\b.*--group none", text), text
+        assert re.search(r"\bnone\b.*rmq group create none", text), text
     with pytest.raises(Refused) as refused:
         strict.telemetry([command(subscribing("none", "bystander"))])
     assert refused.value.code is grpc.StatusCode.INVALID_ARGUMENT

@@ -66,7 +66,7 @@ def test_a_second_kind_makes_the_type_mixed(make_rig: MakeRig) -> None:
 
 
 def test_profile_strict_names_the_command_that_makes_a_topic(make_rig: MakeRig) -> None:
-    """Nothing is made by a client: send, route and type say which flag is missing."""
+    """Nothing is made by a client: send, route and type say which command is missing."""
     rig = make_rig(profile="strict")
     for verb in (lambda: rig.send("a"), lambda: rig.broker.route(TOPIC), lambda: rig.broker.message_type(TOPIC)):
         with pytest.raises(ClientError, match=f"rmq topic create {TOPIC} --type NORMAL") as caught:
@@ -80,7 +80,7 @@ def test_profile_strict_names_the_command_that_makes_a_group(make_rig: MakeRig) 
     rig = make_rig(profile="strict", topics={TOPIC: TopicSetting(MessageType.NORMAL, 1)})
     broker = rig.broker
     for verb in (rig.receive, lambda: broker.online("billing", "c", {}), lambda: broker.group("billing")):
-        with pytest.raises(ClientError, match="--group billing") as caught:
+        with pytest.raises(ClientError, match="rmq group create billing") as caught:
             verb()
         assert caught.value.code is Code.CONSUMER_GROUP_NOT_FOUND
 
