@@ -7,6 +7,7 @@ needs when it runs: --help and shell completion (click's own: `_RMQ_COMPLETE=bas
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -141,6 +142,7 @@ def serve(context: click.Context, /, path: str | None, **flags: object) -> None:
     Standard output carries one line of JSON when clients can connect; all else goes to standard error. Every setting
     can also come from the environment (RMQ_PORT=8081) or a file: see `rmq config show`.
     """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the loop takes it: a library may swallow KeyboardInterrupt
     from rmq.configsource import load
     from rmq.log import logging_to
 

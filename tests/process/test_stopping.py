@@ -77,7 +77,10 @@ def test_a_signal_while_it_starts_ends_it(tmp_path: Path, signum: signal.Signals
             out, error = process.communicate(timeout=rng.random() * start_s)
         except subprocess.TimeoutExpired:
             process.send_signal(signum)
-            out, error = process.communicate(timeout=10)
+            try:
+                out, error = process.communicate(timeout=10)
+            finally:
+                process.kill()
         interpreters_own = signum == signal.SIGINT and "in run" not in error
         assert "Traceback" not in error or interpreters_own
         assert process.returncode in (0, -signum, 128 + signum) or (process.returncode == 1 and interpreters_own)
