@@ -7,8 +7,8 @@ import asyncio
 import os
 import resource
 import shutil
-import tracemalloc
 import time
+import tracemalloc
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 
@@ -16,7 +16,6 @@ import msgspec
 
 from bench import machine, tools
 from bench.book import Line, Results
-from bench.machine import MIB
 from bench.servers import Rmq
 from bench.stand import Stand
 from rmq.broker import Broker
