@@ -16,10 +16,12 @@ FIFO_4 = TopicSetting(MessageType.FIFO, 4)
 
 
 def test_a_server_for_tests_is_in_memory_on_a_free_port_with_a_clock_to_move() -> None:
-    """All else is as `rmq serve` has it."""
+    """It takes no TLS, unless asked to; all else is as `rmq serve` has it."""
     config = config_of({})
     assert (config.flush, config.port, config.manual_clock) == ("memory", 0, True)
-    assert config == load(None, {}, {"flush": "memory", "port": 0, "manual_clock": True})
+    given = {"flush": "memory", "port": 0, "manual_clock": True, "tls_mode": "disabled"}
+    assert config == load(None, {}, given)
+    assert config_of({"tls_mode": "permissive"}).tls_mode == "permissive"
 
 
 @pytest.mark.parametrize(
