@@ -16,6 +16,7 @@ from rmq.deadletters import REPLAYS, DeadLetters
 from rmq.errors import ClientError, Code
 from rmq.groups import Groups
 from rmq.groupviews import GroupViews
+from rmq.filter import ALL, Filter
 from rmq.message import MessageType
 from rmq.port import Answer
 from rmq.retry import RetryPolicy
@@ -183,9 +184,9 @@ class Admin:
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
-    def peek(self, topic: str, start: Start, limit: int, expression: str = "*") -> Page:
+    def peek(self, topic: str, start: Start, limit: int, wanted: Filter = ALL) -> Page:
         """See AdminPort."""
-        return self._browser.peek(topic, start, limit, expression)
+        return self._browser.peek(topic, start, limit, wanted)
 
     def watch(self, topic: str) -> "asyncio.Future[None]":
         """See AdminPort."""

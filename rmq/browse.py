@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from rmq import message as m
 from rmq.adminport import Kept, Page, Start
 from rmq.errors import ClientError, Code
-from rmq.filter import Filter, by_tag
+from rmq.filter import ALL, Filter
 from rmq.topics import Topics
 from rmq_store import record
 from rmq_store.consumequeue import ConsumeQueue, Entry
@@ -99,14 +99,14 @@ class Browser:
                 high = middle
         return low
 
-    def peek(self, topic: str, start: Start, limit: int, expression: str = "*") -> Page:
+    def peek(self, topic: str, start: Start, limit: int, wanted: Filter = ALL) -> Page:
         """See AdminPort."""
         queues = self.require(topic).queues
         if start.offsets is not None and not start.rest:
             queues = [queue for queue in queues if queue.queue_id in start.offsets]
         at_once = min(max(SCAN_MAX // max(len(queues), 1), 1), _ENTRIES_AT_ONCE)
         readings = [_Reading(queue, self.begin(queue, start), at_once) for queue in queues]
-        found = list(self._merged(readings, limit, by_tag(expression)))
+        found = list(self._merged(readings, limit, wanted))
         return Page(found, {reading.queue.queue_id: reading.offset for reading in readings})
 
     def _merged(self, readings: Sequence[_Reading], limit: int, wanted: Filter) -> Iterator[Kept]:

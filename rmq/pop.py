@@ -37,6 +37,7 @@ log_ = logging.getLogger("rmq.pop")
 SCAN_MAX = 800  # queue entries that one take looks at: what bounds a selective filter's turn (Apache: 800)
 GONE_INVISIBLE_MS = 1000  # RocketMQ: messages of a vanished push consumer become visible after 1 s
 _READ_AHEAD = 64  # queue entries read at once for a filter: a match may be the next one
+_READ_BYTES = 16 << 10  # of a record: reading and checking so many takes as long as all else that is done with it
 _FULL_RETRY_MS = 10_000
 
 
@@ -72,6 +73,10 @@ class Take:
     def goes_on(self) -> bool:
         """There is room for one more message, and leave to look for it."""
         return self.room > 0 and self.bytes > 0 and self.budget > 0
+
+    def pass_over(self, found: Record) -> None:
+        """It was read in vain: large ones count as several."""
+        self.budget -= found.size // _READ_BYTES
 
     def spares(self, properties: dict[str, str]) -> bool:
         """A message that is not wanted here is wanted by another."""
@@ -204,6 +209,7 @@ class Pop:
         if take.wanted.matches(properties):
             take.add(ledger, offset, 1, found, properties)
             return True
+        take.pass_over(found)
         return not take.spares(properties)
 
     def _lease(self, take: Take, subscription: Subscription, request: ReceiveRequest) -> list[Delivered]:
@@ -410,7 +416,7 @@ class Pop:
 def _entries(take: Take, queue: ConsumeQueue, offset: int) -> Iterator[tuple[int, Entry]]:
     """Visible entries from an offset on, as long as the take goes on."""
     while take.goes_on and offset < queue.visible:
-        count = take.room if take.wanted.tags is None else _READ_AHEAD
+        count = take.room if take.wanted.is_all else _READ_AHEAD
         entries = queue.read(offset, min(count, take.budget, queue.visible - offset))
         if not entries:
             raise OSError(f"the index of {queue.topic} queue {queue.queue_id} ends before offset {offset}")

@@ -52,10 +52,10 @@ def test_where_a_peek_begins(make: Maker, run: Run) -> None:
             await admin.peek(from_ms=77, filter="a || b", limit=1)
             await admin.peek(offsets={1: 5})
             assert admin.port.of("peek") == [
-                (TOPIC, Start(), 32, "*"),
-                (TOPIC, Start(end=True), 1000, "*"),
-                (TOPIC, Start(time_ms=77), 1, "a || b"),
-                (TOPIC, Start(offsets={1: 5}), 32, "*"),
+                (TOPIC, Start(), 32, ALL),
+                (TOPIC, Start(end=True), 1000, ALL),
+                (TOPIC, Start(time_ms=77), 1, by_tag("a || b")),
+                (TOPIC, Start(offsets={1: 5}), 32, ALL),
             ]
 
     run(scenario())
