@@ -14,9 +14,9 @@ from rmq.clock import Clock, ManualClock
 from rmq.config import Config
 from rmq.deadletters import REPLAYS, DeadLetters
 from rmq.errors import ClientError, Code
+from rmq.filter import ALL, Filter
 from rmq.groups import Groups
 from rmq.groupviews import GroupViews
-from rmq.filter import ALL, Filter
 from rmq.message import MessageType
 from rmq.port import Answer
 from rmq.retry import RetryPolicy

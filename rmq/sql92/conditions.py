@@ -214,8 +214,8 @@ def between(value: Part, low: Part, high: Part) -> Part:
     """Both ends belong to it. Two constants have to be in order."""
     lower, upper = compare(operator.ge, value, low), compare(operator.le, value, high)
     first, last = low.constant, high.constant
-    both = low.sort is high.sort is Sort.CONSTANT and first is not None and last is not None
-    if both and order(first, last) > 0:
+    constant_ends = low.sort is high.sort is Sort.CONSTANT
+    if constant_ends and first is not None and last is not None and order(first, last) > 0:
         raise WrongError(low.at, "BETWEEN needs the smaller value first")
     return all_of((lower, upper))
 

@@ -199,8 +199,8 @@ def parse(text: str) -> Part:
     try:
         return cast("Part", _PARSER.parse(text))  # what Builder.start makes, in place of a tree
     except UnexpectedCharacters as error:
-        assert error.pos_in_stream is not None
-        raise WrongError(error.pos_in_stream, _unknown(text, error.pos_in_stream)) from None
+        at = cast("int", error.pos_in_stream)  # its declared type is None
+        raise WrongError(at, _unknown(text, at)) from None
     except UnexpectedToken as error:
         if error.token.type == "$END":
             raise WrongError(len(text), "the expression ends too early") from None
