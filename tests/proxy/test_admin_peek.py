@@ -68,7 +68,7 @@ def test_a_peek_by_sql(make: Maker, run: Run) -> None:
     async def scenario() -> None:
         async with an_admin(make) as admin:
             admin.port.arrive(kept(0, colour="red"), kept(1, colour="blue"))
-            assert ids(await admin.peek(sql="colour = 'blue'")) == ["id-1-0"]
+            assert ids(await admin.peek(sql="colour = 'blue'")) == ["id-0-1"]
             assert admin.port.of("peek") == [(TOPIC, Start(), 32, by_sql("colour = 'blue'", 9))]
             code, text = await status_of(admin.peek(sql="a ="))
             assert (code.name, "character 4 of 3" in text) == ("INVALID_ARGUMENT", True)
