@@ -52,6 +52,7 @@ class Filter(msgspec.Struct, frozen=True):
 
 
 ALL = Filter()
+_TOGETHER = 8  # filters of the greatest length that one client may have at once
 
 
 def reading_cost(size_bytes: int) -> int:
@@ -113,6 +114,13 @@ class Filters:
         if isinstance(found, ClientError):
             raise ClientError(found.code, found.text)
         return found
+
+    def check_total(self, chars: int) -> None:
+        """Of all SQL92 filters in one request: they are compiled in one turn. Raises ILLEGAL_FILTER_EXPRESSION."""
+        chars_max = _TOGETHER * self._chars_max
+        if chars > chars_max:
+            text = f"the SQL92 filters of one client have at most {chars_max} characters together, these have {chars}"
+            raise ClientError(Code.ILLEGAL_FILTER_EXPRESSION, text)
 
     def _compile(self, expression: str) -> Filter | ClientError:
         try:

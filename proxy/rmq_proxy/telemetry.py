@@ -104,11 +104,13 @@ class Telemetry:
 
     def _subscription(self, caller: Caller, sent: v2.Settings) -> Answer[bytes]:
         group = caller.group(sent.subscription.group)
+        entries = sent.subscription.subscriptions
+        self._filters.check_total(sum(len(e.expression.expression) for e in entries if e.expression.type == v2.SQL))
         wanted = {
             caller.topic(entry.topic): validate.filter_expression(
                 entry.expression.type, entry.expression.expression, self._filters
             )
-            for entry in sent.subscription.subscriptions
+            for entry in entries
         }
         language, version = caller.call.header(LANGUAGE), caller.call.header(CLIENT_VERSION)
 

@@ -272,8 +272,11 @@ def test_nothing_has_to_be_kept() -> None:
 
 
 def test_a_filter_has_a_length() -> None:
-    """ILLEGAL_FILTER_EXPRESSION beyond sql_chars_max."""
+    """ILLEGAL_FILTER_EXPRESSION beyond sql_chars_max, and beyond eight times as many for all of one client."""
     kept = filters(sql_chars_max=5)
+    kept.check_total(40)
+    with pytest.raises(ClientError, match="at most 40 characters together, these have 41"):
+        kept.check_total(41)
     kept.by_sql("a = 1")
     with pytest.raises(ClientError, match="longer than 5 characters, it has 6") as caught:
         kept.by_sql("a = 10")
