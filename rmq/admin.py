@@ -14,6 +14,7 @@ from rmq.clock import Clock, ManualClock
 from rmq.config import Config
 from rmq.deadletters import REPLAYS, DeadLetters
 from rmq.errors import ClientError, Code
+from rmq.filter import ALL, Filter
 from rmq.groups import Groups
 from rmq.groupviews import GroupViews
 from rmq.message import MessageType
@@ -183,9 +184,9 @@ class Admin:
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
-    def peek(self, topic: str, start: Start, limit: int, expression: str = "*") -> Page:
+    def peek(self, topic: str, start: Start, limit: int, wanted: Filter = ALL) -> Page:
         """See AdminPort."""
-        return self._browser.peek(topic, start, limit, expression)
+        return self._browser.peek(topic, start, limit, wanted)
 
     def watch(self, topic: str) -> "asyncio.Future[None]":
         """See AdminPort."""

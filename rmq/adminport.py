@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 
+from rmq.filter import ALL, Filter
 from rmq.message import MessageType
 from rmq.port import Answer
 
@@ -158,7 +159,7 @@ class AdminPort(Protocol):
     def reset_offset(self, group: str, topic: str, start: Start) -> Answer[GroupInfo]:
         """The group goes on from there in every queue; what it holds or was to get again is settled."""
 
-    def peek(self, topic: str, start: Start, limit: int, expression: str = "*") -> Page:
+    def peek(self, topic: str, start: Start, limit: int, wanted: Filter = ALL) -> Page:
         """Reads without taking anything from anyone; bounded work, so a page may be short and have more behind it."""
 
     def watch(self, topic: str) -> "asyncio.Future[None]":

@@ -17,7 +17,7 @@ from rmq.errors import ClientError, Code, ConfigError
 from rmq.filter import Filter
 from rmq.groups import Groups
 from rmq.message import Delivered, MessageType, Outgoing, SendResult
-from rmq.pop import Pop
+from rmq.pop import SCAN_MAX, Pop
 from rmq.port import Answer, BrokerQueues, GroupView, ReceiveRequest
 from rmq.topics import Topics
 from rmq.waiters import Waiters
@@ -183,6 +183,10 @@ class Broker:
         subscription = self._subscription(request.group, request.topic)
         if request.auto_renew:
             self._pop.online.add((request.group, request.client_id))
+        if self._serving and not request.filter.is_all and request.poll_ms > 0 and not self._ending:
+            waiting = self._waiters.add(subscription, request)  # a turn's scans are bounded in all, see _serve
+            self._serve_later(subscription)
+            return waiting
         messages = self._pop.take(subscription, request, self._waiters.others(subscription, request.filter))
         if messages or request.poll_ms <= 0 or self._ending:
             self._arm()
@@ -206,26 +210,29 @@ class Broker:
             self._loop.call_soon(self._serve)
 
     def _serve(self) -> None:
-        """Waiting polls of subscriptions that may have something now; who has more lines up behind the rest."""
+        """Waiting polls of subscriptions that may have something now; who has more lines up behind the rest. A turn is
+        over when it looked at SCAN_MAX queue entries, however many groups have a filter and a long backlog.
+        """
         self._serving = False
         left = _POLLS_A_TURN
+        looked_max = self._pop.looked + SCAN_MAX
         for subscription in list(self._to_serve):
-            if left <= 0:
+            if left <= 0 or self._pop.looked >= looked_max:
                 break
             del self._to_serve[subscription]
-            left -= self._serve_line(subscription, left)
+            left -= self._serve_line(subscription, left, looked_max)
             if self._pop.has_more(subscription) and self._waiters.any(subscription):
                 self._to_serve[subscription] = None
         for subscription in list(self._to_serve)[:1]:
             self._serve_later(subscription)
         self._arm()
 
-    def _serve_line(self, subscription: Subscription, limit: int) -> int:
+    def _serve_line(self, subscription: Subscription, limit: int, looked_max: int) -> int:
         """Polls in order of arrival; returns how many are answered. One in vain speaks for all with its filter."""
         answered = 0
         in_vain: set[Filter] = set()
         for waiter in self._waiters.in_line(subscription):
-            if answered >= limit or not self._pop.has_more(subscription):
+            if answered >= limit or self._pop.looked >= looked_max or not self._pop.has_more(subscription):
                 break
             wanted = waiter.request.filter
             if wanted in in_vain:

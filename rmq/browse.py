@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from rmq import message as m
 from rmq.adminport import Kept, Page, Start
 from rmq.errors import ClientError, Code
-from rmq.filter import Filter, by_tag
+from rmq.filter import ALL, Filter, reading_cost
 from rmq.topics import Topics
 from rmq_store import record
 from rmq_store.consumequeue import ConsumeQueue, Entry
@@ -19,7 +19,7 @@ from rmq_store.record import Record
 from rmq_store.state import Topic
 from rmq_store.store import Store
 
-SCAN_MAX = 2000  # queue entries that one page looks at: a few milliseconds
+SCAN_MAX = 2000  # queue entries that one page looks at, a record read in vain counts more: some milliseconds
 BODIES_BYTES_MAX = 4 << 20  # of a page; one message always fits
 _ENTRIES_AT_ONCE = 64
 
@@ -99,14 +99,14 @@ class Browser:
                 high = middle
         return low
 
-    def peek(self, topic: str, start: Start, limit: int, expression: str = "*") -> Page:
+    def peek(self, topic: str, start: Start, limit: int, wanted: Filter = ALL) -> Page:
         """See AdminPort."""
         queues = self.require(topic).queues
         if start.offsets is not None and not start.rest:
             queues = [queue for queue in queues if queue.queue_id in start.offsets]
         at_once = min(max(SCAN_MAX // max(len(queues), 1), 1), _ENTRIES_AT_ONCE)
         readings = [_Reading(queue, self.begin(queue, start), at_once) for queue in queues]
-        found = list(self._merged(readings, limit, by_tag(expression)))
+        found = list(self._merged(readings, limit, wanted))
         return Page(found, {reading.queue.queue_id: reading.offset for reading in readings})
 
     def _merged(self, readings: Sequence[_Reading], limit: int, wanted: Filter) -> Iterator[Kept]:
@@ -114,10 +114,10 @@ class Browser:
         line = [reading for reading in readings if reading.entry is not None]
         heapq.heapify(line)
         bytes_left = BODIES_BYTES_MAX
-        for _ in range(SCAN_MAX):
-            if not line or limit <= 0 or bytes_left <= 0:
-                return
-            kept = self._wanted(line[0], wanted)
+        budget = SCAN_MAX
+        while line and limit > 0 and bytes_left > 0 and budget > 0:
+            kept, cost = self._wanted(line[0], wanted)
+            budget -= cost
             line[0].pass_on()
             if line[0].entry is None:
                 heapq.heappop(line)
@@ -128,15 +128,16 @@ class Browser:
                 bytes_left -= len(kept.body)
                 yield kept
 
-    def _wanted(self, reading: _Reading, wanted: Filter) -> Kept | None:
+    def _wanted(self, reading: _Reading, wanted: Filter) -> tuple[Kept | None, int]:
+        """The message if it is wanted, and what it cost to look."""
         entry = reading.entry
         if entry is None or not wanted.may_match(entry.tags_code):
-            return None
+            return None, 1
         found = self._store.read(reading.queue, reading.offset, entry)
-        if found is None:
-            return None
-        properties = found.decode_properties()
-        return as_kept(found, properties) if wanted.matches(properties) else None
+        properties = found.decode_properties() if found is not None else {}
+        if found is None or not wanted.matches(properties):
+            return None, 1 + reading_cost(found.size if found else 0)
+        return as_kept(found, properties), 1
 
     # -- by id or key ------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from rmq.broker import Broker
 from rmq.clock import Clock, ManualClock, SystemClock
 from rmq.config import Config
 from rmq.errors import ConfigError
+from rmq.filter import Filters
 from rmq_proxy import admin, health, reflection
 from rmq_proxy.admin import AdminService
 from rmq_proxy.adminconvert import Facts
@@ -92,14 +93,18 @@ class Node:
         self._loop = loop
         self.broker = Broker(config, clock, loop)
         limits = _limits(config)
+        filters = Filters(config)
         self._sessions = Sessions(self.broker, limits, clock)
         for group, client_id in self.broker.recovered_clients:
             self._sessions.adopt(group, client_id)
-        telemetry = Telemetry(self.broker, self._sessions, limits)
-        self._messaging = Messaging(self.broker, self._sessions, telemetry, limits, config.advertise or None, clock)
+        telemetry = Telemetry(self.broker, self._sessions, limits, filters)
+        advertise = config.advertise or None
+        self._messaging = Messaging(self.broker, self._sessions, telemetry, limits, advertise, clock, filters)
         self.admin: AdminPort = self.broker.admin
         facts = _facts(config, clock)
-        self._admin = AdminService(self.admin, self._sessions, telemetry, facts, clock, remote=config.admin_remote)
+        self._admin = AdminService(
+            self.admin, self._sessions, telemetry, facts, clock, filters, remote=config.admin_remote
+        )
         self._health = Health([MESSAGING, admin.NAME])
         table = {row.path: row for row in self._rows()}
         self._transport = make_transport(config, table, LoggingGate(), logging.getLogger("rmq.transport"))

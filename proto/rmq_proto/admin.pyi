@@ -403,7 +403,7 @@ class Message(_message.Message):
     ) -> None: ...
 
 class PeekRequest(_message.Message):
-    __slots__ = ("topic", "offsets", "from_begin", "from_end", "from_ms", "limit", "filter", "wait_ms")
+    __slots__ = ("topic", "offsets", "from_begin", "from_end", "from_ms", "limit", "filter", "wait_ms", "sql")
     class OffsetsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -420,6 +420,7 @@ class PeekRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     WAIT_MS_FIELD_NUMBER: _ClassVar[int]
+    SQL_FIELD_NUMBER: _ClassVar[int]
     topic: str
     offsets: _containers.ScalarMap[int, int]
     from_begin: bool
@@ -428,6 +429,7 @@ class PeekRequest(_message.Message):
     limit: int
     filter: str
     wait_ms: int
+    sql: str
     def __init__(
         self,
         topic: _Optional[str] = ...,
@@ -438,6 +440,7 @@ class PeekRequest(_message.Message):
         limit: _Optional[int] = ...,
         filter: _Optional[str] = ...,
         wait_ms: _Optional[int] = ...,
+        sql: _Optional[str] = ...,
     ) -> None: ...
 
 class PeekResponse(_message.Message):

@@ -16,6 +16,7 @@ from rmq.adminport import AdminPort, GroupInfo, Kept, Page, Start, TopicInfo
 from rmq.clock import Clock
 from rmq.config import parse_endpoint
 from rmq.errors import ClientError, Code
+from rmq.filter import Filter, Filters, by_tag
 from rmq.message import MessageType
 from rmq.port import Answer
 from rmq_proto import admin as pb
@@ -71,6 +72,7 @@ class AdminService:
         telemetry: Telemetry,
         facts: Facts,
         clock: Clock,
+        filters: Filters,
         *,
         remote: bool = False,
     ) -> None:
@@ -79,6 +81,7 @@ class AdminService:
         self._telemetry = telemetry
         self._facts = facts
         self._clock = clock
+        self._filters = filters
         self._remote = remote
         self._waits = Waits(admin)
 
@@ -206,12 +209,19 @@ class AdminService:
         topic, limit = _given("topic", request.topic), _limit(request.limit)
         start, wait_ms = _start(request), _not_negative("wait_ms", request.wait_ms)
         rest = start.rest or start.offsets is None
-        expression = request.filter or "*"
-        found = self._admin.peek(topic, start, limit, expression)
+        wanted = self._wanted(request)
+        found = self._admin.peek(topic, start, limit, wanted)
         if found.messages or not wait_ms:
             return _page(found)
-        waiting = self._waits.add(topic, expression, limit, found, call.deadline_s, wait_ms, rest=rest)
+        waiting = self._waits.add(topic, wanted, limit, found, call.deadline_s, wait_ms, rest=rest)
         return then(waiting, _page, None, _let_go)
+
+    def _wanted(self, request: pb.PeekRequest) -> Filter:
+        if not request.sql:
+            return by_tag(request.filter)
+        if request.filter:
+            raise _bad("give filter or sql, one of the two")
+        return self._filters.by_sql(request.sql)
 
     def _find(self, _: Call, request: pb.FindMessagesRequest) -> Answer[pb.PeekResponse]:
         topic, limit = _given("topic", request.topic), _limit(request.limit)

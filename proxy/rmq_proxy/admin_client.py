@@ -184,6 +184,7 @@ class AdminClient:
         from_ms: int = 0,
         limit: int = 32,
         filter: str = "",  # noqa: A002  # the wire's word
+        sql: str = "",
         wait_ms: int = 0,
     ) -> pb.PeekResponse:
         """Reads without taking anything from any group, from the begin where nothing else is said.
@@ -198,6 +199,7 @@ class AdminClient:
             from_ms=from_ms,
             limit=limit,
             filter=filter,
+            sql=sql,
             wait_ms=wait_ms,
         )
         return self._ask("Peek", request, pb.PeekResponse.FromString, wait_ms / 1000)

@@ -4,6 +4,7 @@ import asyncio
 
 from rmq.adminport import AdminPort, Page, Start
 from rmq.errors import ClientError, Code
+from rmq.filter import Filter
 
 WAIT_MS_MAX = 30_000
 WAITS_MAX = 1000
@@ -21,7 +22,7 @@ class Waits:
     def add(
         self,
         topic: str,
-        expression: str,
+        wanted: Filter,
         limit: int,
         found: Page,
         deadline_s: float | None,
@@ -41,7 +42,7 @@ class Waits:
         end_s = now_s + min(wait_ms, WAIT_MS_MAX) / 1000
         if deadline_s is not None:
             end_s = min(end_s, deadline_s - RESERVE_S)
-        wait = _Wait(self._admin, topic, expression, limit, found, rest, now_s if self._closed else end_s)
+        wait = _Wait(self._admin, topic, wanted, limit, found, rest, now_s if self._closed else end_s)
         self._waits.add(wait)
         wait.answer.add_done_callback(lambda _: self._waits.discard(wait))
         return wait.answer
@@ -57,12 +58,12 @@ class _Wait:
     """One of them. Looks again whenever the topic has news, and goes on at once where a look did not reach the end."""
 
     def __init__(
-        self, admin: AdminPort, topic: str, expression: str, limit: int, found: Page, rest: bool, end_s: float
+        self, admin: AdminPort, topic: str, wanted: Filter, limit: int, found: Page, rest: bool, end_s: float
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._admin = admin
         self._topic = topic
-        self._expression = expression
+        self._wanted = wanted
         self._limit = limit
         self._reached = found
         self._rest = rest
@@ -82,7 +83,7 @@ class _Wait:
             return
         try:
             start = Start(offsets=self._reached.next, rest=self._rest)
-            found = self._admin.peek(self._topic, start, self._limit, self._expression)
+            found = self._admin.peek(self._topic, start, self._limit, self._wanted)
             if not found.messages and found.next == self._reached.next:
                 self._watched = self._admin.watch(self._topic)
                 self._watched.add_done_callback(self._woken)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from rmq.clock import Clock
 from rmq.errors import ClientError, Code
-from rmq.filter import ALL
+from rmq.filter import ALL, Filters
 from rmq.message import Delivered
 from rmq.port import Answer, BrokerPort, ReceiveRequest
 from rmq_proto import v2
@@ -37,11 +37,12 @@ POLLING_CODE_VERSION = "5.0.3"  # clients from here on know ILLEGAL_POLLING_TIME
 class Consuming:
     """The consumers' calls."""
 
-    def __init__(self, broker: BrokerPort, sessions: Sessions, limits: Limits, clock: Clock) -> None:
+    def __init__(self, broker: BrokerPort, sessions: Sessions, limits: Limits, clock: Clock, filters: Filters) -> None:
         self._broker = broker
         self._sessions = sessions
         self._limits = limits
         self._clock = clock
+        self._filters = filters
 
     def receive(self, caller: Caller, request: v2.ReceiveMessageRequest) -> Answer[Sequence[bytes]]:
         """Whatever queue the request names, the pop runs over all of the topic's (facts: grpc.md 1.5)."""
@@ -69,7 +70,7 @@ class Consuming:
         wanted = ALL
         if request.HasField("filter_expression"):
             expression = request.filter_expression
-            wanted = validate.filter_expression(expression.type, expression.expression)
+            wanted = validate.filter_expression(expression.type, expression.expression, self._filters)
         batch = validate.batch(request.batch_size, self._limits)
         auto_renew = request.auto_renew
         invisible_ms = self._limits.auto_renew_ms

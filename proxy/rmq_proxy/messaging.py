@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from rmq.clock import Clock
 from rmq.errors import ClientError, Code
+from rmq.filter import Filters
 from rmq.port import Answer, BrokerPort, BrokerQueues, GroupView
 from rmq_proto import v2
 from rmq_proxy.answers import then
@@ -47,13 +48,14 @@ class Messaging:
         limits: Limits,
         advertise: str | None,
         clock: Clock,
+        filters: Filters,
     ) -> None:
         self._broker = broker
         self._sessions = sessions
         self._telemetry = telemetry
         self._advertiser = Advertiser(advertise)
         self._producing = Producing(broker, limits, clock)
-        self._consuming = Consuming(broker, sessions, limits, clock)
+        self._consuming = Consuming(broker, sessions, limits, clock, filters)
 
     def listens_on(self, host: str, port: int) -> None:
         """Told once the port is known: what a route answers when nobody else says how to reach us."""

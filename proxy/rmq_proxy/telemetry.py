@@ -13,6 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from rmq.errors import ClientError, Code
+from rmq.filter import Filters
 from rmq.message import Delivered
 from rmq.port import Answer, BrokerPort, GroupView
 from rmq_proto import v2
@@ -52,10 +53,11 @@ class Question(msgspec.Struct):
 class Telemetry:
     """All Telemetry streams of this process."""
 
-    def __init__(self, broker: BrokerPort, sessions: Sessions, limits: Limits) -> None:
+    def __init__(self, broker: BrokerPort, sessions: Sessions, limits: Limits, filters: Filters) -> None:
         self._broker = broker
         self._sessions = sessions
         self._limits = limits
+        self._filters = filters
         self._streams: dict[str, list[Stream]] = {}  # by client id, the newest last
         self._questions: dict[str, Question] = {}  # by nonce
         self._nonces = itertools.count(1)
@@ -102,9 +104,13 @@ class Telemetry:
 
     def _subscription(self, caller: Caller, sent: v2.Settings) -> Answer[bytes]:
         group = caller.group(sent.subscription.group)
+        entries = sent.subscription.subscriptions
+        self._filters.check_total(sum(len(e.expression.expression) for e in entries if e.expression.type == v2.SQL))
         wanted = {
-            caller.topic(entry.topic): validate.filter_expression(entry.expression.type, entry.expression.expression)
-            for entry in sent.subscription.subscriptions
+            caller.topic(entry.topic): validate.filter_expression(
+                entry.expression.type, entry.expression.expression, self._filters
+            )
+            for entry in entries
         }
         language, version = caller.call.header(LANGUAGE), caller.call.header(CLIENT_VERSION)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from rmq.errors import ClientError, Code
-from rmq.filter import Filter, by_sql, by_tag
+from rmq.filter import Filter, Filters, by_tag
 from rmq.message import DLQ_PREFIX, RETRY_PREFIX
 from rmq_proto import v2
 
@@ -278,18 +278,22 @@ def batch(size: int, limits: Limits) -> int:
     return min(size, limits.receive_batch_max)
 
 
-@functools.lru_cache(1024)
-def filter_expression(kind: int, expression: str) -> Filter:
-    """Compiled. Raises ILLEGAL_FILTER_EXPRESSION, and NOT_IMPLEMENTED for SQL92 as long as that is not served."""
-    if len(expression) > FILTER_CHARS_MAX:
-        text = f"the filter expression is longer than {FILTER_CHARS_MAX} characters"
-        raise ClientError(Code.ILLEGAL_FILTER_EXPRESSION, text)
+def filter_expression(kind: int, expression: str, filters: Filters) -> Filter:
+    """Compiled. Raises ILLEGAL_FILTER_EXPRESSION."""
     if kind == v2.SQL:
         if not expression.strip():
             raise ClientError(Code.ILLEGAL_FILTER_EXPRESSION, "the SQL92 filter expression cannot be empty")
-        return by_sql(expression)
+        return filters.by_sql(expression)
     if kind not in (v2.TAG, v2.FILTER_TYPE_UNSPECIFIED):
         raise ClientError(Code.ILLEGAL_FILTER_EXPRESSION, f"unknown filter type {kind}; use TAG or SQL")
+    return _tag_expression(expression)
+
+
+@functools.lru_cache(1024)
+def _tag_expression(expression: str) -> Filter:
+    if len(expression) > FILTER_CHARS_MAX:
+        text = f"the filter expression is longer than {FILTER_CHARS_MAX} characters"
+        raise ClientError(Code.ILLEGAL_FILTER_EXPRESSION, text)
     return by_tag(expression)
 
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 SHOWN_MAX = 100_000
 FOUND_MAX = 1000
 LINE_CHARS_MAX = 400
-_filter = click.option("--filter", "wanted", metavar="TAGS", default="*", help="As a consumer writes it: a || b.")
+_filter = click.option("--filter", "tags", metavar="TAGS", default="", help="As a consumer writes it: a || b.")
+_sql = click.option("--sql", metavar="EXPRESSION", default="", help='A SQL92 filter on properties: "price > 5".')
 
 
 @click.group()
@@ -99,6 +100,7 @@ def _body(argument: str | None) -> bytes:
     help="Start there, in this queue; may be repeated.",
 )
 @_filter
+@_sql
 @json_option
 def peek(
     endpoint: str,
@@ -107,7 +109,8 @@ def peek(
     last: int | None,
     position: str | int | None,
     offsets: tuple[tuple[int, int], ...],
-    wanted: str,
+    tags: str,
+    sql: str,
     as_json: bool,
 ) -> None:
     """Shows stored messages in the order in which they came."""
@@ -115,6 +118,7 @@ def peek(
         raise click.UsageError("--last excludes --first, --from and --offset")
     if position is not None and offsets:
         raise click.UsageError("--from and --offset exclude each other")
+    wanted = _wanted(tags, sql)
     start: reading.Start = dict(offsets) or ("begin" if position is None else position)
     with connected(endpoint) as client:
         if last is not None:
@@ -127,6 +131,12 @@ def peek(
         output.table(views.MESSAGE_COLUMNS, [views.message_row(one) for one in found])
     else:
         output.note(f"topic {topic} has no such message")
+
+
+def _wanted(tags: str, sql: str) -> reading.Wanted:
+    if tags and sql:
+        raise click.UsageError("--filter and --sql exclude each other")
+    return reading.Wanted(tags, sql)
 
 
 @message.command()
@@ -180,6 +190,7 @@ def _show(one: "pb.Message") -> None:
 @endpoint_option
 @click.argument("topic", shell_complete=topic_names)
 @_filter
+@_sql
 @click.option("--count", type=click.IntRange(min=1), help="End after so many.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), metavar="S", help="End after so many seconds.")
 @json_option
@@ -188,7 +199,8 @@ def tail(
     context: click.Context,
     endpoint: str,
     topic: str,
-    wanted: str,
+    tags: str,
+    sql: str,
     count: int | None,
     timeout_s: float | None,
     as_json: bool,
@@ -197,6 +209,7 @@ def tail(
 
     The exit code is 1 where --timeout ended it before --count messages came.
     """
+    wanted = _wanted(tags, sql)
     shown = 0
     try:
         with connected(endpoint) as client:
@@ -211,7 +224,7 @@ def tail(
         context.exit(FAILED)
 
 
-def _new(client: "AdminClient", topic: str, wanted: str, timeout_s: float | None) -> "Iterator[pb.Message]":
+def _new(client: "AdminClient", topic: str, wanted: reading.Wanted, timeout_s: float | None) -> "Iterator[pb.Message]":
     clock = SystemClock()
     end_s = math.inf if timeout_s is None else clock.monotonic_s() + timeout_s
 

@@ -178,6 +178,7 @@ BAD_STREAMS = {
     "a bad group": command(subscribing("a b")),
     "a bad subscription": command(subscribing("g", "a b")),
     "a bad filter": command(subscribing("g", "t", expression="||")),
+    "a bad SQL filter": command(subscribing("g", "t", kind=v2.SQL, expression="a >")),
     "a filter type from the future": command(subscribing("g", "t", kind=77)),
     "too many settings": command(publishing(*(f"topic-{i:0100}" for i in range(3000)))),
 }

@@ -74,7 +74,8 @@ BAD: dict[str, tuple[Change, int]] = {
     "an empty SQL filter": (expression(v2.SQL, " "), 40010),
     "a filter type from the future": (expression(77, "a"), 40010),
     "a filter of 16 KiB + 1": (expression(v2.TAG, "a" * 16_385), 40010),
-    "a SQL filter": (expression(v2.SQL, "a > 1"), 50100),
+    "a SQL filter that ends too early": (expression(v2.SQL, "a > "), 40010),
+    "a SQL filter of 4 KiB + 1": (expression(v2.SQL, "a = 1".ljust(4097)), 40010),
     "no group": (group(""), 40003),
     "a blank group": (group("  "), 40003),
     "a group with a space": (group("a b"), 40003),
@@ -107,6 +108,7 @@ GOOD: dict[str, Change] = {
     "an attempt id of 100 KB": lambda r: setattr(r, "attempt_id", "x" * 100_000),
     "a group of 120 characters": group("g" * 120),
     "a filter that has more separators than tags": expression(v2.TAG, "|| a ||"),
+    "a SQL filter": expression(v2.SQL, "TAGS = 'a'"),
 }
 
 

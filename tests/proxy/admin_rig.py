@@ -21,7 +21,7 @@ from rmq.adminport import (
     TopicInfo,
 )
 from rmq.errors import ClientError, Code
-from rmq.filter import by_tag
+from rmq.filter import ALL, Filter
 from rmq.message import MessageType
 from rmq.port import Answer
 from rmq_proto import admin as pb
@@ -135,11 +135,11 @@ class FakeAdmin:
     def reset_offset(self, group: str, topic: str, start: Start) -> Answer[GroupInfo]:
         return self._answer(a_group(group), "reset_offset", group, topic, start)
 
-    def peek(self, topic: str, start: Start, limit: int, expression: str = "*") -> Page:
-        return self._now(self._read(start, limit, expression), "peek", topic, start, limit, expression)
+    def peek(self, topic: str, start: Start, limit: int, wanted: Filter = ALL) -> Page:
+        return self._now(self._read(start, limit, wanted), "peek", topic, start, limit, wanted)
 
-    def _read(self, start: Start, limit: int, expression: str) -> Page:
-        wanted, found, following = by_tag(expression), list[Kept](), dict[int, int]()
+    def _read(self, start: Start, limit: int, wanted: Filter) -> Page:
+        found, following = list[Kept](), dict[int, int]()
         for number, queue in enumerate(self.queues):
             if start.offsets is None:
                 begin = len(queue) if start.end else 0
@@ -189,7 +189,9 @@ class AdminRig(Rig):
     def __init__(self, *, remote: bool = False) -> None:
         super().__init__()
         self.admin = FakeAdmin()
-        self.service = AdminService(self.admin, self.sessions, self.telemetry, FACTS, self.clock, remote=remote)
+        self.service = AdminService(
+            self.admin, self.sessions, self.telemetry, FACTS, self.clock, self.filters, remote=remote
+        )
         self.admin_rows: dict[str, Row] = {row.path: row for row in self.service.rows()}
 
 

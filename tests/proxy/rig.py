@@ -6,8 +6,9 @@ from typing import TypeVar, cast
 
 from google.protobuf.message import Message as Request
 
+from rmq.config import Config
 from rmq.errors import ClientError
-from rmq.filter import Filter
+from rmq.filter import Filter, Filters
 from rmq.message import Delivered, MessageType, Outgoing, SendResult
 from rmq.port import Answer, BrokerQueues, GroupView, ReceiveRequest
 from rmq.retry import RetryPolicy
@@ -130,8 +131,9 @@ class Rig:
         self.broker = FakeBroker()
         self.clock = HandClock()
         self.sessions = Sessions(self.broker, limits, self.clock)
-        self.telemetry = Telemetry(self.broker, self.sessions, limits)
-        self.messaging = Messaging(self.broker, self.sessions, self.telemetry, limits, advertise, self.clock)
+        self.filters = filters = Filters(Config())
+        self.telemetry = Telemetry(self.broker, self.sessions, limits, filters)
+        self.messaging = Messaging(self.broker, self.sessions, self.telemetry, limits, advertise, self.clock, filters)
         self.rows: dict[str, Row] = {row.path: row for row in self.messaging.rows()}
 
     def row(self, method: str) -> Row:

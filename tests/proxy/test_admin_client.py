@@ -9,6 +9,7 @@ import pytest
 
 from rmq.adminport import Start
 from rmq.errors import ClientError, Code
+from rmq.filter import by_tag
 from rmq.message import MessageType
 from rmq_proto import v2
 from rmq_proxy.admin_client import AdminClient, AdminError, split_endpoint
@@ -84,7 +85,7 @@ def test_messages(make: Maker, run: Run) -> None:
             assert [(m.queue_id, m.offset) for m in (*page.messages, *rest.messages)] == [(0, 0), (1, 0), (0, 1)]
             assert not (await asked(lambda admin: admin.peek(TOPIC, from_end=True))).messages
             await asked(lambda admin: admin.peek(TOPIC, from_ms=5, filter="red", wait_ms=1))
-            assert (TOPIC, Start(time_ms=5), 32, "red") in asked.rig.admin.of("peek")
+            assert (TOPIC, Start(time_ms=5), 32, by_tag("red")) in asked.rig.admin.of("peek")
             assert [m.offset for m in await asked(lambda admin: admin.find(TOPIC, key="k"))] == [3]
             assert [m.topic for m in await asked(lambda admin: admin.dead_letters("g"))] == ["%DLQ%g"]
             assert await asked(lambda admin: admin.replay("g", ["id-1"])) == 4

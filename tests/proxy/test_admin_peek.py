@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from rmq.adminport import Page, Start
+from rmq.filter import ALL, by_sql, by_tag
 from rmq_proto import admin as pb
 from rmq_proxy import adminwait
 from rmq_proxy.admin import PAGE_BYTES_MAX
@@ -52,11 +53,27 @@ def test_where_a_peek_begins(make: Maker, run: Run) -> None:
             await admin.peek(from_ms=77, filter="a || b", limit=1)
             await admin.peek(offsets={1: 5})
             assert admin.port.of("peek") == [
-                (TOPIC, Start(), 32, "*"),
-                (TOPIC, Start(end=True), 1000, "*"),
-                (TOPIC, Start(time_ms=77), 1, "a || b"),
-                (TOPIC, Start(offsets={1: 5}), 32, "*"),
+                (TOPIC, Start(), 32, ALL),
+                (TOPIC, Start(end=True), 1000, ALL),
+                (TOPIC, Start(time_ms=77), 1, by_tag("a || b")),
+                (TOPIC, Start(offsets={1: 5}), 32, ALL),
             ]
+
+    run(scenario())
+
+
+def test_a_peek_by_sql(make: Maker, run: Run) -> None:
+    """Instead of tags; a bad one, and both at once, are refused."""
+
+    async def scenario() -> None:
+        async with an_admin(make) as admin:
+            admin.port.arrive(kept(0, colour="red"), kept(1, colour="blue"))
+            assert ids(await admin.peek(sql="colour = 'blue'")) == ["id-0-1"]
+            assert admin.port.of("peek") == [(TOPIC, Start(), 32, by_sql("colour = 'blue'", 9))]
+            code, text = await status_of(admin.peek(sql="a ="))
+            assert (code.name, "character 4 of 3" in text) == ("INVALID_ARGUMENT", True)
+            code, text = await status_of(admin.peek(sql="a = 1", filter="b"))
+            assert (code.name, "one of the two" in text) == ("INVALID_ARGUMENT", True)
 
     run(scenario())
 
@@ -192,7 +209,7 @@ def test_a_client_that_goes_in_the_middle_of_a_long_look(run: Run) -> None:
         fake = FakeAdmin()
         fake.scan_max = 1
         fake.arrive(*(kept(at, TAGS="blue") for at in range(9)))
-        answer = adminwait.Waits(fake).add(TOPIC, "red", 32, Page([], {0: 0, 1: 0}), None, 20_000)
+        answer = adminwait.Waits(fake).add(TOPIC, by_tag("red"), 32, Page([], {0: 0, 1: 0}), None, 20_000)
         answer.cancel()
         for _ in range(3):
             await asyncio.sleep(0)

@@ -144,6 +144,21 @@ def wrong_filter() -> v2.Settings:
     return subscribing(TOPIC, expression="||")
 
 
+def wrong_sql() -> v2.Settings:
+    """A SQL92 filter that ends too early."""
+    settings = subscribing(TOPIC, expression="a >")
+    settings.subscription.subscriptions[0].expression.type = v2.SQL
+    return settings
+
+
+def much_sql() -> v2.Settings:
+    """Nine filters, each of the greatest length."""
+    settings = subscribing(*(f"topic-{n}" for n in range(9)), expression="a = 1".ljust(4096))
+    for entry in settings.subscription.subscriptions:
+        entry.expression.type = v2.SQL
+    return settings
+
+
 def nothing() -> v2.Settings:
     """Neither side of the oneof."""
     return v2.Settings()
@@ -170,6 +185,8 @@ REFUSED = [
     ("a system topic", wrong_topic, Code.ILLEGAL_TOPIC),
     ("a bad group", wrong_group, Code.ILLEGAL_CONSUMER_GROUP),
     ("a bad filter", wrong_filter, Code.ILLEGAL_FILTER_EXPRESSION),
+    ("a bad SQL92 filter", wrong_sql, Code.ILLEGAL_FILTER_EXPRESSION),
+    ("SQL92 filters without end", much_sql, Code.ILLEGAL_FILTER_EXPRESSION),
     ("neither publishing nor subscription", nothing, Code.BAD_REQUEST),
     ("more than 256 KiB", endless, Code.BAD_REQUEST),
     ("33 properties", with_properties(*((f"k{n}", "") for n in range(33))), Code.INVALID_CLIENT_PROPERTIES),

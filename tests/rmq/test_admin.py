@@ -49,7 +49,6 @@ MISTAKES: Mapping[str, tuple[Callable[[Admin], object], Code, str]] = {
     "topic": (lambda a: a.topic("no"), Code.TOPIC_NOT_FOUND, "no topic no"),
     "delete topic": (lambda a: a.delete_topic("no"), Code.TOPIC_NOT_FOUND, "no topic no"),
     "peek": (lambda a: a.peek("no", Start(), 1), Code.TOPIC_NOT_FOUND, "no topic no"),
-    "filter": (lambda a: a.peek(TOPIC, Start(), 1, "||"), Code.ILLEGAL_FILTER_EXPRESSION, "no tag"),
     "watch": (lambda a: a.watch("no"), Code.TOPIC_NOT_FOUND, "no topic no"),
     "find": (lambda a: a.find("no", key="k"), Code.TOPIC_NOT_FOUND, "no topic no"),
     "find nothing": (lambda a: a.find(TOPIC), Code.BAD_REQUEST, "one of the two"),

@@ -7,6 +7,7 @@ import pytest
 from rmq.adminport import Page, Start
 from rmq.browse import BODIES_BYTES_MAX, SCAN_MAX
 from rmq.errors import Code
+from rmq.filter import by_tag
 from tests.rmq.admin_rig import (
     DLQ,
     RETRY,
@@ -58,9 +59,9 @@ def test_a_peek_filters_and_looks_at_a_bounded_number(make_rig: MakeRig) -> None
     for _ in range(SCAN_MAX // 500 + 1):
         rig.send(*[outgoing("x", tag="common")] * 500)
     rig.send(outgoing("needle", tag="rare"))
-    page = admin(rig).peek(TOPIC, Start(), 10, "rare")
+    page = admin(rig).peek(TOPIC, Start(), 10, by_tag("rare"))
     assert page == Page([], {0: SCAN_MAX})
-    assert texts(admin(rig).peek(TOPIC, Start(offsets=page.next), 10, "rare || other")) == ["needle"]
+    assert texts(admin(rig).peek(TOPIC, Start(offsets=page.next), 10, by_tag("rare || other"))) == ["needle"]
 
 
 def test_a_page_ends_with_the_message_that_fills_it(make_rig: MakeRig) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from rmq.clock import SystemClock
 from rmq.errors import ClientError, Code
-from rmq.filter import ALL, by_sql, by_tag, java_hash
+from rmq.filter import ALL, by_tag, java_hash
 from rmq.pop import SCAN_MAX
 from rmq_store import record
 from rmq_store.journal import TopicDrop, TopicPut
@@ -245,13 +245,6 @@ def test_only_separators_are_refused(expression: str) -> None:
     with pytest.raises(ClientError, match="tagA") as caught:
         by_tag(expression)
     assert caught.value.code is Code.ILLEGAL_FILTER_EXPRESSION
-
-
-def test_sql_is_refused_not_ignored() -> None:
-    """Until it is served."""
-    with pytest.raises(ClientError) as caught:
-        by_sql("a > 1")
-    assert caught.value.code is Code.NOT_IMPLEMENTED
 
 
 @pytest.mark.parametrize("text", ["", "a", "TagA", "Aa", "BB", "ünï", "\U0001f600", "x" * 99])

@@ -77,6 +77,27 @@ def test_it(rocketmq):
     result.assert_outcomes(passed=1)
 
 
+def test_a_sql92_filter_of_the_official_client(runs: Runs) -> None:
+    """A push consumer gets only messages for which it is true; the others are passed over."""
+    result = runs(
+        CLIENTS
+        + """
+from rocketmq.grpc_protocol import FilterType
+
+def test_it(rocketmq):
+    listener = Recorder(ConsumeResult.SUCCESS)
+    wanted = {"orders": FilterExpression("price > 5 AND colour IN ('red', 'blue')", FilterType.SQL)}
+    consumer = started(PushConsumer(configuration(rocketmq), "billing", listener, wanted))
+    for price, colour in ((3, "red"), (7, "green"), (9, "blue")):
+        rocketmq.send("orders", f"{price}", properties={"price": f"{price}", "colour": colour})
+    listener.until(("9", 1))
+    eventually(lambda: rocketmq.leases("billing") == [])
+    consumer.shutdown()
+"""
+    )
+    result.assert_outcomes(passed=1)
+
+
 def test_minutes_of_retries_take_a_moment(runs: Runs) -> None:
     """A message that a push consumer refuses comes again after its minute, and after the second delivery is dead."""
     result = runs(

@@ -176,13 +176,14 @@ class FakeClient:
         from_ms: int = 0,
         limit: int = 32,
         filter: str = "",  # noqa: A002  # the client's word
+        sql: str = "",
         wait_ms: int = 0,
     ) -> pb.PeekResponse:
-        self.server.answer("peek", None, topic, from_, from_begin, from_end, from_ms, limit, filter, wait_ms)
+        self.server.answer("peek", None, topic, from_, from_begin, from_end, from_ms, limit, sql or filter, wait_ms)
         if wait_ms and self.server.comes:
             came = self.server.comes.pop(0)
             self.server.queues[came.queue_id].append(came)
-        found, next_ = self._scan(from_, from_begin, from_end, from_ms, filter)
+        found, next_ = self._scan(from_, from_begin, from_end, from_ms, sql or filter)
         for left in found[limit:]:
             next_[left.queue_id] = min(next_[left.queue_id], left.offset)
         return pb.PeekResponse(messages=found[:limit], next=next_)
@@ -198,7 +199,7 @@ class FakeClient:
                 continue
             start = from_.get(queue_id, 0) if from_ is not None else start
             page = queue[start : start + self.server.scan_max]
-            found += [one for one in page if wanted in ("*", one.tag)]
+            found += [one for one in page if wanted in ("", "*", one.tag, f"TAGS = '{one.tag}'")]
             next_[queue_id] = start + len(page)
         return sorted(found, key=lambda one: one.stored_ms), next_
 

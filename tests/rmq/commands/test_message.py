@@ -105,6 +105,7 @@ def test_peek_is_a_table_of_the_first_ten(rmq: Commands, stored: FakeServer) -> 
         (["--last", "100"], "0123456789"),
         (["--filter", "a"], "0369"),
         (["--filter", "a", "--last", "3"], "369"),
+        (["--sql", "TAGS = 'a'"], "0369"),
         (["--offset", "1:3"], "79"),
         (["--offset", "1:3", "--offset", "0:4"], "789"),
         (["--from", str(NOW_MS + 30)], "6789"),
@@ -286,8 +287,16 @@ def test_tail_ends_when_its_time_is_up(rmq: Commands, stored: FakeServer) -> Non
 
 def test_tail_passes_its_filter_on(rmq: Commands, server: FakeServer) -> None:
     """To each question."""
-    server.comes = [message(0, b"x"), message(1, b"y", tag="a")]
-    assert rmq("message", "tail", "orders", "--filter", "a", "--count", "1").out.endswith("y\n")
+    for option in (["--filter", "a"], ["--sql", "TAGS = 'a'"]):
+        server.comes = [message(0, b"x"), message(1, b"y", tag="a")]
+        assert rmq("message", "tail", "orders", *option, "--count", "1").out.endswith("y\n")
+
+
+@pytest.mark.parametrize("verb", ["peek", "tail"])
+def test_tags_and_sql_exclude_each_other(rmq: Commands, server: FakeServer, verb: str) -> None:
+    """A usage error."""
+    outcome = rmq("message", verb, "orders", "--filter", "a", "--sql", "a = 1")
+    assert (outcome.code, "--filter and --sql exclude each other" in outcome.err) == (2, True)
 
 
 def test_tail_notices_a_queue_that_was_added(rmq: Commands, server: FakeServer) -> None:
