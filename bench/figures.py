@@ -22,8 +22,9 @@ from rmq.broker import Broker
 from rmq.clock import SystemClock
 from rmq.config import Config
 from rmq.filter import ALL
-from rmq.message import Outgoing
+from rmq.message import MessageType, Outgoing
 from rmq.port import ReceiveRequest
+from rmq_store.record import encode_properties
 
 BODY = bytes(1024)
 FILES_MAX = 4096
@@ -114,7 +115,10 @@ def make_broker(data: Path, **settings: object) -> Broker:
 
 async def fill(broker: Broker, count: int, body: bytes) -> None:
     """Sends `count` messages, a multiple of 100."""
-    message = Outgoing("figures", body, {"UNIQ_KEY": "0" * 34}, 0)
+    message_id = "0" * 34
+    message = Outgoing(
+        "figures", body, message_id, encode_properties({"UNIQ_KEY": message_id}), MessageType.NORMAL, "", 0
+    )
     for done in range(0, count, 100):
         answer = broker.send([message] * 100)
         if (done % 10_000 == 0 or done + 100 >= count) and isinstance(answer, asyncio.Future):

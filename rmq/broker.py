@@ -28,6 +28,7 @@ from rmq_store.flush import Mode
 from rmq_store.leases import Subscription
 from rmq_store.record import PROPERTIES_BYTES_MAX, Draft
 from rmq_store.retention import Retention
+from rmq_store.state import Topic
 from rmq_store.store import Settings, Store
 
 log_ = logging.getLogger("rmq.broker")
@@ -36,6 +37,7 @@ _POLLS_A_TURN = 32  # waiting polls answered in one turn, of at most receive_bat
 _RETENTION_S = 10.0  # Apache: cleanResourceInterval
 _MEMORY_RETENTION_S = 1.0  # how long the ring may overshoot memory_bytes_max
 _MEMORY_SEGMENTS = 8
+_ORIGIN = m.RMQ_ORIGIN.encode()
 _ORIGIN_BYTES = 1024  # what a dead letter or a carried message adds to its properties, at most
 
 
@@ -47,6 +49,7 @@ class Broker:
         self._config = config
         self._clock = clock
         self._loop = loop
+        self._own_properties = record.encode_properties({m.CLUSTER: config.cluster_name})
         self.failed: asyncio.Future[StoreError] = loop.create_future()
         mode = Mode(config.flush)
         self._store = Store(
@@ -141,23 +144,29 @@ class Broker:
     def send(self, messages: Sequence[Outgoing]) -> Answer[Sequence[SendResult]]:
         """See BrokerPort. One queue a call, so a batch stays together. Raises INTERNAL_SERVER_ERROR on a full disk."""
         try:
-            topic = self.topics.admit(messages[0].topic, {m.type_of(message.properties) for message in messages})
+            topic = self._admit(messages)
             queue = self.topics.next_queue(topic)
-            drafts = [self._draft(topic.name_bytes, queue.queue_id, message) for message in messages]
-            self._store.log.make_room(sum(draft.size_bytes() for draft in drafts))
-            results = [
-                SendResult(queue.queue_id, self._store.append(topic, queue, draft, _tags_code(message)))
-                for draft, message in zip(drafts, messages, strict=True)
-            ]
+            queue_id, name = queue.queue_id, topic.name_bytes
+            drafts = [(self._draft(name, queue_id, message), record.tags_code(message.tag)) for message in messages]
+            first = self._store.append_all(queue, drafts)
         except StoreFull as error:
             raise _unavailable(error) from None
-        return self._store.when_safe(results)
+        return self._store.when_safe([SendResult(queue_id, first + place) for place in range(len(messages))])
+
+    def _admit(self, messages: Sequence[Outgoing]) -> Topic:
+        name, kind = messages[0].topic, messages[0].type
+        for message in messages:
+            if message.type is not kind:
+                return self.topics.admit(name, {message.type for message in messages})
+        return self.topics.known(name, kind) or self.topics.admit(name, {kind})
 
     def _draft(self, topic: bytes, queue_id: int, message: Outgoing) -> Draft:
         """The record to be; it leaves room for what a dead letter or a carried message says of its origin."""
-        if m.RMQ_ORIGIN in message.properties:  # a replay would take it for ours, and settle what it names
+        properties = message.properties
+        if _ORIGIN in properties and record.property_bytes(properties, _ORIGIN):
+            # a replay would take it for ours, and settle what it names
             raise ClientError(Code.ILLEGAL_MESSAGE_PROPERTY_KEY, f"property {m.RMQ_ORIGIN} is the server's own")
-        properties = record.encode_properties({**message.properties, m.CLUSTER: self._config.cluster_name})
+        properties += self._own_properties
         if len(properties) > PROPERTIES_BYTES_MAX - _ORIGIN_BYTES:
             raise ClientError(
                 Code.MESSAGE_PROPERTIES_TOO_LARGE,
@@ -168,10 +177,10 @@ class Broker:
             topic, queue_id, message.body, properties, message.sys_flag, message.born_ms, host, message.born_port
         )
         bytes_max = self._store.log.segment_bytes - record.BLANK_BYTES - _ORIGIN_BYTES
-        if draft.size_bytes() > bytes_max:
+        if draft.size > bytes_max:
             raise ClientError(
                 Code.MESSAGE_BODY_TOO_LARGE,
-                f"the message takes {draft.size_bytes()} bytes, a segment of this store holds at most {bytes_max}",
+                f"the message takes {draft.size} bytes, a segment of this store holds at most {bytes_max}",
             )
         return draft
 
@@ -342,11 +351,6 @@ def _unavailable(error: StoreFull) -> ClientError:
         Code.INTERNAL_SERVER_ERROR,
         f"service not available now, {error}: nothing new is stored until there is space, consuming goes on",
     )
-
-
-def _tags_code(message: Outgoing) -> int:
-    tags = message.properties.get(m.TAGS)
-    return record.tags_code(tags) if tags else 0
 
 
 def _settings(config: Config, mode: Mode) -> Settings:

@@ -143,23 +143,27 @@ def body(data: bytes, limits: Limits) -> None:
         raise ClientError(Code.MESSAGE_BODY_TOO_LARGE, text)
 
 
-def user_properties(properties: Mapping[str, str], limits: Limits) -> None:
-    """Count, names and characters. Raises MESSAGE_PROPERTIES_TOO_LARGE, ILLEGAL_MESSAGE_PROPERTY_KEY."""
+def user_properties(properties: Mapping[str, str], limits: Limits) -> int:
+    """Count, names and characters; returns their size in UTF-8 bytes.
+
+    Raises MESSAGE_PROPERTIES_TOO_LARGE, ILLEGAL_MESSAGE_PROPERTY_KEY.
+    """
     if len(properties) > limits.user_properties_max:
         text = f"the number of user property cannot exceed {limits.user_properties_max}: there are {len(properties)}"
         raise ClientError(Code.MESSAGE_PROPERTIES_TOO_LARGE, text)
-    if not properties:
-        return
     if not RESERVED.isdisjoint(properties):
         key = next(filter(RESERVED.__contains__, properties))
         text = f"property key {key} is used by the system; rename your property"
         raise ClientError(Code.ILLEGAL_MESSAGE_PROPERTY_KEY, text)
     if "" in properties:
         raise ClientError(Code.ILLEGAL_MESSAGE_PROPERTY_KEY, "the key of a user property cannot be empty")
-    if has_control("".join(properties)) or has_control("".join(properties.values())):
+    # joined first: one look at one long text is cheaper than one at each
+    names, values = "".join(properties), "".join(properties.values())
+    if has_control(names) or has_control(values):
         key = next(k for k, v in properties.items() if has_control(k) or has_control(v))
         text = f"property {key[:80]!r} cannot contain control characters, neither in its key nor in its value"
         raise ClientError(Code.ILLEGAL_MESSAGE_PROPERTY_KEY, text)
+    return utf8_bytes(names) + utf8_bytes(values)
 
 
 def tag(text: str) -> None:
@@ -181,17 +185,16 @@ def keys(texts: Sequence[str]) -> None:
         _no_control("key", text, Code.ILLEGAL_MESSAGE_KEY)
 
 
-def properties_size(properties: Mapping[str, str], tag_text: str, key_texts: Sequence[str], limits: Limits) -> None:
-    """User properties, tag and keys together, in UTF-8 bytes. Raises MESSAGE_PROPERTIES_TOO_LARGE."""
-    size = _pairs_bytes(properties) + utf8_bytes(tag_text) + utf8_bytes("".join(key_texts))
+def properties_size(others_bytes: int, tag_text: str, limits: Limits) -> None:
+    """User properties and keys, with the tag, in UTF-8 bytes. Raises MESSAGE_PROPERTIES_TOO_LARGE."""
+    size = others_bytes + utf8_bytes(tag_text)
     if size > limits.properties_bytes_max:
         text = f"the total size of user property is too large, max={limits.properties_bytes_max} bytes, it has {size}"
         raise ClientError(Code.MESSAGE_PROPERTIES_TOO_LARGE, text)
 
 
-def stored_size(properties: Mapping[str, str], limits: Limits) -> None:
+def stored_size(size: int, limits: Limits) -> None:
     """All properties as the record spells them: `key 0x01 value 0x02`. Raises MESSAGE_PROPERTIES_TOO_LARGE."""
-    size = _pairs_bytes(properties) + 2 * len(properties)
     if size > limits.stored_properties_bytes_max:
         text = f"all properties of a message together cannot exceed {limits.stored_properties_bytes_max} bytes: {size}"
         raise ClientError(Code.MESSAGE_PROPERTIES_TOO_LARGE, text)
@@ -326,14 +329,9 @@ def utf8_bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def _pairs_bytes(properties: Mapping[str, str]) -> int:
-    # joined first: one look at one long text is cheaper than one at each
-    return utf8_bytes("".join(properties)) + utf8_bytes("".join(properties.values()))
-
-
 def has_control(text: str) -> bool:
     """Whether an ISO control character is in it (0x00-0x1F, 0x7F-0x9F): 0x01 and 0x02 separate stored properties."""
-    return _CONTROL.search(text) is not None
+    return not text.isprintable() and _CONTROL.search(text) is not None
 
 
 def _no_control(what: str, text: str, code: Code) -> None:

@@ -88,7 +88,7 @@ class CommitLog:
 
     def append(self, draft: Draft, queue_offset: int, store_ms: int, *, journal: bool = False) -> tuple[int, int]:
         """Buffers one record; returns its position and size. Raises StoreFull: nothing was appended then."""
-        size = draft.size_bytes()
+        size = draft.size
         self._make_room(size, journal=journal)
         position = self.end
         self._buffer.append(record.encode(draft, position, queue_offset, store_ms, self._store_host, self._store_port))

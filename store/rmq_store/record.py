@@ -25,6 +25,8 @@ import zlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import msgspec
+
 MAGIC = 0xDAA320A7
 MAGIC_BLANK = 0xCBD43194
 BLANK = struct.Struct(">II")  # bytes left in the segment, magic
@@ -58,7 +60,7 @@ _CRC_BYTES = 20
 _MAX31 = 0x7FFFFFFF
 
 
-class Draft(NamedTuple):
+class Draft(msgspec.Struct):
     """A record before it has a place: everything but position, queue offset and store time."""
 
     topic: bytes
@@ -71,18 +73,11 @@ class Draft(NamedTuple):
     born_port: int
     reconsume_times: int = 0
     prepared_position: int = 0
+    size: int = 0  # of the whole record once encoded, in bytes: computed
 
-    def size_bytes(self) -> int:
-        """The whole record's length once encoded."""
-        return (
-            _FIXED_BYTES
-            + len(self.born_host)
-            - 4
-            + len(self.body)
-            + len(self.topic)
-            + len(self.properties)
-            + _CRC_BYTES
-        )
+    def __post_init__(self) -> None:
+        fixed = _FIXED_BYTES - 4 + _CRC_BYTES
+        self.size = fixed + len(self.born_host) + len(self.body) + len(self.topic) + len(self.properties)
 
 
 class Record(NamedTuple):
@@ -131,11 +126,10 @@ def encode(draft: Draft, position: int, queue_offset: int, store_ms: int, store_
     if len(draft.born_host) == 16:
         sys_flag |= SYS_FLAG_BORN_IPV6
         head = _IPV6_BORN_HEAD
-    size = head.size + len(body) + 1 + len(topic) + 2 + len(properties) + _CRC_BYTES
     front = b"".join(
         (
             head.pack(
-                size,
+                draft.size,
                 MAGIC,
                 zlib.crc32(body) & _MAX31,
                 draft.queue_id,

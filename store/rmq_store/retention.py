@@ -132,7 +132,7 @@ class Retention:
             kept.born_host, kept.born_port, max(found.attempt - 1, 0),
         )  # fmt: skip
         store.append(topic, topic.queues[0], draft, record.tags_code(properties.get("TAGS", "")), origin)
-        self._carried_bytes += draft.size_bytes()
+        self._carried_bytes += draft.size
         self._repeat_lease(first, first_offset, found)
 
     def _repeat_lease(self, first: Ledger, offset: int, found: Open) -> None:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -176,15 +176,32 @@ class Store:
         self.flusher.touch()
         if origin is not None:
             self._write_journal()  # what this record ends or moves must come before it in the log
-        offset = queue.max_offset
-        position, size = self.log.append(draft, offset, self._now_ms())
-        self.state.index(queue, offset, position, size, tags_code)
-        self._unseen.append((position + size, queue))
+        offset = self._append(queue, draft, tags_code)
         if origin is not None:
             self.state.settle_origin(origin, topic.name, queue.queue_id, offset)
             if origin.attempt:
                 self.log.write()  # it may be taken in this very turn
         self._touch()
+        return offset
+
+    def append_all(self, queue: ConsumeQueue, drafts: Sequence[tuple[Draft, int]]) -> int:
+        """Buffers messages, each with its tags code, one after the other; returns the first queue offset.
+
+        For messages that stand for no other. Raises as `append`: all of them or none.
+        """
+        self.flusher.touch()
+        self.log.make_room(sum([draft.size for draft, _ in drafts]))
+        first = queue.max_offset
+        for draft, tags_code in drafts:
+            self._append(queue, draft, tags_code)
+        self._touch()
+        return first
+
+    def _append(self, queue: ConsumeQueue, draft: Draft, tags_code: int) -> int:
+        offset = queue.max_offset
+        position, size = self.log.append(draft, offset, self._now_ms())
+        self.state.index(queue, offset, position, size, tags_code)
+        self._unseen.append((position + size, queue))
         return offset
 
     def apply(self, change: Change) -> None:

@@ -10,6 +10,7 @@ from rmq.message import SendResult
 from rmq_proto import v2
 from rmq_proxy.rpc import GrpcCode, RpcError
 from rmq_proxy.validate import RESERVED, Limits
+from rmq_store.record import decode_properties
 from tests.proxy.rig import NOW_MS, TOPIC, Rig, a_call, a_message, sending
 
 Change = Callable[[v2.Message], None]
@@ -240,7 +241,7 @@ def test_stored_properties() -> None:
     rig = Rig()
     assert send(rig, message).status.code == Code.OK.value
     (stored,) = rig.broker.stored
-    assert stored.properties == {
+    assert decode_properties(stored.properties) == {
         "colour": "blau",
         "UNIQ_KEY": "01A",
         "TAGS": "tag",
@@ -266,7 +267,7 @@ def test_bare_message() -> None:
     rig = Rig()
     send(rig, a_message())
     (stored,) = rig.broker.stored
-    assert stored.properties == {"UNIQ_KEY": "01A", "BORN_TIMESTAMP": str(NOW_MS)}
+    assert decode_properties(stored.properties) == {"UNIQ_KEY": "01A", "BORN_TIMESTAMP": str(NOW_MS)}
     assert (stored.born_ms, stored.sys_flag) == (NOW_MS, 0)
 
 
@@ -295,7 +296,7 @@ def test_transaction_without_a_recovery_time() -> None:
     message = a_message()
     message.system_properties.message_type = v2.TRANSACTION
     send(rig, message)
-    properties = rig.broker.stored[0].properties
+    properties = decode_properties(rig.broker.stored[0].properties)
     assert properties["TRAN_MSG"] == "true"
     assert "CHECK_IMMUNITY_TIME_IN_SECONDS" not in properties
 
@@ -306,7 +307,7 @@ def test_born_host_that_cannot_be_stored() -> None:
     message = a_message()
     message.system_properties.born_host = "host\x01"
     assert send(rig, message).status.code == Code.OK.value
-    assert "__BORNHOST" not in rig.broker.stored[0].properties
+    assert "__BORNHOST" not in decode_properties(rig.broker.stored[0].properties)
 
 
 def test_refusal_of_the_broker() -> None:

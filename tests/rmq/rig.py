@@ -21,6 +21,7 @@ from rmq.errors import ClientError
 from rmq.filter import by_tag
 from rmq.message import Delivered, Outgoing, SendResult
 from rmq.port import Answer, ReceiveRequest
+from rmq_store.record import encode_properties
 
 WAIT_S = 10.0
 TOPIC = "orders"
@@ -39,7 +40,16 @@ def config(**settings: object) -> Config:
 def outgoing(body: str, *, topic: str = TOPIC, tag: str = "", **properties: str) -> Outgoing:
     """A message whose id is the start of its text."""
     tags = {m.TAGS: tag} if tag else {}
-    return Outgoing(topic, body.encode(), {m.UNIQ_KEY: f"id-{body[:40]}", **tags, **properties}, born_ms=1)
+    named = {m.UNIQ_KEY: f"id-{body[:40]}", **tags, **properties}
+    return Outgoing(
+        topic,
+        body.encode(),
+        named[m.UNIQ_KEY],
+        encode_properties(named),
+        m.type_of(named),
+        named.get(m.TAGS, ""),
+        born_ms=1,
+    )
 
 
 def request(

@@ -6,6 +6,7 @@ from rmq import message as m
 from rmq.config import GroupSetting, TopicSetting
 from rmq.errors import ClientError, Code, ConfigError
 from rmq.message import MessageType, Outgoing
+from rmq_store.record import encode_properties
 from tests.rmq.conftest import MakeRig
 from tests.rmq.rig import TOPIC, Rig, bodies, outgoing, request
 
@@ -31,7 +32,10 @@ def test_a_batch_stays_together_and_in_order(rig: Rig) -> None:
 
 def test_a_message_comes_as_it_was_sent(rig: Rig) -> None:
     """Body, properties, flags, born time and host are the sender's; the store adds its cluster's name."""
-    rig.send(Outgoing(TOPIC, b"\x00\xff", {m.UNIQ_KEY: "7", "user": "ü"}, 1234, "192.0.2.7", 99, m.SYS_FLAG_COMPRESSED))
+    sent = outgoing("", **{m.UNIQ_KEY: "7", "user": "ü"})
+    sent.body, sent.sys_flag = b"\x00\xff", m.SYS_FLAG_COMPRESSED
+    sent.born_ms, sent.born_host, sent.born_port = 1234, "192.0.2.7", 99
+    rig.send(sent)
     came = rig.one()
     assert (came.topic, came.body, came.sys_flag) == (TOPIC, b"\x00\xff", m.SYS_FLAG_COMPRESSED)
     assert came.properties == {m.UNIQ_KEY: "7", "user": "ü", m.CLUSTER: "DefaultCluster"}
@@ -138,7 +142,7 @@ def test_types_that_are_not_served_are_refused(rig: Rig, name: str, value: str, 
 def test_all_of_a_batch_or_none(rig: Rig, position: int) -> None:
     """One message with too many properties, at whatever place, keeps the others out."""
     batch = [outgoing(str(n)) for n in range(3)]
-    batch[position].properties["long"] = "x" * 32_000
+    batch[position].properties += encode_properties({"long": "x" * 32_000})
     assert refusal(rig, *batch).code is Code.MESSAGE_PROPERTIES_TOO_LARGE
     assert rig.receive(request(batch=9)) == []
 
