@@ -24,6 +24,7 @@ from rmq.handle import Handle, HandleMaker
 from rmq.message import Delivered, MessageType
 from rmq.port import Answer, ReceiveRequest
 from rmq.topics import Topics
+from rmq.traffic import Traffic
 from rmq_store import record
 from rmq_store.consumequeue import ConsumeQueue, Entry
 from rmq_store.errors import StoreFull
@@ -47,11 +48,15 @@ class Take:
     polls that wait, what they want is left to them.
     """
 
-    __slots__ = ("budget", "bytes", "messages", "nexts", "offsets", "others", "popped", "room", "settled", "wanted")
+    __slots__ = (
+        "again", "budget", "bytes", "bytes_max", "messages", "nexts", "offsets", "others", "popped", "room", "settled",
+        "wanted",
+    )  # fmt: skip
 
     def __init__(self, room: int, bytes_max: int, wanted: Filter, others: Sequence[Filter]) -> None:
         self.room = room
-        self.bytes = bytes_max
+        self.bytes = self.bytes_max = bytes_max
+        self.again: tuple[int, int] = (0, 0)  # messages, and their bytes, that had been delivered before
         self.budget = SCAN_MAX
         self.wanted = wanted
         self.others = others
@@ -69,6 +74,11 @@ class Take:
         self.bytes -= found.size
 
     @property
+    def so_far(self) -> tuple[int, int]:
+        """Messages, and their bytes."""
+        return len(self.messages), self.bytes_max - self.bytes
+
+    @property
     def goes_on(self) -> bool:
         """There is room for one more message, and leave to look for it."""
         return self.room > 0 and self.bytes > 0 and self.budget > 0
@@ -81,8 +91,11 @@ class Take:
 class Pop:
     """All verbs of pop consumption. `online`: (group, client) pairs that live."""
 
-    def __init__(self, store: Store, topics: Topics, groups: Groups, clock: Clock, config: Config) -> None:
+    def __init__(
+        self, store: Store, topics: Topics, groups: Groups, clock: Clock, config: Config, traffic: Traffic
+    ) -> None:
         self._store = store
+        self._traffic = traffic
         self._leases = store.state.leases
         self._topics = topics
         self._groups = groups
@@ -126,6 +139,7 @@ class Pop:
         take = Take(room, self._config.receive_bytes_max, request.filter, others)
         try:
             self._take_ready(take, subscription)
+            take.again = take.so_far
             take.room = min(take.room, free)
             self._take_pending(take, self.subscription(subscription.group, topic), topic)
         except OSError:
@@ -223,6 +237,7 @@ class Pop:
         ledgers = {**take.nexts, **take.offsets}
         parts = [_part(q, take.nexts.get(q, q.next), take.offsets.get(q, [])) for q in ledgers]
         self._store.apply(Leased(group, topic, sequence, now_ms, due_ms, client, parts))
+        self._traffic.of(subscription).took(take.so_far, take.again)
         maker = self._maker(group, topic)
         return [
             _delivered(
@@ -257,6 +272,7 @@ class Pop:
                 results.append(error)
         if done:
             self._store.apply(Acked(group, topic, [(queue_id, list(offsets)) for queue_id, offsets in done.items()]))
+            self._traffic.of(self._leases.subscriptions[(group, topic)]).acked += sum(map(len, done.values()))
         return self._store.when_safe(answer) if None in results else answer
 
     def change_invisible(self, group: str, topic: str, text: str, invisible_ms: int, *, suspend: bool) -> Answer[str]:
@@ -383,6 +399,7 @@ class Pop:
         )  # fmt: skip
         tags = properties.get(m.TAGS, "")
         self._store.append(topic, topic.queues[0], draft, record.tags_code(tags) if tags else 0, origin)
+        self._traffic.of(name.subscription).buried += 1
 
     # -- clients -----------------------------------------------------------------------------------------------------
 

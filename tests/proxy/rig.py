@@ -6,6 +6,7 @@ from typing import TypeVar, cast
 
 from google.protobuf.message import Message as Request
 
+from rmq.config import Config
 from rmq.errors import ClientError
 from rmq.filter import Filter
 from rmq.message import Delivered, MessageType, Outgoing, SendResult
@@ -13,6 +14,7 @@ from rmq.port import Answer, BrokerQueues, GroupView, ReceiveRequest
 from rmq.retry import RetryPolicy
 from rmq_proto import v2
 from rmq_proxy.messaging import SERVICE, Messaging
+from rmq_proxy.rates import Rates
 from rmq_proxy.rpc import Call, GrpcCode, Inlet, Listing, Open, Row, Unary
 from rmq_proxy.sessions import Sessions
 from rmq_proxy.telemetry import Telemetry
@@ -125,13 +127,16 @@ class RecordingOutlet:
 class Rig:
     """The service, and a client that calls it."""
 
-    def __init__(self, *, limits: Limits | None = None, advertise: str | None = None) -> None:
+    def __init__(
+        self, *, limits: Limits | None = None, advertise: str | None = None, config: Config | None = None
+    ) -> None:
         limits = limits or Limits()
         self.broker = FakeBroker()
         self.clock = HandClock()
         self.sessions = Sessions(self.broker, limits, self.clock)
         self.telemetry = Telemetry(self.broker, self.sessions, limits)
-        self.messaging = Messaging(self.broker, self.sessions, self.telemetry, limits, advertise, self.clock)
+        rates = Rates(config or Config(), self.clock.monotonic_s)
+        self.messaging = Messaging(self.broker, self.sessions, self.telemetry, limits, advertise, self.clock, rates)
         self.rows: dict[str, Row] = {row.path: row for row in self.messaging.rows()}
 
     def row(self, method: str) -> Row:

@@ -1,5 +1,6 @@
 """The calls of one native connection: events of the protocol to exchanges, by the table. Knows no socket."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, cast
@@ -9,7 +10,7 @@ from rmq_proxy.http2.connection import Connection
 from rmq_proxy.http2.events import AnswerSent, ConnectionFailed, DataReceived, Event, RequestReceived, StreamEnded
 from rmq_proxy.http2.stream import Stream
 from rmq_proxy.native.exchanges import DONE, Done, Single, Streaming
-from rmq_proxy.native.site import Site
+from rmq_proxy.native.site import Page, Site
 from rmq_proxy.rpc import Call, GrpcCode, Kind, Row, RpcError
 
 GRPC_TYPE: Final = "application/grpc"
@@ -59,12 +60,21 @@ class Calls:
 
     def answer_page(self, stream: Stream, method: str, path: str) -> None:
         """Answers a request that is not gRPC."""
-        status, content_type, body = self.site.pages(method, path, self._peer)
+        page = self.site.pages(method, path, self._peer)
+        if isinstance(page, asyncio.Future):
+            page.add_done_callback(lambda made: self._send_page(stream, method, made.result()))
+        else:
+            self._send_page(stream, method, page)
+
+    def _send_page(self, stream: Stream, method: str, page: Page) -> None:
+        """Nothing happens where the client has left meanwhile."""
+        status, content_type, body = page
         fields = ((":status", str(status)), ("content-type", content_type), ("content-length", str(len(body))))
         self.connection.respond(stream, hpack.encode(fields))
         if method != "HEAD":
             self.connection.send(stream, (body,))
         self.connection.end(stream, b"")
+        self.wake()
 
     def end_streams(self) -> None:
         """Ends the streams of commands, with OK: an error sends the Rust SDK's Telemetry loop spinning for ever."""

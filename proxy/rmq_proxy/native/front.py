@@ -58,6 +58,7 @@ class Front(asyncio.Protocol):
         self._connection: Connection | None = None
         self._calls: Calls | None = None
         self._http1 = False
+        self._http1_asked = False  # its one request is whole, and the answer is being made
         self._proxied = False  # a PROXY header was read; there is but one
         self._early = b""  # what came before it was clear what it is
         self._accepted_s = 0.0
@@ -90,7 +91,7 @@ class Front(asyncio.Protocol):
                 return
         if self._connection is not None:
             self._carry(data)
-        elif not self._gone:
+        elif not (self._gone or self._http1_asked):
             self._find_out(data)
 
     def eof_received(self) -> bool:
@@ -184,8 +185,16 @@ class Front(asyncio.Protocol):
         answer = http1.answer(data, self._house.limits.request_line_bytes_max, self._house.site.pages, self._peer)
         if answer is None:
             self._early = data
+        elif isinstance(answer, asyncio.Future):
+            self._http1_asked = True
+            answer.add_done_callback(self._send_http1)
         else:
             self._write(answer)
+            self._close()
+
+    def _send_http1(self, answer: "asyncio.Future[bytes]") -> None:
+        if not self._gone:
+            self._write(answer.result())
             self._close()
 
     def _send_away(self, code: ErrorCode, text: str) -> None:

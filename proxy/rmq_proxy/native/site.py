@@ -5,14 +5,15 @@ import logging
 from collections.abc import Callable
 from typing import TypeAlias
 
+from rmq.port import Answer
 from rmq_proxy.http2.limits import Limits
 from rmq_proxy.native.deadlines import Deadlines
 from rmq_proxy.rpc import Gate, GrpcCode, Row, RpcError, Table
 
 Page: TypeAlias = tuple[int, str, bytes]
 """HTTP status, content type, body."""
-Pages: TypeAlias = Callable[[str, str, str], Page]
-"""(method, path, peer) -> what a request gets that is not gRPC."""
+Pages: TypeAlias = Callable[[str, str, str], Answer[Page]]
+"""(method, path, peer) -> what a request gets that is not gRPC. A Future never fails."""
 
 
 class Site:
