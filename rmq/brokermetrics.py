@@ -171,5 +171,7 @@ class _GroupSeries:
         self._lag.add(ready + backlog.leased, topic, group, system)
         self._inflight.add(backlog.leased, topic, group, system)
         self._ready.add(ready, topic, group, system)
-        self._lag_ms.add(views.unsettled_ms(subscription), topic, group, system)
-        self._queueing_ms.add(views.queueing_ms(subscription), topic, group, system)
+        queueing_ms = views.queueing_ms(subscription) if backlog.fresh else 0
+        open_too = backlog.leased or backlog.ready
+        self._lag_ms.add(views.unsettled_ms(subscription) if open_too else queueing_ms, topic, group, system)
+        self._queueing_ms.add(queueing_ms, topic, group, system)

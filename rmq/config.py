@@ -95,7 +95,7 @@ class Config(msgspec.Struct, frozen=True):
     tls_client_ca: str = ""
     proxy_sources: str = ""
     metrics_for_all: bool = False
-    metrics_series_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    metrics_series_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 2000
     connections_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
     connections_per_address_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
     handshakes_max: Annotated[int, Meta(ge=1, le=100_000)] = 200

@@ -11,7 +11,7 @@ def told(*sources: Source) -> str:
     for source in sources:
         for _ in source(page):
             pass
-    return page.text()
+    return page.encode().decode()
 
 
 def samples(text: str) -> dict[str, float]:

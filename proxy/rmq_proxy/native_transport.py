@@ -65,7 +65,7 @@ class NativeTransport:
         self.site = Site(
             table,
             gate,
-            PortPages(lambda: not self.stopping, scrape.text, metrics_for_all=metrics_for_all),
+            PortPages(lambda: not self.stopping, scrape.answer, metrics_for_all=metrics_for_all),
             limits=self.limits,
             request_bytes_max=request_bytes_max,
             log=log,

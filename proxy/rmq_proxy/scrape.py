@@ -21,13 +21,13 @@ class Scrape:
         self._now_s = monotonic_s
         self._sources = list(sources)
         self._base = base or {}
-        self._under_way: asyncio.Future[str] | None = None
+        self._under_way: asyncio.Future[bytes] | None = None
 
     def add(self, source: Source) -> None:
         """One more."""
         self._sources.append(source)
 
-    def text(self) -> "asyncio.Future[str]":
+    def answer(self) -> "asyncio.Future[bytes]":
         """The whole answer, in Prometheus' text format; to be looked at only, others may wait for the same."""
         if self._under_way is None:
             loop = asyncio.get_running_loop()
@@ -40,14 +40,14 @@ class Scrape:
         for source in self._sources:
             yield from source(page)
 
-    def _go_on(self, page: Exposition, work: Iterator[None], answer: "asyncio.Future[str]") -> None:
+    def _go_on(self, page: Exposition, work: Iterator[None], answer: "asyncio.Future[bytes]") -> None:
         end_s = self._now_s() + SLICE_S
         try:
             for _ in work:
                 if self._now_s() >= end_s:
                     answer.get_loop().call_soon(self._go_on, page, work, answer)
                     return
-            text = page.text()
+            text = page.encode()
         except Exception as error:  # whatever went wrong belongs to those who wait
             self._under_way = None
             answer.set_exception(error)

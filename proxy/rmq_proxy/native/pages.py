@@ -25,7 +25,7 @@ class PortPages:
     """
 
     def __init__(
-        self, healthy: Callable[[], bool], metrics: Callable[[], Answer[str]], *, metrics_for_all: bool
+        self, healthy: Callable[[], bool], metrics: Callable[[], Answer[bytes]], *, metrics_for_all: bool
     ) -> None:
         self._healthy = healthy
         self._metrics = metrics
@@ -42,7 +42,7 @@ class PortPages:
             return (200, TEXT, b"ok\n") if self._healthy() else (503, TEXT, b"the server is stopping\n")
         if not self._metrics_for_all and not peer.startswith(LOOPBACKS):
             return 403, TEXT, b"metrics are for this machine only\n"
-        return then(self._metrics(), lambda text: (200, METRICS, text.encode()), _failed)
+        return then(self._metrics(), lambda text: (200, METRICS, text), _failed)
 
 
 def _failed(error: Exception) -> Page:
