@@ -23,6 +23,7 @@ from rmq.groups import Groups
 from rmq.handle import Handle, HandleMaker
 from rmq.message import Delivered, MessageType
 from rmq.port import Answer, ReceiveRequest
+from rmq.take import Take
 from rmq.topics import Topics
 from rmq.traffic import Traffic
 from rmq_store import record
@@ -39,53 +40,6 @@ SCAN_MAX = 800  # queue entries that one take looks at: what bounds a selective 
 GONE_INVISIBLE_MS = 1000  # RocketMQ: messages of a vanished push consumer become visible after 1 s
 _READ_AHEAD = 64  # queue entries read at once for a filter: a match may be the next one
 _FULL_RETRY_MS = 10_000
-
-
-class Take:
-    """One receive being filled: messages, and what the journal needs to know of each queue.
-
-    `room` in messages, `bytes` in record bytes; the last message may be larger than what is left. `others`: filters of
-    polls that wait, what they want is left to them.
-    """
-
-    __slots__ = (
-        "again", "budget", "bytes", "bytes_max", "messages", "nexts", "offsets", "others", "popped", "room", "settled",
-        "wanted",
-    )  # fmt: skip
-
-    def __init__(self, room: int, bytes_max: int, wanted: Filter, others: Sequence[Filter]) -> None:
-        self.room = room
-        self.bytes = self.bytes_max = bytes_max
-        self.again: tuple[int, int] = (0, 0)  # messages, and their bytes, that had been delivered before
-        self.budget = SCAN_MAX
-        self.wanted = wanted
-        self.others = others
-        self.popped: list[Open] = []  # out of `ready`, not leased yet
-        self.messages: list[tuple[Ledger, int, int, Record, dict[str, str]]] = []  # ledger, offset, attempt, ...
-        self.nexts: dict[Ledger, int] = {}
-        self.offsets: dict[Ledger, list[tuple[int, int]]] = {}  # offset and attempt of what is leased
-        self.settled: dict[Ledger, list[int]] = {}
-
-    def add(self, ledger: Ledger, offset: int, attempt: int, found: Record, properties: dict[str, str]) -> None:
-        """One message for the answer."""
-        self.messages.append((ledger, offset, attempt, found, properties))
-        self.offsets.setdefault(ledger, []).append((offset, attempt))
-        self.room -= 1
-        self.bytes -= found.size
-
-    @property
-    def so_far(self) -> tuple[int, int]:
-        """Messages, and their bytes."""
-        return len(self.messages), self.bytes_max - self.bytes
-
-    @property
-    def goes_on(self) -> bool:
-        """There is room for one more message, and leave to look for it."""
-        return self.room > 0 and self.bytes > 0 and self.budget > 0
-
-    def spares(self, properties: dict[str, str]) -> bool:
-        """A message that is not wanted here is wanted by another."""
-        return any(other.matches(properties) for other in self.others)
 
 
 class Pop:
@@ -136,7 +90,7 @@ class Pop:
             self._refuse_new(subscription, topic)
             return []
         room = min(request.batch, self._config.receive_batch_max)
-        take = Take(room, self._config.receive_bytes_max, request.filter, others)
+        take = Take(room, self._config.receive_bytes_max, SCAN_MAX, request.filter, others)
         try:
             self._take_ready(take, subscription)
             take.again = take.so_far

@@ -205,6 +205,9 @@ class NativeTransport:
         page.value(
             "rmq_connections_turned_away_total", "counter", "Connections beyond a limit, closed.", self._turned_away
         )
+        ended = page.family("rmq_connections_ended_total", "counter", "Connections that we ended.", "reason")
+        for reason, count in self.site.endings.items():
+            ended.add(count, reason)
         page.value("rmq_tls_handshakes", "gauge", "TLS handshakes under way.", self._handshakes)
         page.value(
             "rmq_tls_handshakes_turned_away_total", "counter", "Handshakes beyond handshakes_max.", self._unshaken

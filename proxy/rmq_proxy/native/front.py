@@ -283,6 +283,7 @@ class Front(asyncio.Protocol):
         limits = self._house.limits
         if self._connection is None or self._calls is None:
             if now_s - self._stage_s > (limits.handshake_s if self._handshaking else limits.first_byte_s):
+                self._house.site.endings["handshake" if self._handshaking else "first_byte"] += 1
                 self._abort()
             return
         self._calls.handle(self._connection.tick(now_s))
@@ -298,6 +299,7 @@ class Front(asyncio.Protocol):
             idle = limits.idle_s and now_s - self._active_s > limits.idle_s
             if idle or (limits.age_s and now_s - self._accepted_s > limits.age_s):
                 self._drain_s = now_s
+                self._house.site.endings["idle" if idle else "age"] += 1
                 connection.drain()
         elif now_s - self._drain_s > 1.0:
             connection.refuse()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -39,6 +40,7 @@ class Site:
         self.loop = loop
         self.deadlines = Deadlines(loop)
         self.held_bytes = 0
+        self.endings: Counter[str] = Counter()  # connections that we ended, by reason
 
     def verdict(self, row: Row, error: BaseException) -> tuple[GrpcCode, str]:
         """The status for what a service raised; the culprit of anything but an RpcError is the server."""

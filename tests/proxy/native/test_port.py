@@ -166,6 +166,7 @@ def test_too_many_handshakes(run: Callable[[Scenario], None], pair: Certificates
             first.write(b"\x16\x03\x01\x00\x05")  # and no more
             assert b"rmq_tls_handshakes 1\n" in await one.send(METRICS)
             assert (await one.send(b"\x16\x03\x01\x00\x05"))[:1] == b"\x15"
+            assert "rmq_tls_handshakes_turned_away_total 1\n" in told(one.transport.source)
             first.close()
 
     run(scenario())
@@ -432,6 +433,22 @@ def test_connections_in_all(run: Callable[[Scenario], None]) -> None:
     run(scenario())
 
 
+def test_a_client_that_breaks_the_rules_is_counted(run: Callable[[Scenario], None]) -> None:
+    """By the code that it is sent away with; one that just leaves is not."""
+
+    async def scenario() -> None:
+        async with port() as one:
+            _, leaving = await asyncio.open_connection("127.0.0.1", one.port)
+            leaving.write(START)
+            leaving.write_eof()
+            answer = await one.send(START + frames.frame(frames.PING, 0, 1, bytes(8)))
+            assert frames.GOAWAY in [frame.kind for frame in answered(answer)]
+            assert 'rmq_connections_ended_total{reason="protocol_error"} 1\n' in told(one.transport.source)
+            leaving.close()
+
+    run(scenario())
+
+
 def test_connections_per_address() -> None:
     """Counted by the socket's peer; loopback and configured proxies are not."""
 
@@ -461,6 +478,7 @@ def test_silence(run: Callable[[Scenario], None]) -> None:
         async with port(limits=Limits(first_byte_s=0.2)) as one:
             assert await one.send(b"") == b""
             assert await one.send(b"PR") == b""
+            assert 'rmq_connections_ended_total{reason="first_byte"} 2\n' in told(one.transport.source)
 
     run(scenario())
 
@@ -476,6 +494,7 @@ def test_idle(run: Callable[[Scenario], None]) -> None:
             await one.gate.until(lambda: one.gate.calls)
             idle = await one.send(frames.PREFACE + frames.settings({}))
             assert frames.GOAWAY in [frame.kind for frame in answered(idle)]
+            assert one.transport.site.endings == {"idle": 1}
             poll.set_result(b"still here")
             assert await polling == b"still here"
 
@@ -492,6 +511,7 @@ def test_age(run: Callable[[Scenario], None]) -> None:
             answer = await one.send(frames.PREFACE + frames.settings({}) + call(1, row.path))
             goaways = [frame.payload[:8] for frame in answered(answer) if frame.kind == frames.GOAWAY]
             assert [int.from_bytes(payload[:4]) for payload in goaways] == [frames.STREAM_ID_MAX, 1, 1]
+            assert one.transport.site.endings == {"age": 1}
             assert poll.cancelled()
 
     run(scenario())
