@@ -44,7 +44,7 @@ class Rate:
             self.refused += 1
             raise ClientError(
                 Code.TOO_MANY_REQUESTS,
-                f"more than {self.setting} = {self.per_s_max} ({key}): try later, or raise it in the server's config.yaml",
+                f"more than {self.setting} = {self.per_s_max} ({key}): try later, or raise it in config.yaml",
             )
 
     def take(self, key: str, count: int, now_s: float) -> None:
