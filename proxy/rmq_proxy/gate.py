@@ -44,6 +44,7 @@ class MeteringGate:
     def __init__(self, monotonic_s: Callable[[], float]) -> None:
         self._now_s = monotonic_s
         self._methods: dict[str, Method] = {}
+        self._tells = log.isEnabledFor(logging.DEBUG)  # the level does not change while a server runs
 
     def begin(self, call: Call, row: Row) -> None:
         """See Gate."""
@@ -58,7 +59,7 @@ class MeteringGate:
         took_ms = 1000 * (self._now_s() - call.begun_s)
         times.counts[bisect_left(BOUNDS_MS, took_ms)] += 1  # as Histogram.add, without its frame
         times.total += took_ms
-        if log.isEnabledFor(logging.DEBUG):
+        if self._tells:
             log.debug("%s %s: %s, %d bytes", call.peer, row.path, code.name, response_bytes)
 
     def source(self, page: Exposition) -> Iterator[None]:

@@ -83,9 +83,9 @@ def test_what_did_not_go_well_is_told_apart(
 
 def test_the_log_tells_of_each_call_at_level_debug(caplog: pytest.LogCaptureFixture) -> None:
     """Peer, method, how it ended, how much was answered."""
-    gate = MeteringGate(time.monotonic)
     for level in (logging.INFO, logging.DEBUG):
         caplog.set_level(level, "rmq_proxy.gate")
+        gate = MeteringGate(time.monotonic)
         call = Call("127.0.0.1:5", {})
         gate.begin(call, SEND)
         gate.end(call, SEND, GrpcCode.OK, 10)
