@@ -21,6 +21,7 @@ from rmq.message import MessageType
 from rmq.port import Answer
 from rmq.retry import RetryPolicy
 from rmq.topics import Topics
+from rmq.traffic import Traffic
 from rmq.waiters import Waiters
 from rmq_store import snapshot
 from rmq_store.journal import Acked, Cursors, GroupDrop, TopicDrop
@@ -47,6 +48,7 @@ class Admin:
         config: Config,
         loop: asyncio.AbstractEventLoop,
         *,
+        traffic: Traffic,
         online: set[tuple[str, str]],
         subscribe: Callable[[str, str], Subscription],
         tick: Callable[[], None],
@@ -57,12 +59,13 @@ class Admin:
         self._topics = topics
         self._groups = groups
         self._waiters = waiters
+        self._traffic = traffic
         self._clock = clock
         self._config = config
         self._tick = tick
         self._catch_up = catch_up
         self._browser = Browser(store, topics, loop)
-        self._views = GroupViews(store, self._browser, waiters, clock, online)
+        self.views = GroupViews(store, self._browser, waiters, clock, online)
         self._letters = DeadLetters(store, topics, self._browser, loop, subscribe=subscribe, tick=tick)
 
     def describe(self) -> StoreInfo:
@@ -122,20 +125,25 @@ class Admin:
 
     def _drop_topic(self, name: str) -> None:
         for subscription in self._state.leases.by_topic.get(name, {}).values():
-            self._waiters.end(subscription)
+            self._forget(subscription)
         self._topics.forget(name)
+        self._traffic.forget_topic(self._state.topics[name])
         self._store.apply(TopicDrop(name))
         self._browser.news(name)
+
+    def _forget(self, subscription: Subscription) -> None:
+        self._waiters.end(subscription)
+        self._traffic.forget(subscription)
 
     # -- groups ------------------------------------------------------------------------------------------------------
 
     def groups(self) -> Iterator[GroupInfo]:
         """See AdminPort."""
-        return self._views.each()
+        return self.views.each()
 
     def group_info(self, name: str, *, open_max: int = 0) -> GroupInfo:
         """See AdminPort."""
-        return self._views.one(name, open_max)
+        return self.views.one(name, open_max)
 
     def renewed(self, group: str, client_id: str) -> int:
         """See AdminPort."""
@@ -151,19 +159,19 @@ class Admin:
 
     def delete_group(self, name: str) -> Answer[None]:
         """See AdminPort."""
-        self._views.require(name)
+        self.views.require(name)
         self._drop_group(name)
         return self._store.when_safe(None)
 
     def _drop_group(self, name: str) -> None:
         for subscription in self._state.leases.by_group.get(name, {}).values():
-            self._waiters.end(subscription)
+            self._forget(subscription)
         self._groups.forget(name)
         self._store.apply(GroupDrop(name))
 
     def reset_offset(self, group: str, topic: str, start: Start) -> Answer[GroupInfo]:
         """See AdminPort."""
-        self._views.require(group)
+        self.views.require(group)
         queues = self._browser.require(topic).queues
         begins = [(queue.queue_id, self._browser.begin(queue, start)) for queue in queues]
         subscription = self._state.leases.subscription(group, topic)
@@ -208,7 +216,7 @@ class Admin:
 
     def replay(self, group: str, message_ids: Sequence[str]) -> Answer[int]:
         """See AdminPort."""
-        self._views.require(group)
+        self.views.require(group)
         return self._letters.replay(group, message_ids)
 
     # -- tests -------------------------------------------------------------------------------------------------------

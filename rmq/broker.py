@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rmq import message as m
 from rmq.admin import Admin
+from rmq.brokermetrics import DISK, MEMORY, BrokerMetrics
 from rmq.clock import Clock
 from rmq.config import Config
 from rmq.errors import ClientError, Code, ConfigError
@@ -20,6 +21,7 @@ from rmq.message import Delivered, MessageType, Outgoing, SendResult
 from rmq.pop import SCAN_MAX, Pop
 from rmq.port import Answer, BrokerQueues, GroupView, ReceiveRequest
 from rmq.topics import Topics
+from rmq.traffic import Traffic
 from rmq.waiters import Waiters
 from rmq_store import record
 from rmq_store.consumequeue import ConsumeQueue
@@ -62,7 +64,8 @@ class Broker:
         )
         self.topics = Topics(self._store, config)
         self.groups = Groups(self._store, config)
-        self._pop = Pop(self._store, self.topics, self.groups, clock, config)
+        self._traffic = Traffic()
+        self._pop = Pop(self._store, self.topics, self.groups, clock, config, self._traffic)
         self._waiters = Waiters(loop, polls_max=config.polls_max, per_group_max=config.polls_per_group_max)
         self.admin = Admin(
             self._store,
@@ -72,6 +75,7 @@ class Broker:
             clock,
             config,
             loop,
+            traffic=self._traffic,
             online=self._pop.online,
             subscribe=self._subscription,
             tick=self.tick,
@@ -92,6 +96,15 @@ class Broker:
         )
         self._retention_s = _MEMORY_RETENTION_S if memory else _RETENTION_S
         self._cleaning = loop.call_later(self._retention_s, self._clean)
+        self.metrics = BrokerMetrics(
+            self._store,
+            self._waiters,
+            self.admin.views,
+            self._traffic,
+            clock,
+            medium=MEMORY if memory else DISK,
+            series_max=config.metrics_series_max,
+        )
         self._arm()
 
     def _declare(self) -> None:
@@ -151,6 +164,7 @@ class Broker:
             first = self._store.append_all(queue, drafts)
         except StoreFull as error:
             raise _unavailable(error) from None
+        self._traffic.sent(topic, messages, sum([draft.size for draft, _ in drafts]))
         return self._store.when_safe([SendResult(queue_id, first + place) for place in range(len(messages))])
 
     def _admit(self, messages: Sequence[Outgoing]) -> Topic:

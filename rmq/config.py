@@ -87,6 +87,10 @@ class Config(msgspec.Struct, frozen=True):
     sql_kept_chars_max: Annotated[int, Meta(ge=0, le=100_000_000)] = 262_144
     leases_max: Annotated[int, Meta(ge=1, le=100_000_000)] = 1_000_000
     client_silent_ms: Annotated[int, Meta(ge=1000, le=24 * HOUR_MS)] = 120_000
+    client_sends_per_s_max: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    topic_sends_per_s_max: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    client_receives_per_s_max: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    topic_receives_per_s_max: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     tls_mode: Literal["disabled", "permissive", "enforcing"] = "permissive"
     tls_cert: str = ""
     tls_key: str = ""
@@ -94,6 +98,7 @@ class Config(msgspec.Struct, frozen=True):
     tls_client_ca: str = ""
     proxy_sources: str = ""
     metrics_for_all: bool = False
+    metrics_series_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 2000
     connections_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
     connections_per_address_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
     handshakes_max: Annotated[int, Meta(ge=1, le=100_000)] = 200

@@ -31,6 +31,13 @@ LITE_TOPIC = "__LITE_TOPIC"
 SYS_FLAG_COMPRESSED = 0x1
 RETRY_PREFIX = "%RETRY%"
 DLQ_PREFIX = "%DLQ%"
+SYSTEM_TOPIC_PREFIX = "rmq_sys_"
+SYSTEM_GROUP_PREFIX = "CID_RMQ_SYS_"
+_SYSTEM_TOPICS = """
+    TBW102 SCHEDULE_TOPIC_XXXX BenchmarkTest RMQ_SYS_TRANS_HALF_TOPIC RMQ_SYS_TRANS_OP_HALF_TOPIC RMQ_SYS_TRACE_TOPIC
+    TRANS_CHECK_MAX_TIME_TOPIC SELF_TEST_TOPIC OFFSET_MOVED_EVENT CHECKPOINT_TOPIC
+"""
+SYSTEM_TOPICS = frozenset(_SYSTEM_TOPICS.split())
 
 
 class MessageType(enum.Enum):
@@ -59,6 +66,11 @@ def type_of(properties: Mapping[str, str]) -> MessageType:
     if PRIORITY in properties:
         return MessageType.PRIORITY
     return MessageType.NORMAL
+
+
+def is_system(topic: str, group: str = "") -> bool:
+    """RocketMQ's own, which no client may name."""
+    return topic in SYSTEM_TOPICS or topic.startswith(SYSTEM_TOPIC_PREFIX) or group.startswith(SYSTEM_GROUP_PREFIX)
 
 
 class Outgoing(msgspec.Struct):

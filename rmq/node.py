@@ -9,9 +9,10 @@ import contextlib
 import gc
 import logging
 import os
+import platform
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -23,13 +24,18 @@ from rmq.clock import Clock, ManualClock, SystemClock
 from rmq.config import Config
 from rmq.errors import ConfigError
 from rmq.filter import Filters
+from rmq.metrics import Exposition, Source
+from rmq.processmetrics import ProcessMetrics
 from rmq_proxy import admin, health, reflection
 from rmq_proxy.admin import AdminService
 from rmq_proxy.adminconvert import Facts
-from rmq_proxy.gate import LoggingGate
+from rmq_proxy.clientmetrics import ClientMetrics
+from rmq_proxy.gate import MeteringGate
 from rmq_proxy.health import Health
 from rmq_proxy.messaging import Messaging
+from rmq_proxy.rates import Rates
 from rmq_proxy.rpc import Row
+from rmq_proxy.scrape import Scrape
 from rmq_proxy.sessions import SCAN_INTERVAL_S, Sessions
 from rmq_proxy.telemetry import Telemetry
 from rmq_proxy.transports import make_transport
@@ -98,8 +104,9 @@ class Node:
         for group, client_id in self.broker.recovered_clients:
             self._sessions.adopt(group, client_id)
         telemetry = Telemetry(self.broker, self._sessions, limits, filters)
+        rates = Rates(config, clock.monotonic_s)
         advertise = config.advertise or None
-        self._messaging = Messaging(self.broker, self._sessions, telemetry, limits, advertise, clock, filters)
+        self._messaging = Messaging(self.broker, self._sessions, telemetry, limits, advertise, clock, filters, rates)
         self.admin: AdminPort = self.broker.admin
         facts = _facts(config, clock)
         self._admin = AdminService(
@@ -107,7 +114,10 @@ class Node:
         )
         self._health = Health([MESSAGING, admin.NAME])
         table = {row.path: row for row in self._rows()}
-        self._transport = make_transport(config, table, LoggingGate(), logging.getLogger("rmq.transport"))
+        gate = MeteringGate(clock.monotonic_s)
+        clients = ClientMetrics(self._sessions, telemetry, series_max=config.metrics_series_max)
+        self.scrape = _scrape(config, clock, (*self.broker.metrics.sources, clients, gate.source, rates.source))
+        self._transport = make_transport(config, table, gate, logging.getLogger("rmq.transport"), self.scrape)
         self._scan: asyncio.TimerHandle | None = None
 
     def _rows(self) -> Sequence[Row]:
@@ -196,6 +206,22 @@ def _facts(config: Config, clock: Clock) -> Facts:
     started_ms = clock.wall_ms()
     pid, data = os.getpid(), _data(config)
     return Facts(__version__, pid, data, config.flush, config.profile, started_ms, config.manual_clock)
+
+
+def _scrape(config: Config, clock: Clock, sources: Sequence[Source]) -> Scrape:
+    """With RIP-46's base labels."""
+    base = {"cluster": config.cluster_name, "node_type": "broker", "node_id": config.broker_name}
+    return Scrape(clock.monotonic_s, (*sources, ProcessMetrics(clock.wall_ms() / 1000), _build(config)), base)
+
+
+def _build(config: Config) -> Source:
+    def write(page: Exposition) -> Iterator[None]:
+        labels = ("version", "python", "profile", "flush", "transport")
+        family = page.family("rmq_build_info", "gauge", "Always 1; the labels tell.", *labels)
+        family.add(1, __version__, platform.python_version(), config.profile, config.flush, config.transport)
+        yield
+
+    return write
 
 
 def _limits(config: Config) -> Limits:

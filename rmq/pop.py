@@ -23,7 +23,9 @@ from rmq.groups import Groups
 from rmq.handle import Handle, HandleMaker
 from rmq.message import Delivered, MessageType
 from rmq.port import Answer, ReceiveRequest
+from rmq.take import Take
 from rmq.topics import Topics
+from rmq.traffic import Traffic
 from rmq_store import record
 from rmq_store.consumequeue import ConsumeQueue, Entry
 from rmq_store.errors import StoreFull
@@ -40,49 +42,14 @@ _READ_AHEAD = 64  # queue entries read at once for a filter: a match may be the 
 _FULL_RETRY_MS = 10_000
 
 
-class Take:
-    """One receive being filled: messages, and what the journal needs to know of each queue.
-
-    `room` in messages, `bytes` in record bytes; the last message may be larger than what is left. `others`: filters of
-    polls that wait, what they want is left to them.
-    """
-
-    __slots__ = ("budget", "bytes", "messages", "nexts", "offsets", "others", "popped", "room", "settled", "wanted")
-
-    def __init__(self, room: int, bytes_max: int, wanted: Filter, others: Sequence[Filter]) -> None:
-        self.room = room
-        self.bytes = bytes_max
-        self.budget = SCAN_MAX
-        self.wanted = wanted
-        self.others = others
-        self.popped: list[Open] = []  # out of `ready`, not leased yet
-        self.messages: list[tuple[Ledger, int, int, Record, dict[str, str]]] = []  # ledger, offset, attempt, ...
-        self.nexts: dict[Ledger, int] = {}
-        self.offsets: dict[Ledger, list[tuple[int, int]]] = {}  # offset and attempt of what is leased
-        self.settled: dict[Ledger, list[int]] = {}
-
-    def add(self, ledger: Ledger, offset: int, attempt: int, found: Record, properties: dict[str, str]) -> None:
-        """One message for the answer."""
-        self.messages.append((ledger, offset, attempt, found, properties))
-        self.offsets.setdefault(ledger, []).append((offset, attempt))
-        self.room -= 1
-        self.bytes -= found.size
-
-    @property
-    def goes_on(self) -> bool:
-        """There is room for one more message, and leave to look for it."""
-        return self.room > 0 and self.bytes > 0 and self.budget > 0
-
-    def spares(self, properties: dict[str, str]) -> bool:
-        """A message that is not wanted here is wanted by another."""
-        return any(other.matches(properties) for other in self.others)
-
-
 class Pop:
     """All verbs of pop consumption. `online`: (group, client) pairs that live."""
 
-    def __init__(self, store: Store, topics: Topics, groups: Groups, clock: Clock, config: Config) -> None:
+    def __init__(
+        self, store: Store, topics: Topics, groups: Groups, clock: Clock, config: Config, traffic: Traffic
+    ) -> None:
         self._store = store
+        self._traffic = traffic
         self._leases = store.state.leases
         self._topics = topics
         self._groups = groups
@@ -124,9 +91,10 @@ class Pop:
             self._refuse_new(subscription, topic)
             return []
         room = min(request.batch, self._config.receive_batch_max)
-        take = Take(room, self._config.receive_bytes_max, request.filter, others)
+        take = Take(room, self._config.receive_bytes_max, SCAN_MAX, request.filter, others)
         try:
             self._take_ready(take, subscription)
+            take.again = take.so_far
             take.room = min(take.room, free)
             self._take_pending(take, self.subscription(subscription.group, topic), topic)
         except OSError:
@@ -228,6 +196,7 @@ class Pop:
         ledgers = {**take.nexts, **take.offsets}
         parts = [_part(q, take.nexts.get(q, q.next), take.offsets.get(q, [])) for q in ledgers]
         self._store.apply(Leased(group, topic, sequence, now_ms, due_ms, client, parts))
+        self._traffic.of(subscription).took(take.so_far, take.again)
         maker = self._maker(group, topic)
         return [
             _delivered(
@@ -262,6 +231,7 @@ class Pop:
                 results.append(error)
         if done:
             self._store.apply(Acked(group, topic, [(queue_id, list(offsets)) for queue_id, offsets in done.items()]))
+            self._traffic.of(self._leases.subscriptions[(group, topic)]).acked += sum(map(len, done.values()))
         return self._store.when_safe(answer) if None in results else answer
 
     def change_invisible(self, group: str, topic: str, text: str, invisible_ms: int, *, suspend: bool) -> Answer[str]:
@@ -388,6 +358,7 @@ class Pop:
         )  # fmt: skip
         tags = properties.get(m.TAGS, "")
         self._store.append(topic, topic.queues[0], draft, record.tags_code(tags) if tags else 0, origin)
+        self._traffic.of(name.subscription).buried += 1
 
     # -- clients -----------------------------------------------------------------------------------------------------
 

@@ -118,12 +118,12 @@ def within(found: Page, bytes_max: int) -> Page:
 def client(known: Client, stream: Call | None, now_s: float, leases: int) -> pb.Client:
     """One client; `stream` is the call of its Telemetry stream. What it has not said of itself stays empty."""
     settings = known.settings or v2.Settings()
-    language, version = settings.user_agent.language, settings.user_agent.version
+    language, version = agent(settings, stream)
     return pb.Client(
         client_id=known.client_id,
         type=_CLIENT_TYPES.get(settings.client_type, ""),
-        language=_LANGUAGES.get(language, "") or (stream.header(LANGUAGE) if stream else ""),
-        version=version or (stream.header(CLIENT_VERSION) if stream else ""),
+        language=language,
+        version=version,
         peer=stream.peer if stream else "",
         groups=sorted(known.groups),
         subscriptions=_subscriptions(known),
@@ -131,6 +131,15 @@ def client(known: Client, stream: Call | None, now_s: float, leases: int) -> pb.
         silent_ms=round((now_s - known.seen_s) * 1000),
         stream=stream is not None,
         leases=leases,
+    )
+
+
+def agent(settings: v2.Settings, stream: Call | None) -> tuple[str, str]:
+    """A client's language and version, as its settings say, else its stream's headers; empty where neither does."""
+    language, version = settings.user_agent.language, settings.user_agent.version
+    return (
+        _LANGUAGES.get(language, "") or (stream.header(LANGUAGE) if stream else ""),
+        version or (stream.header(CLIENT_VERSION) if stream else ""),
     )
 
 

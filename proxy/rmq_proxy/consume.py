@@ -7,6 +7,7 @@ count.
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 from rmq.clock import Clock
 from rmq.errors import ClientError, Code
@@ -18,6 +19,7 @@ from rmq_proxy import validate
 from rmq_proxy.answers import ignore, then
 from rmq_proxy.caller import CLIENT_VERSION, Caller
 from rmq_proxy.convert import deliver, set_ms, split_namespace, to_ms
+from rmq_proxy.rates import Rates
 from rmq_proxy.rpc import Call
 from rmq_proxy.sessions import Sessions
 from rmq_proxy.status import Failed, explain, plain, write, write_ok
@@ -37,16 +39,20 @@ POLLING_CODE_VERSION = "5.0.3"  # clients from here on know ILLEGAL_POLLING_TIME
 class Consuming:
     """The consumers' calls."""
 
-    def __init__(self, broker: BrokerPort, sessions: Sessions, limits: Limits, clock: Clock, filters: Filters) -> None:
+    def __init__(
+        self, broker: BrokerPort, sessions: Sessions, limits: Limits, clock: Clock, filters: Filters, rates: Rates
+    ) -> None:
         self._broker = broker
         self._sessions = sessions
         self._limits = limits
         self._clock = clock
         self._filters = filters
+        self._rates = rates
 
     def receive(self, caller: Caller, request: v2.ReceiveMessageRequest) -> Answer[Sequence[bytes]]:
         """Whatever queue the request names, the pop runs over all of the topic's (facts: grpc.md 1.5)."""
         wanted = self._wanted(caller, request)
+        self._rates.receive(caller.client_id, wanted.topic)
         namespace = caller.namespace(request.message_queue.topic)
         name = request.message_queue.topic.name
         call = caller.call
@@ -54,15 +60,17 @@ class Consuming:
         def answer(messages: Sequence[Delivered]) -> Sequence[bytes]:
             if messages:
                 call.undelivered = lambda: self._give_back(wanted, messages)
+            else:
+                call.code = Code.MESSAGE_NOT_FOUND
             return self._encode(messages, wanted.topic, namespace, name)
 
+        failed = partial(self.receive_failed, call)
+
         def poll(_: None) -> Answer[Sequence[bytes]]:
-            return then(
-                self._broker.receive(wanted), answer, self.receive_failed, lambda late: self._give_back(wanted, late)
-            )
+            return then(self._broker.receive(wanted), answer, failed, lambda late: self._give_back(wanted, late))
 
         known = self._sessions.consumes(caller.client_id, wanted.group, wanted.topic, wanted.filter)
-        return then(known, poll, self.receive_failed)
+        return then(known, poll, failed)
 
     def _wanted(self, caller: Caller, request: v2.ReceiveMessageRequest) -> ReceiveRequest:
         topic = caller.topic(request.message_queue.topic)
@@ -128,9 +136,10 @@ class Consuming:
         set_ms(response.delivery_timestamp, self._clock.wall_ms())
         return response.SerializeToString()
 
-    def receive_failed(self, error: Exception) -> Sequence[bytes]:
+    def receive_failed(self, call: Call, error: Exception) -> Sequence[bytes]:
         """The stream of a receive that went wrong."""
         told = explain(error)
+        call.code = told.code
         return [plain(v2.ReceiveMessageResponse, told.code, told.text), self._now()]
 
     def _give_back(self, wanted: ReceiveRequest, messages: Sequence[Delivered]) -> None:

@@ -19,9 +19,10 @@ from rmq_proxy.consume import ACK_FAILED, CHANGE_FAILED, DEAD_LETTER_FAILED, Con
 from rmq_proxy.endpoints import Advertiser
 from rmq_proxy.produce import FAILED as SEND_FAILED
 from rmq_proxy.produce import Producing
+from rmq_proxy.rates import Rates
 from rmq_proxy.rpc import Call, Kind, Listing, Row, Unary
 from rmq_proxy.sessions import Sessions
-from rmq_proxy.status import Answering, Failed, plain, write_ok
+from rmq_proxy.status import Answering, Failed, code_of, plain, write_ok
 from rmq_proxy.telemetry import METRIC_SINK, Telemetry
 from rmq_proxy.validate import Limits
 
@@ -49,13 +50,14 @@ class Messaging:
         advertise: str | None,
         clock: Clock,
         filters: Filters,
+        rates: Rates,
     ) -> None:
         self._broker = broker
         self._sessions = sessions
         self._telemetry = telemetry
         self._advertiser = Advertiser(advertise)
-        self._producing = Producing(broker, limits, clock)
-        self._consuming = Consuming(broker, sessions, limits, clock, filters)
+        self._producing = Producing(broker, limits, clock, rates)
+        self._consuming = Consuming(broker, sessions, limits, clock, filters, rates)
 
     def listens_on(self, host: str, port: int) -> None:
         """Told once the port is known: what a route answers when nobody else says how to reach us."""
@@ -111,6 +113,7 @@ class Messaging:
             try:
                 return method(Caller(call, sessions), request)
             except Exception as error:  # ours or the client's: `failed` tells them apart, and logs ours
+                call.code = code_of(error)
                 return failed(error)
 
         return handle
@@ -123,7 +126,7 @@ class Messaging:
             try:
                 return consuming.receive(Caller(call, sessions), request)
             except Exception as error:  # as in _unary
-                return consuming.receive_failed(error)
+                return consuming.receive_failed(call, error)
 
         return handle
 

@@ -11,10 +11,11 @@ import ipaddress
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, TypeAlias
 
 from rmq.errors import ConfigError
+from rmq.metrics import Exposition
 from rmq_proxy.http2.limits import Limits
 from rmq_proxy.native.certificates import Certificates
 from rmq_proxy.native.front import Front
@@ -22,6 +23,7 @@ from rmq_proxy.native.pages import PortPages
 from rmq_proxy.native.site import Site
 from rmq_proxy.ports import reserve
 from rmq_proxy.rpc import Gate, Table
+from rmq_proxy.scrape import Scrape
 
 TlsMode: TypeAlias = Literal["disabled", "permissive", "enforcing"]
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -36,7 +38,7 @@ class NativeTransport:
     """One port for one table. An inbound message beyond `request_bytes_max` ends in RESOURCE_EXHAUSTED.
 
     `certificates` None: no TLS. `tls_mode` enforcing: no calls without it. `proxies`: networks whose PROXY headers are
-    believed. `metrics`: what GET /metrics answers besides our own counters.
+    believed. `scrape`: what GET /metrics answers; our own counters are added to it.
     """
 
     def __init__(
@@ -50,19 +52,20 @@ class NativeTransport:
         tls_mode: TlsMode = "permissive",
         certificates: Certificates | None = None,
         proxies: Sequence[str] = (),
-        metrics: Callable[[], str] = lambda: "",
+        scrape: Scrape | None = None,
         metrics_for_all: bool = False,
     ) -> None:
         self.limits = limits or Limits()
+        scrape = scrape or Scrape(asyncio.get_running_loop().time)
+        scrape.add(self.source)
         self.tls_required = tls_mode == "enforcing"
         self.stopping = False
         self._certificates = certificates if tls_mode != "disabled" else None
         self._proxies = [ipaddress.ip_network(network) for network in proxies]
-        self._metrics = metrics
         self.site = Site(
             table,
             gate,
-            PortPages(lambda: not self.stopping, self.metrics, metrics_for_all=metrics_for_all),
+            PortPages(lambda: not self.stopping, scrape.answer, metrics_for_all=metrics_for_all),
             limits=self.limits,
             request_bytes_max=request_bytes_max,
             log=log,
@@ -78,6 +81,7 @@ class NativeTransport:
         self._empty = asyncio.Event()
         self._accepted = 0
         self._turned_away = 0
+        self._unshaken = 0
 
     @property
     def fingerprint(self) -> str:
@@ -171,7 +175,10 @@ class NativeTransport:
 
     def tls_context(self) -> ssl.SSLContext | None:
         """See House."""
-        if self._certificates is None or self._handshakes >= self.limits.handshakes_max:
+        if self._certificates is None:
+            return None
+        if self._handshakes >= self.limits.handshakes_max:
+            self._unshaken += 1
             return None
         self._handshakes += 1
         return self._certificates.context
@@ -191,16 +198,22 @@ class NativeTransport:
         for front in due:
             front.flush()
 
-    def metrics(self) -> str:
-        """Our own counters in Prometheus' text form, then what `metrics` gives."""
-        own = {
-            "rmq_connections": len(self._fronts),
-            "rmq_connections_accepted_total": self._accepted,
-            "rmq_connections_turned_away_total": self._turned_away,
-            "rmq_tls_handshakes": self._handshakes,
-            "rmq_unfinished_request_bytes": self.site.held_bytes,
-        }
-        return "".join(f"{name} {value}\n" for name, value in own.items()) + self._metrics()
+    def source(self, page: Exposition) -> Iterator[None]:
+        """See metrics.Source."""
+        page.value("rmq_connections", "gauge", "Connections that are open.", len(self._fronts))
+        page.value("rmq_connections_accepted_total", "counter", "Connections that were let in.", self._accepted)
+        page.value(
+            "rmq_connections_turned_away_total", "counter", "Connections beyond a limit, closed.", self._turned_away
+        )
+        ended = page.family("rmq_connections_ended_total", "counter", "Connections that we ended.", "reason")
+        for reason, count in self.site.endings.items():
+            ended.add(count, reason)
+        page.value("rmq_tls_handshakes", "gauge", "TLS handshakes under way.", self._handshakes)
+        page.value(
+            "rmq_tls_handshakes_turned_away_total", "counter", "Handshakes beyond handshakes_max.", self._unshaken
+        )
+        page.value("rmq_unfinished_request_bytes", "gauge", "Bytes of requests in parts.", self.site.held_bytes)
+        yield
 
 
 def listenable(host: str) -> str:

@@ -11,6 +11,7 @@ from rmq_proto import v2
 from rmq_proxy.answers import then
 from rmq_proxy.caller import Caller
 from rmq_proxy.convert import outgoing
+from rmq_proxy.rates import Rates
 from rmq_proxy.status import Failed, write_ok
 from rmq_proxy.validate import Limits
 from rmq_proxy.wire import BYTES, VARINT, key, varint
@@ -21,10 +22,11 @@ FAILED = Failed(v2.SendMessageResponse)
 class Producing:
     """The producers' calls."""
 
-    def __init__(self, broker: BrokerPort, limits: Limits, clock: Clock) -> None:
+    def __init__(self, broker: BrokerPort, limits: Limits, clock: Clock, rates: Rates) -> None:
         self._broker = broker
         self._limits = limits
         self._clock = clock
+        self._rates = rates
 
     def send(self, caller: Caller, request: v2.SendMessageRequest) -> Answer[bytes]:
         """A request that fails as a whole has a status and no entries; the broker stores all messages or none."""
@@ -33,6 +35,7 @@ class Producing:
             raise ClientError(Code.MESSAGE_CORRUPTED, "no message to send")
         resource = messages[0].topic
         topic = caller.topic(resource)
+        self._rates.send(caller.client_id, topic, len(messages))
         now_ms, peer = self._clock.wall_ms(), caller.call.peer
         batch: list[Outgoing] = []
         for message in messages:

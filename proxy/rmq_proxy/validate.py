@@ -12,7 +12,7 @@ import msgspec
 
 from rmq.errors import ClientError, Code
 from rmq.filter import Filter, Filters, by_tag
-from rmq.message import DLQ_PREFIX, RETRY_PREFIX
+from rmq.message import DLQ_PREFIX, RETRY_PREFIX, SYSTEM_GROUP_PREFIX, SYSTEM_TOPIC_PREFIX, is_system
 from rmq_proto import v2
 
 TOPIC_CHARS_MAX = 127
@@ -22,13 +22,6 @@ FILTER_CHARS_MAX = 16_384
 SETTINGS_BYTES_MAX = 262_144
 YEAR_10000_S = 253_402_300_800
 
-_SYSTEM_TOPICS = """
-    TBW102 SCHEDULE_TOPIC_XXXX BenchmarkTest RMQ_SYS_TRANS_HALF_TOPIC RMQ_SYS_TRANS_OP_HALF_TOPIC RMQ_SYS_TRACE_TOPIC
-    TRANS_CHECK_MAX_TIME_TOPIC SELF_TEST_TOPIC OFFSET_MOVED_EVENT CHECKPOINT_TOPIC
-"""
-SYSTEM_TOPICS = frozenset(_SYSTEM_TOPICS.split())
-SYSTEM_TOPIC_PREFIX = "rmq_sys_"
-SYSTEM_GROUP_PREFIX = "CID_RMQ_SYS_"
 
 # Apache's set (facts: grpc.md 4.3), the system properties that it forgets and so shows to consumers, and ours.
 _RESERVED = """
@@ -80,7 +73,7 @@ class Limits(msgspec.Struct, frozen=True):
 def topic_name(namespace: str, name: str) -> str:
     """The stored name, `namespace%name` where there is a namespace. Raises ILLEGAL_TOPIC."""
     stored = _stored(namespace, name, "topic", TOPIC_CHARS_MAX, Code.ILLEGAL_TOPIC)
-    if name in SYSTEM_TOPICS or name.startswith(SYSTEM_TOPIC_PREFIX) or stored.startswith(SYSTEM_TOPIC_PREFIX):
+    if is_system(name) or stored.startswith(SYSTEM_TOPIC_PREFIX):
         raise ClientError(Code.ILLEGAL_TOPIC, f"cannot access system topic: {name}; choose another topic")
     return stored
 

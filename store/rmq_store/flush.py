@@ -20,9 +20,11 @@ from typing import TypeVar
 
 from rmq_store.commitlog import CommitLog
 from rmq_store.errors import StoreError
+from rmq_store.histogram import Histogram
 from rmq_store.segment import Segment
 
 T = TypeVar("T")
+SYNC_BOUNDS_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
 class Mode(enum.Enum):
@@ -59,6 +61,8 @@ class Flusher:
         self._before_write, self._on_safe, self._on_failure = before_write, on_safe, on_failure
         self.safe = self.synced = log.written
         self.failure: StoreError | None = None
+        self.syncs = Histogram(SYNC_BOUNDS_S)  # how long each fsync took, as the loop saw it
+        self._sync_began_s = 0.0
         self._scheduled = False
         self._closed = False
         self._sync: tuple[int, WorkerFuture[None]] | None = (
@@ -130,6 +134,7 @@ class Flusher:
         """At most one at a time: what comes meanwhile shares the next."""
         if self._sync is not None or self.synced >= self._log.written:
             return
+        self._sync_began_s = self._loop.time()
         done = self._worker.submit(_sync_all, self._log.take_unsynced())
         self._sync = self._log.written, done
         done.add_done_callback(self._synced_on_worker)
@@ -142,6 +147,7 @@ class Flusher:
         if self._sync is None or self._sync[1] is not done:
             return  # `finish` did not wait to be told
         target, self._sync = self._sync[0], None
+        self.syncs.add(max(self._loop.time() - self._sync_began_s, 0.0))
         error = done.exception()
         if error is not None:
             self._fail_sync(error)

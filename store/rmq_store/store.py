@@ -327,6 +327,14 @@ class Store:
         entries = queue.read(found.queue_offset, 1)
         return found if entries and entries[0].position == position else None
 
+    def oldest_store_ms(self) -> int | None:
+        """When the oldest record that is kept was stored; None where there is none."""
+        try:
+            size = peek_size(self.log.segment_at(self.log.begin).read(self.log.begin, BLANK_BYTES))
+            return self.log.read(self.log.begin, size or 0).store_ms
+        except Damaged:
+            return None
+
     # -- end ---------------------------------------------------------------------------------------------------------
 
     def drop_segments(self, end: int) -> None:

@@ -58,6 +58,7 @@ class Front(asyncio.Protocol):
         self._connection: Connection | None = None
         self._calls: Calls | None = None
         self._http1 = False
+        self._http1_asked = False  # its one request is whole, and the answer is being made
         self._proxied = False  # a PROXY header was read; there is but one
         self._early = b""  # what came before it was clear what it is
         self._accepted_s = 0.0
@@ -90,7 +91,7 @@ class Front(asyncio.Protocol):
                 return
         if self._connection is not None:
             self._carry(data)
-        elif not self._gone:
+        elif not (self._gone or self._http1_asked):
             self._find_out(data)
 
     def eof_received(self) -> bool:
@@ -184,8 +185,16 @@ class Front(asyncio.Protocol):
         answer = http1.answer(data, self._house.limits.request_line_bytes_max, self._house.site.pages, self._peer)
         if answer is None:
             self._early = data
+        elif isinstance(answer, asyncio.Future):
+            self._http1_asked = True
+            answer.add_done_callback(self._send_http1)
         else:
             self._write(answer)
+            self._close()
+
+    def _send_http1(self, answer: "asyncio.Future[bytes]") -> None:
+        if not self._gone:
+            self._write(answer.result())
             self._close()
 
     def _send_away(self, code: ErrorCode, text: str) -> None:
@@ -274,6 +283,7 @@ class Front(asyncio.Protocol):
         limits = self._house.limits
         if self._connection is None or self._calls is None:
             if now_s - self._stage_s > (limits.handshake_s if self._handshaking else limits.first_byte_s):
+                self._house.site.endings["handshake" if self._handshaking else "first_byte"] += 1
                 self._abort()
             return
         self._calls.handle(self._connection.tick(now_s))
@@ -289,6 +299,7 @@ class Front(asyncio.Protocol):
             idle = limits.idle_s and now_s - self._active_s > limits.idle_s
             if idle or (limits.age_s and now_s - self._accepted_s > limits.age_s):
                 self._drain_s = now_s
+                self._house.site.endings["idle" if idle else "age"] += 1
                 connection.drain()
         elif now_s - self._drain_s > 1.0:
             connection.refuse()

@@ -2,17 +2,19 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from typing import TypeAlias
 
+from rmq.port import Answer
 from rmq_proxy.http2.limits import Limits
 from rmq_proxy.native.deadlines import Deadlines
 from rmq_proxy.rpc import Gate, GrpcCode, Row, RpcError, Table
 
 Page: TypeAlias = tuple[int, str, bytes]
 """HTTP status, content type, body."""
-Pages: TypeAlias = Callable[[str, str, str], Page]
-"""(method, path, peer) -> what a request gets that is not gRPC."""
+Pages: TypeAlias = Callable[[str, str, str], Answer[Page]]
+"""(method, path, peer) -> what a request gets that is not gRPC. A Future never fails."""
 
 
 class Site:
@@ -38,6 +40,7 @@ class Site:
         self.loop = loop
         self.deadlines = Deadlines(loop)
         self.held_bytes = 0
+        self.endings: Counter[str] = Counter()  # connections that we ended, by reason
 
     def verdict(self, row: Row, error: BaseException) -> tuple[GrpcCode, str]:
         """The status for what a service raised; the culprit of anything but an RpcError is the server."""
