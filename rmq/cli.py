@@ -113,7 +113,8 @@ class Commands(click.Group):
 @click.pass_context
 def cli(context: click.Context) -> None:
     """A RocketMQ 5 server: broker and proxy in one process."""
-    if context.invoked_subcommand != "serve":  # whose loop takes it, and until then it ends the start
+    ours = signal.getsignal(signal.SIGINT) is signal.SIG_DFL  # not where another program runs us, in whatever thread
+    if ours and context.invoked_subcommand != "serve":  # whose loop takes it, and until then it ends the start
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
