@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psutil
@@ -16,6 +17,7 @@ from bench import machine, servers, tools
 from bench.figures import FIGURES
 from bench.loads import LOADS
 from bench.tools import BenchError
+from tests.processes import started
 
 SEND = '{"sent_total":1,"send_per_s":100.5,"send_call_ms":{"p50":1,"p99":2},"server_cpu_s_per_100k":3,"errors":0}'
 
@@ -36,15 +38,12 @@ def replace_loadgen(script: str) -> None:
     path.chmod(0o755)
 
 
-def bench(results: Path, *arguments: str) -> "subprocess.Popen[str]":
+def bench(results: Path, *arguments: str) -> AbstractContextManager["subprocess.Popen[str]"]:
     """In a process of its own, on this checkout."""
-    return subprocess.Popen(
+    return started(
         [sys.executable, "-m", "bench", "--results", str(results), *arguments],
         cwd=machine.ROOT,
         env=servers.rmq_env() | {"RMQ_BENCH_HOME": os.environ["RMQ_BENCH_HOME"]},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
     )
 
 
@@ -114,7 +113,7 @@ def test_a_stopped_run_leaves_no_server(home: Path, tmp_path: Path, number: sign
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
     assert "stopped" in err.splitlines()[-1]
-    assert psutil.wait_procs(family, timeout=10)[1] == []
+    assert psutil.wait_procs(family, timeout=30)[1] == []
     assert not (home / "scratch").exists()
 
 
@@ -150,7 +149,7 @@ def test_rmq_is_paused_resumed_and_stopped(tmp_path: Path) -> None:
 
 def until_stopped(pid: int) -> None:
     """A signal takes a moment."""
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + 30
     while psutil.Process(pid).status() != psutil.STATUS_STOPPED:
         assert time.monotonic() < deadline_s, "it was not paused"
         time.sleep(0.01)
