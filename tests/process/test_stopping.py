@@ -19,25 +19,31 @@ from tests.processes import started
 from tests.serving import COMMAND, Server
 
 POLLS = 200
+TRIES = 3
 SIGNALS = pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=lambda s: signal.Signals(s).name)
 
 
 @SIGNALS
 def test_a_signal_ends_it_within_a_second(signum: signal.Signals) -> None:
-    """With 200 polls waiting, each of which is answered whole: no message, and the server's time. Exit code 0."""
+    """With 200 polls waiting. Whoever else wants the processor may take that second, but not each time."""
+    assert any(ended_by(signum) < 1.0 for _ in range(TRIES))
+
+
+def ended_by(signum: signal.Signals) -> float:
+    """The seconds that it takes; each poll is answered whole: no message, and the server's time. Exit code 0."""
     with Server("--flush", "fast") as server:
         client = Client(server.endpoint)
         polls = [client.poll(wire.receive(f"t{i % 20}", f"g{i % 20}", poll_ms=20_000)) for i in range(POLLS)]
         assert client.send(wire.message("other")).status.code == 20000  # came after them on the same connection
         os.kill(server.pid, signum)
         began_s = time.monotonic()
-        assert server.wait(5) == 0
+        assert server.wait(WITHIN_S) == 0
         took_s = time.monotonic() - began_s
         answers = [poll.result() for poll in polls]
         assert {(answer.code, len(answer.messages), answer.whole) for answer in answers} == {(40401, 0, True)}
         client.close()
         assert complaints(server) == []
-        assert took_s < 1.0
+    return took_s
 
 
 def test_what_waits_for_its_fsync_at_the_end_is_answered_or_not_but_never_lost() -> None:
