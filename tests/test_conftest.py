@@ -28,7 +28,7 @@ def run(pytester: pytest.Pytester, **files: str) -> pytest.RunResult:
     """A pytest of its own, with our conftest.py and our filter of warnings."""
     pytester.makeconftest(Path(__file__).with_name("conftest.py").read_text())
     pytester.makepyfile(**files)
-    return pytester.runpytest_subprocess("-Werror", "-p", "no:cacheprovider", "-ra", timeout=120)
+    return pytester.runpytest_subprocess("-Werror", "-p", "no:cacheprovider", "-ra", timeout=300)
 
 
 def test_what_a_failed_test_leaves_open_fails_no_other(pytester: pytest.Pytester) -> None:

@@ -67,7 +67,7 @@ def test_the_script_becomes_the_server(checkout: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("check out/bin/rmq")
     for script in (checkout / "bin" / "rmq", tmp_path / "link"):
         with started([script, "serve", "--data", "a b"], cwd="/") as begun:
-            out, _ = begun.communicate(timeout=30)
+            out, _ = begun.communicate(timeout=120)
         assert out == f"pid {begun.pid} args -P -m rmq serve --data a b\n"
 
 
@@ -177,7 +177,7 @@ def test_two_first_runs_make_one_environment(checkout: Path) -> None:
     command = [sys.executable, "-c", code, str(checkout)]
     with started(command) as first, started(command) as second:
         runs = (first, second)
-        outputs = [run.communicate(timeout=30) for run in runs]
+        outputs = [run.communicate(timeout=120) for run in runs]
     assert [run.returncode for run in runs] == [0, 0]
     assert sorted(out for out, _ in outputs) == ["", "create\n"]
 
