@@ -115,6 +115,10 @@ class Broker:
             self._store.close()
             raise ConfigError(f"cannot make what topics: and groups: list: {error.text}") from None
 
+    def settled(self) -> Answer[None]:
+        """There once all that was done so far is safe, what the configuration wants included."""
+        return self._store.when_safe(None)
+
     # -- routes and groups -------------------------------------------------------------------------------------------
 
     def route(self, topic: str) -> Sequence[BrokerQueues]:

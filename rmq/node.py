@@ -130,7 +130,12 @@ class Node:
         ]
 
     async def start(self) -> str:
-        """Listens; returns HOST:PORT. Raises ConfigError where the port is taken."""
+        """Listens; returns HOST:PORT. Raises ConfigError where the port is taken, StoreError where nothing is kept.
+
+        Not before what the configuration lists is safe: who reads the ready line may count on it, whatever comes.
+        """
+        if isinstance(declared := self.broker.settled(), asyncio.Future):
+            await declared
         hosts = [self._config.host] if self._config.host else LOOPBACKS
         if self._config.host and self._config.host not in LOOPBACKS:
             log.warning("listening on %s while authentication is off: everyone who reaches it may do all", hosts[0])

@@ -8,12 +8,13 @@ dead letter exists once. At the end all that was not settled is still there.
 import asyncio
 import dataclasses
 import functools
+import logging
 import os
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from contextlib import ExitStack, closing
 from typing import ClassVar
 from unittest import mock
 
@@ -93,13 +94,14 @@ class BrokerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp())
         small: dict[str, object] = {**SMALL, "segment_bytes": 64 << 10, "log_bytes_max": 64 << 10}
-        small |= {"data": str(self.folder / "data"), "topic_queues": 2, "flush_interval_ms": 1}
+        small |= {"topic_queues": 2, "flush_interval_ms": 1, "auto_renew_ms": RENEW_MS}
         groups = {group: GroupSetting(ATTEMPTS_MAX, (RETRY_MS,)) for group in GROUPS}
-        self.rig = Rig(
-            config(**small, flush=self.flush, groups=groups, auto_renew_ms=RENEW_MS, renew_total_ms_max=RENEW_TOTAL_MS)
-        )
+        with ExitStack() as owned:
+            small["data"] = os.path.join(owned.enter_context(tempfile.TemporaryDirectory()), "data")
+            of_it = config(**small, flush=self.flush, groups=groups, renew_total_ms_max=RENEW_TOTAL_MS)
+            self.rig = owned.enter_context(closing(Rig(of_it)))
+            self.owned = owned.pop_all()
         self.sent: dict[str, Sent] = {}
         self.places: dict[tuple[str, str], Place] = {}  # (group, body)
         self.online: set[tuple[str, str]] = set()
@@ -290,11 +292,8 @@ class BrokerMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Nothing is lost: all that is not over still comes, and then nothing more, not even after a crash."""
-        try:
+        with self.owned:
             self._drain()
-        finally:
-            self.rig.close()
-            shutil.rmtree(self.folder)
 
     def _drain(self) -> None:
         self._collect()
@@ -402,10 +401,13 @@ class BrokerMachine(RuleBasedStateMachine):
 
 def play(machine: type[BrokerMachine], how: settings) -> None:
     """Runs it without syncs: kill -9 does not need them, and the disk is what takes the time. Nor is a failure shrunk,
-    which takes minutes; it prints its steps.
+    which takes minutes; it prints its steps, which thousands of warnings about crashes would bury.
     """
-    unsynced = functools.partial(lmdb.open, sync=False)
-    with mock.patch.object(os, "fsync"), mock.patch.object(os, "fdatasync"), mock.patch.object(lmdb, "open", unsynced):
+    with ExitStack() as patched:
+        for name in ("fsync", "fdatasync"):
+            patched.enter_context(mock.patch.object(os, name))
+        patched.enter_context(mock.patch.object(lmdb, "open", functools.partial(lmdb.open, sync=False)))
+        patched.enter_context(mock.patch.object(logging.getLogger("rmq.store"), "disabled", True))
         run_state_machine_as_test(
             machine, settings=settings(how, deadline=None, database=None, phases=[Phase.generate])
         )

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import started
 from tests.serving import COMMAND, Server
 
-WITHIN_S = 20
+WITHIN_S = 30
 ENV = {key: value for key, value in os.environ.items() if not key.startswith("RMQ_")}
 
 
@@ -215,20 +216,16 @@ def test_closed_standard_streams_are_no_files_of_ours(tmp_path: Path) -> None:
     closing_all = "import os, sys; os.closerange(0, 3); os.execv(sys.argv[1], sys.argv[1:])"
     flags = ("--ready-file", str(ready))
     command = [sys.executable, "-c", closing_all, *COMMAND, *flags, "--data", str(tmp_path / "data"), "--port", "0"]
-    process = subprocess.Popen(command, env=ENV)
-    try:
+    with started(command, env=ENV, stdout=None, stderr=None) as process:
         wait_for(ready, process)
         assert json.loads(ready.read_text())["pid"] == process.pid
         if Path("/proc/self/fd").exists():
             assert {os.readlink(f"/proc/{process.pid}/fd/{fd}") for fd in range(3)} == {os.devnull}
         process.terminate()
         assert process.wait(WITHIN_S) == 0
-    finally:
-        process.kill()
-        process.wait()
 
 
-def wait_for(path: Path, process: "subprocess.Popen[bytes]") -> None:
+def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
     """Until the file is there; fails when the process ends first."""
     for _ in range(WITHIN_S * 100):
         if path.exists():

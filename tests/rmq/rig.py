@@ -23,7 +23,7 @@ from rmq.message import Delivered, Outgoing, SendResult
 from rmq.port import Answer, ReceiveRequest
 from rmq_store.record import encode_properties
 
-WAIT_S = 10.0
+WAIT_S = 30.0
 TOPIC = "orders"
 GROUP = "billing"
 INVISIBLE_MS = 30_000
@@ -209,6 +209,9 @@ class Rig:
         self.turn()
 
     def close(self) -> None:
-        self.broker.close()
-        self.turn()
-        self.loop.close()
+        """Also where the broker says that it could not save everything, which is raised."""
+        try:
+            self.broker.close()
+            self.turn()
+        finally:
+            self.loop.close()

@@ -39,7 +39,7 @@ SETTINGS = Settings(
     store_port=10911,
 )
 GROUP = GroupPut("g", 17, (1000,), 5000, 7_200_000, 2.0)
-WAIT_S = 10.0
+WAIT_S = 30.0
 
 
 def draft(topic: str, queue_id: int, body: bytes = b"body", properties: bytes = b"") -> Draft:

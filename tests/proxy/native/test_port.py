@@ -44,7 +44,7 @@ def run() -> Iterator[Callable[[Scenario], None]]:
 
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        yield lambda scenario: runner.run(asyncio.wait_for(scenario, 20))
+        yield lambda scenario: runner.run(asyncio.wait_for(scenario, 60))
 
 
 @pytest.fixture(scope="module")
@@ -489,7 +489,7 @@ def test_idle(run: Callable[[Scenario], None]) -> None:
     async def scenario() -> None:
         poll = new_future()
         row = Row("/t.T/Poll", Kind.UNARY, answering(poll))
-        async with port(row, limits=Limits(idle_s=0.2)) as one:
+        async with port(row, limits=Limits(idle_s=1.0)) as one:
             polling = asyncio.ensure_future(one.call(row.path))
             await one.gate.until(lambda: one.gate.calls)
             idle = await one.send(frames.PREFACE + frames.settings({}))
@@ -507,7 +507,7 @@ def test_age(run: Callable[[Scenario], None]) -> None:
     async def scenario() -> None:
         poll = new_future()
         row = Row("/t.T/Poll", Kind.UNARY, answering(poll))
-        async with port(row, limits=Limits(age_s=0.1, drain_s=0.1)) as one:
+        async with port(row, limits=Limits(age_s=1.0, drain_s=0.1)) as one:
             answer = await one.send(frames.PREFACE + frames.settings({}) + call(1, row.path))
             goaways = [frame.payload[:8] for frame in answered(answer) if frame.kind == frames.GOAWAY]
             assert [int.from_bytes(payload[:4]) for payload in goaways] == [frames.STREAM_ID_MAX, 1, 1]
