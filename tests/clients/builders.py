@@ -166,6 +166,14 @@ FOREIGN = (
         body_bytes_max=4 * MIB - ENVELOPE_BYTES,
     ),
 )
+STACKS = (
+    Language("grpc-go", ("go",), build_go, binary, source="stacks/go"),
+    Language("grpc-java", ("java", "javac", "mvn"), build_java, java, source="stacks/java"),
+    Language(
+        "grpc-js", ("node", "npm"), build_node, lambda target: ["node", str(target / "driver.js")], source="stacks/node"
+    ),
+    Language("tonic", ("cargo",), build_rust, binary, source="stacks/rust"),
+)
 OLD_PYTHONS = tuple(old_python(version) for version in ("5.0.9", "5.1.0", "5.1.1"))
 
 

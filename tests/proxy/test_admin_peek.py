@@ -152,7 +152,7 @@ def test_a_wait_ends(make: Maker, run: Run) -> None:
             page = await admin.peek(filter="red", wait_ms=1)
             assert (ids(page), dict(page.next)) == ([], {0: 1, 1: 0})
             request = pb.PeekRequest(topic=TOPIC, filter="red", wait_ms=20_000)
-            page = await admin.ask("Peek", request, pb.PeekResponse.FromString, timeout=0.5)
+            page = await admin.ask("Peek", request, pb.PeekResponse.FromString, timeout_s=0.5)
             assert (ids(page), page.next[0]) == ([], 1)
             assert not admin.port.watchers
 
@@ -233,7 +233,7 @@ def test_a_topic_that_goes_ends_the_wait(make: Maker, run: Run) -> None:
                 else:
                     watcher.set_exception(NO_TOPIC)
                 code, text = await status_of(waiting)
-                assert (code.name, text) == ("NOT_FOUND", NO_TOPIC.text)
+                assert (code, text) == (GrpcCode.NOT_FOUND, NO_TOPIC.text)
                 admin.port.answers.clear()
             waiting = admin.waiting()
             await admin.watching()
