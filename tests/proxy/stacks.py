@@ -214,6 +214,7 @@ class DrivenChannel:
     def __init__(self, process: Process) -> None:
         self.process = process
         self.name = f"channel-{next(self.names)}"
+        self.closed = False
 
     async def ask(self, op: str, name: str, **args: object) -> JSON:
         """A command's answer. Raises AssertionError for an error of the driver: a status is none."""
@@ -247,7 +248,9 @@ class DrivenChannel:
         return DrivenStream(self, name)
 
     async def close(self) -> None:
-        await self.ask("close", self.name)
+        if not self.closed:
+            self.closed = True
+            await self.ask("close", self.name)
 
 
 class DrivenStream:

@@ -14,7 +14,6 @@ from tests.proxy.transports import (
     Run,
     answering,
     new_future,
-    new_list,
     raising,
     serving,
     status_of,
@@ -260,29 +259,6 @@ def test_client_leaves_in_the_middle_of_a_list(run: "Run[None]", make: Maker) ->
             assert undelivered == ["undelivered"]
             assert server.gate.ended[0][1] is GrpcCode.CANCELLED
             assert server.gate.ended[0][2] < 64_000_000
-
-    run(scenario())
-
-
-def test_client_leaves_as_the_list_comes(run: "Run[None]", make: Maker) -> None:
-    """Messages that were given out in the same turn in which the client left are reported, too."""
-
-    async def scenario() -> None:
-        undelivered: list[str] = []
-        poll = new_list()
-
-        def handler(call: Call, request: bytes) -> "asyncio.Future[Sequence[bytes]]":
-            call.undelivered = lambda: undelivered.append("undelivered")
-            return poll
-
-        async with serving(make, Row("/t.T/Poll", Kind.LIST, handler)) as server:
-            waiting = asyncio.ensure_future(server.list("/t.T/Poll"))
-            await server.gate.until(lambda: server.gate.calls)
-            await server.channel.close()
-            poll.set_result([bytes(2_000_000)] * 10)
-            await asyncio.wait([waiting])
-            await server.gate.ends()
-            assert undelivered == ["undelivered"]
 
     run(scenario())
 

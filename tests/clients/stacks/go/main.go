@@ -198,10 +198,9 @@ func (d *driver) stop(c *command) (reply, error) {
 func (d *driver) close(c *command) (reply, error) {
 	d.lock.Lock()
 	defer d.lock.Unlock()
-	for name, open := range d.calls {
+	for _, open := range d.calls {
 		if open.channel == c.Name {
 			open.cancel()
-			delete(d.calls, name)
 		}
 	}
 	closed := d.channels[c.Name]

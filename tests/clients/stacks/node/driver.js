@@ -95,10 +95,9 @@ const verbs = {
   },
 
   close(args) {
-    for (const [name, call] of calls) {
+    for (const call of calls.values()) {
       if (call.channel === args.name) {
         call.stream.cancel();
-        calls.delete(name);
       }
     }
     channels.get(args.name).close();

@@ -69,14 +69,12 @@ public class Driver {
 
     /** One call: asks for a message only when one is read, so that flow control reaches the server. */
     static class Call extends ClientCall.Listener<byte[]> {
-        final String channel;
         final ClientCall<byte[], byte[]> call;
         final CompletableFuture<Map<String, Object>> headers = new CompletableFuture<>();
         final CompletableFuture<Map<String, Object>> ended = new CompletableFuture<>();
         private final Queue<CompletableFuture<Map<String, Object>>> readers = new ArrayDeque<>();
 
-        Call(String channel, ClientCall<byte[], byte[]> call, Metadata metadata) {
-            this.channel = channel;
+        Call(ClientCall<byte[], byte[]> call, Metadata metadata) {
             this.call = call;
             call.start(this, metadata);
         }
@@ -153,7 +151,7 @@ public class Driver {
         if (compressed.containsKey(c.channel)) {
             options = options.withCompression(compressed.get(c.channel));
         }
-        Call made = new Call(c.channel, channels.get(c.channel).newCall(method, options), metadata(c));
+        Call made = new Call(channels.get(c.channel).newCall(method, options), metadata(c));
         calls.put(c.name, made);
         return made;
     }
@@ -200,7 +198,6 @@ public class Driver {
     }
 
     private CompletableFuture<Map<String, Object>> close(Command c) {
-        calls.values().removeIf(made -> made.channel.equals(c.name));
         channels.remove(c.name).shutdownNow();
         return DONE;
     }

@@ -264,11 +264,8 @@ impl Driver {
 
     async fn close(&self, args: &Value) -> Answer {
         let name = text(args, "name");
-        let (gone, left) = std::mem::take(&mut *self.calls.lock().unwrap())
-            .into_iter()
-            .partition::<HashMap<_, _>, _>(|(_, call)| call.channel == name);
-        self.calls.lock().unwrap().extend(left);
-        for call in gone.into_values() {
+        let calls: Vec<_> = self.calls.lock().unwrap().values().cloned().collect();
+        for call in calls.iter().filter(|call| call.channel == name) {
             call.cancel().await;
         }
         self.channels.lock().unwrap().remove(&name);

@@ -1,7 +1,7 @@
-"""Where the transports listen, and what they answer without a call: here the client does not matter."""
+"""What the transports do where the client does not matter, or must be in the same loop."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import cast
 
 import grpc
@@ -9,7 +9,8 @@ import grpc.aio
 import pytest
 
 from rmq.errors import ConfigError
-from tests.proxy.transports import ECHO, LOG, Maker, RecordingGate, Run, serving
+from rmq_proxy.rpc import Call, Kind, Row
+from tests.proxy.transports import ECHO, LOG, Maker, RecordingGate, Run, new_list, serving
 
 
 def test_port_in_use(run: "Run[None]", make: Maker) -> None:
@@ -60,6 +61,29 @@ def test_foreign_host(run: "Run[None]", make: Maker) -> None:
         transport = make({}, RecordingGate(), request_bytes_max=1, log=LOG)
         with pytest.raises(ConfigError, match=r"cannot listen on 192\.0\.2\.1: .*--host"):
             await transport.start(["192.0.2.1"], 0)
+
+    run(scenario())
+
+
+def test_client_leaves_as_the_list_comes(run: "Run[None]", make: Maker) -> None:
+    """Messages that were given out in the same turn in which the client left are reported, too."""
+
+    async def scenario() -> None:
+        undelivered: list[str] = []
+        poll = new_list()
+
+        def handler(call: Call, request: bytes) -> "asyncio.Future[Sequence[bytes]]":
+            call.undelivered = lambda: undelivered.append("undelivered")
+            return poll
+
+        async with serving(make, Row("/t.T/Poll", Kind.LIST, handler)) as server:
+            waiting = asyncio.ensure_future(server.list("/t.T/Poll"))
+            await server.gate.until(lambda: server.gate.calls)
+            await server.channel.close()
+            poll.set_result([bytes(2_000_000)] * 10)
+            await asyncio.wait([waiting])
+            await server.gate.ends()
+            assert undelivered == ["undelivered"]
 
     run(scenario())
 
