@@ -8,7 +8,7 @@ scenario.
     op          name     further fields                                          answer
     connect     channel  target, tls, gzip, keepalive_ms                         -           tls: nothing is verified
     unary       call     channel, path, metadata, body, deadline_ms              code, text, body
-    open        call     channel, path, body or null                             -           with a body: half-closed
+    open        call     channel, path, metadata, body or null                   -           with a body: half-closed
     headers     call     -                                                       -           when the headers came
     read        call     -                                                       body, or code and text: the end
     write       call     body                                                    -
@@ -85,7 +85,7 @@ class Channel(Protocol):
         self, path: str, request: bytes, metadata: Metadata = (), timeout_s: float | None = None
     ) -> bytes: ...
 
-    async def open(self, path: str, request: bytes | None = None) -> Stream:
+    async def open(self, path: str, request: bytes | None = None, metadata: Metadata = ()) -> Stream:
         """With a request: one message and the half-close."""
 
     async def close(self) -> None:
@@ -138,11 +138,12 @@ class GrpcioChannel:
         except grpc.aio.AioRpcError as error:
             raise CallError(error.code().value[0], error.details() or "") from None
 
-    async def open(self, path: str, request: bytes | None = None) -> Stream:
+    async def open(self, path: str, request: bytes | None = None, metadata: Metadata = ()) -> Stream:
         if request is None:
-            return GrpcioStream(cast("grpc.aio.StreamStreamCall[bytes, bytes]", self.channel.stream_stream(path)()))
-        listing = cast("Callable[[bytes], GrpcioCall]", self.channel.unary_stream(path))
-        return GrpcioStream(listing(request))
+            stream = cast("Callable[..., GrpcioCall]", self.channel.stream_stream(path))
+            return GrpcioStream(stream(metadata=tuple(metadata)))
+        listing = cast("Callable[..., GrpcioCall]", self.channel.unary_stream(path))
+        return GrpcioStream(listing(request, metadata=tuple(metadata)))
 
     async def close(self) -> None:
         await self.channel.close()
@@ -231,7 +232,7 @@ class DrivenChannel:
                 name,
                 channel=self.name,
                 path=path,
-                metadata=[(key, text(value) if isinstance(value, bytes) else value) for key, value in metadata],
+                metadata=pairs(metadata),
                 body=text(request),
                 deadline_ms=None if timeout_s is None else round(timeout_s * 1000),
             )
@@ -242,9 +243,10 @@ class DrivenChannel:
             raise CallError(answer["code"], answer["text"])
         return base64.b64decode(answer["body"])
 
-    async def open(self, path: str, request: bytes | None = None) -> Stream:
+    async def open(self, path: str, request: bytes | None = None, metadata: Metadata = ()) -> Stream:
         name = f"call-{next(self.names)}"
-        await self.ask("open", name, channel=self.name, path=path, body=None if request is None else text(request))
+        body = None if request is None else text(request)
+        await self.ask("open", name, channel=self.name, path=path, metadata=pairs(metadata), body=body)
         return DrivenStream(self, name)
 
     async def close(self) -> None:
@@ -287,3 +289,8 @@ class DrivenStream:
 def text(data: bytes) -> str:
     """As the drivers take it."""
     return base64.b64encode(data).decode()
+
+
+def pairs(metadata: Metadata) -> list[tuple[str, str]]:
+    """As the drivers take them."""
+    return [(key, text(value) if isinstance(value, bytes) else value) for key, value in metadata]

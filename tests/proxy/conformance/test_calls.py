@@ -19,6 +19,9 @@ from tests.proxy.transports import (
     status_of,
 )
 
+TONIC_TIMES_OUT = ("tonic", GrpcCode.CANCELLED)
+"""What tonic 0.14 says when its own timer is the first."""
+
 # ---- One in, one out ----
 
 
@@ -201,7 +204,7 @@ def test_deadline_passes(run: "Run[None]", make: Maker) -> None:
         never = new_future()
         async with serving(make, Row("/t.T/Never", Kind.UNARY, answering(never))) as server:
             status, _ = await status_of(server.unary("/t.T/Never", timeout_s=0.2))
-            assert status == GrpcCode.DEADLINE_EXCEEDED
+            assert status == GrpcCode.DEADLINE_EXCEEDED or (make.stack.name, status) == TONIC_TIMES_OUT
             await server.gate.ends()
             assert never.cancelled()
             assert server.gate.calls[0].cancelled

@@ -84,8 +84,9 @@ impl Call {
         Call { channel, outgoing, incoming, cancelled: watch::Sender::new(false) }
     }
 
-    /// Gives up what is being read, and the call with it.
+    /// Drops both halves, tonic's way to give a call up: either alone would keep it open.
     async fn cancel(&self) {
+        self.outgoing.lock().unwrap().take();
         self.cancelled.send_replace(true);
         let mut incoming = self.incoming.lock().await;
         if let Incoming::Opening(opening) = &*incoming {
