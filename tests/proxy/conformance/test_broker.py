@@ -68,7 +68,7 @@ def test_a_poll_given_up_waits_no_more(run: "Run[None]", server: Server, stack: 
 
 
 def test_telemetry_stays_open(run: "Run[None]", server: Server, stack: Stack) -> None:
-    """Headers come before either side has spoken; settings are answered; others' calls and time do not end it."""
+    """Headers come before either side has spoken; settings are answered, again and again."""
 
     async def scenario() -> None:
         channel = await stack.connect(server.endpoint)

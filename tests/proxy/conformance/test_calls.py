@@ -161,6 +161,18 @@ def test_metadata(run: "Run[None]", make: Maker) -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize("value", [b"", b"\0", bytes(range(256)), b"a,b", bytes(1000)])
+def test_binary_metadata(run: "Run[None]", make: Maker, value: bytes) -> None:
+    """Every byte arrives, whether a stack pads its base64 or not; commas within are the value's own."""
+
+    async def scenario() -> None:
+        async with serving(make, ECHO) as server:
+            await server.unary(ECHO.path, metadata=(("trace-bin", value),))
+            assert server.gate.calls[0].metadata["trace-bin"] == value
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_peer(run: "Run[None]", make: Maker, host: str) -> None:
     """The peer is host:port, with brackets for IPv6."""

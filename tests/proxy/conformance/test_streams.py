@@ -1,10 +1,12 @@
-"""Streams, limits, ports and the end, on every transport."""
+"""Streams, limits and the end, on every transport with every stack."""
 
 import asyncio
 
 import pytest
 
+from rmq.errors import ConfigError
 from rmq_proxy.rpc import GrpcCode, Kind, Row
+from tests.proxy.stacks import CallError
 from tests.proxy.transports import (
     ECHO,
     LOG,
@@ -12,7 +14,9 @@ from tests.proxy.transports import (
     Maker,
     RecordingGate,
     Run,
+    Server,
     Streams,
+    Transport,
     answering,
     new_future,
     raising,
@@ -197,5 +201,46 @@ def test_stop_cancels_after_the_grace(run: "Run[None]", make: Maker) -> None:
             again = make({}, RecordingGate(), request_bytes_max=1, log=LOG)
             assert await again.start(["127.0.0.1"], server.port) == server.port
             await again.stop(0)
+
+    run(scenario())
+
+
+async def taken_over(server: Server, word: bytes) -> bytes:
+    """The first answer to an ECHO; the server that leaves refuses it."""
+    while True:
+        try:
+            return await server.unary(ECHO.path, word)
+        except CallError:
+            await asyncio.sleep(0.01)
+
+
+async def started(make: Maker, port: int) -> Transport:
+    """A transport for ECHO on a port that becomes free at some time."""
+    while True:
+        transport = make({ECHO.path: ECHO}, RecordingGate(), request_bytes_max=REQUEST_BYTES_MAX, log=LOG)
+        try:
+            await transport.start(["127.0.0.1"], port)
+            return transport
+        except ConfigError:
+            await asyncio.sleep(0.01)
+
+
+def test_a_successor_takes_over(run: "Run[None]", make: Maker) -> None:
+    """A client takes new calls to the port's next server while the one that leaves still answers what it has begun."""
+
+    async def scenario() -> None:
+        poll = new_future()
+        async with serving(make, Row("/t.T/Poll", Kind.UNARY, answering(poll))) as server:
+            waiting = asyncio.ensure_future(server.unary("/t.T/Poll"))
+            await server.gate.until(lambda: server.gate.calls)
+            stopping = asyncio.ensure_future(server.transport.stop(15))
+            successor = await started(make, server.port)
+            assert await taken_over(server, b"hello") == b"hello"
+            assert not waiting.done()
+            poll.set_result(b"in time")
+            assert await waiting == b"in time"
+            await stopping
+            await server.channel.close()
+            await successor.stop(0)
 
     run(scenario())
