@@ -116,6 +116,25 @@ def test_calls_beyond_the_streams_wait(run: "Run[None]", stack: Stack) -> None:
     run(scenario())
 
 
+def test_calls_given_up_as_they_are_sent(run: "Run[None]", make: Maker) -> None:
+    """Whatever a stack sends behind its reset, it is the matter of that call: others of the connection go on."""
+
+    async def scenario() -> None:
+        poll, never = new_future(), Row("/t.T/Never", Kind.UNARY, lambda call, request: new_future())
+        async with serving(make, never, Row("/t.T/Poll", Kind.UNARY, lambda call, request: poll)) as server:
+            waiting = asyncio.ensure_future(server.unary("/t.T/Poll"))
+            await server.gate.until(lambda: server.gate.calls)
+            hasty = [status_of(server.unary(never.path, b"x", timeout_s=n / 1000)) for n in range(1, 51)]
+            assert {code for code, _ in await asyncio.gather(*hasty)} <= {
+                GrpcCode.DEADLINE_EXCEEDED,
+                GrpcCode.CANCELLED,
+            }
+            poll.set_result(b"not hurt")
+            assert await waiting == b"not hurt"
+
+    run(scenario())
+
+
 @pytest.fixture(scope="module")
 def tls_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the certificate is."""

@@ -191,8 +191,11 @@ func (d *driver) halfClose(c *command) (reply, error) {
 }
 
 func (d *driver) stop(c *command) (reply, error) {
-	d.call(c.Name).cancel()
-	return reply{}, nil
+	if begun := d.call(c.Name); begun != nil {
+		begun.cancel()
+		return reply{}, nil
+	}
+	return nil, fmt.Errorf("%s has not begun", c.Name)
 }
 
 func (d *driver) close(c *command) (reply, error) {

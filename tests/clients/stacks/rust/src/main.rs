@@ -211,8 +211,9 @@ impl Driver {
         made
     }
 
-    fn call(&self, args: &Value) -> Arc<Call> {
-        self.calls.lock().unwrap()[&text(args, "name")].clone()
+    fn call(&self, args: &Value) -> Result<Arc<Call>, String> {
+        let name = text(args, "name");
+        self.calls.lock().unwrap().get(&name).cloned().ok_or(format!("{name} has not begun"))
     }
 
     async fn unary(&self, args: &Value) -> Answer {
@@ -256,7 +257,7 @@ impl Driver {
     }
 
     fn write(&self, args: &Value) -> Answer {
-        if let Some(outgoing) = &*self.call(args).outgoing.lock().unwrap() {
+        if let Some(outgoing) = &*self.call(args)?.outgoing.lock().unwrap() {
             // Fails once the call is over, which is told by read.
             let _ = outgoing.send(body(args)?);
         }
@@ -278,11 +279,11 @@ impl Driver {
             "connect" => return self.connect(args),
             "unary" => return self.unary(args).await,
             "open" => return self.open(args),
-            "headers" => self.call(args).headers().await,
-            "read" => return Ok(self.call(args).read().await),
+            "headers" => self.call(args)?.headers().await,
+            "read" => return Ok(self.call(args)?.read().await),
             "write" => return self.write(args),
-            "half_close" => drop(self.call(args).outgoing.lock().unwrap().take()),
-            "cancel" => self.call(args).cancel().await,
+            "half_close" => drop(self.call(args)?.outgoing.lock().unwrap().take()),
+            "cancel" => self.call(args)?.cancel().await,
             "close" => return self.close(args).await,
             other => return Err(format!("this driver has no {other}")),
         }
