@@ -195,8 +195,15 @@ class Streams:
     def __init__(self) -> None:
         self.life: list[str] = []
         self.outlets: list[Outlet] = []
+        self.opened = asyncio.Event()
         self.row = Row("/t.T/Stream", Kind.STREAM, self.open)
+
+    async def outlet(self) -> Outlet:
+        """The first one: a client may have its headers a moment earlier."""
+        await self.opened.wait()
+        return self.outlets[0]
 
     def open(self, call: Call, outlet: Outlet) -> Inlet:
         self.outlets.append(outlet)
+        self.opened.set()
         return Echoes(outlet, self.life)

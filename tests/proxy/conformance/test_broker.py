@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -18,11 +19,20 @@ SERVICE = "/apache.rocketmq.v2.MessagingService/"
 WITHIN_S = 10
 
 
-@pytest.fixture(scope="session", params=list(TRANSPORTS))
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """One for all stacks."""
-    with Server(env={"RMQ_TRANSPORT": request.param, "RMQ_FLUSH": "memory"}) as running:
-        yield running
+@pytest.fixture(scope="session")
+def servers() -> Iterator[dict[str, Server]]:
+    """One of each transport, for all stacks."""
+    with ExitStack() as running:
+        yield {
+            name: running.enter_context(Server(env={"RMQ_TRANSPORT": name, "RMQ_FLUSH": "memory"}))
+            for name in TRANSPORTS
+        }
+
+
+@pytest.fixture(params=list(TRANSPORTS))
+def server(request: pytest.FixtureRequest, servers: dict[str, Server]) -> Server:
+    """Each in turn."""
+    return servers[request.param]
 
 
 def said_by(stack: Stack) -> tuple[tuple[str, str], ...]:

@@ -67,7 +67,7 @@ def test_stream_server_speaks_first_and_ends(run: "Run[None]", make: Maker) -> N
         async with serving(make, streams.row) as server:
             call = await server.stream("/t.T/Stream")
             await call.headers()
-            outlet = streams.outlets[0]
+            outlet = await streams.outlet()
             outlet.write(b"command")
             assert await call.read() == b"command"
             outlet.write(b"last")
@@ -127,8 +127,9 @@ def test_stream_client_does_not_read(run: "Run[None]", make: Maker) -> None:
         async with serving(make, streams.row) as server:
             call = await server.stream("/t.T/Stream")
             await call.headers()
+            outlet = await streams.outlet()
             for _ in range(40):
-                streams.outlets[0].write(bytes(1_000_000))
+                outlet.write(bytes(1_000_000))
             assert (await call.end())[0] == GrpcCode.RESOURCE_EXHAUSTED
             assert (await server.gate.ends())[0][2] < 20_000_000
 
