@@ -19,6 +19,7 @@ bodies are base64.
 """
 
 import base64
+import contextlib
 import itertools
 import json
 import os
@@ -141,7 +142,7 @@ class Process:
         """Ends the driver by ending its stdin; returns its exit code, or raises subprocess.TimeoutExpired."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        with self.lock:
+        with self.lock, contextlib.suppress(BrokenPipeError):  # it has ended already, and did not read all
             self.process.stdin.close()
         code = self.process.wait(within_s)
         self.reader.join(within_s)

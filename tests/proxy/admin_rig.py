@@ -29,7 +29,7 @@ from rmq_proxy.admin import AdminService
 from rmq_proxy.admin_client import AdminClient, AdminError
 from rmq_proxy.adminconvert import Facts
 from rmq_proxy.health import Health
-from rmq_proxy.rpc import Row
+from rmq_proxy.rpc import GrpcCode, Row
 from tests.proxy.rig import CLIENT, GROUP, NOW_MS, TOPIC, Rig
 from tests.proxy.transports import Maker, Server, serving, status_of
 
@@ -203,12 +203,14 @@ class Admin:
         self.port = rig.admin
         self.server = server
 
-    async def ask(self, method: str, request: Message, decode: Callable[[bytes], R], **options: object) -> R:
-        return decode(await self.server.unary(PREFIX + method, request.SerializeToString(), **options))
+    async def ask(
+        self, method: str, request: Message, decode: Callable[[bytes], R], timeout_s: float | None = None
+    ) -> R:
+        return decode(await self.server.unary(PREFIX + method, request.SerializeToString(), timeout_s=timeout_s))
 
     async def refused(self, method: str, request: Message) -> tuple[str, str]:
         code, text = await status_of(self.server.unary(PREFIX + method, request.SerializeToString()))
-        return code.name, text
+        return GrpcCode(code).name, text
 
     async def peek(self, **fields: object) -> pb.PeekResponse:
         return await self.ask("Peek", a_peek(fields), pb.PeekResponse.FromString)

@@ -27,5 +27,5 @@ def run(runner: asyncio.Runner) -> "Run[T]":
 
 @pytest.fixture(params=list(TRANSPORTS))
 def make(request: pytest.FixtureRequest) -> Maker:
-    """A transport to be."""
-    return TRANSPORTS[request.param]
+    """A transport to be, with grpcio's client."""
+    return Maker(TRANSPORTS[request.param])

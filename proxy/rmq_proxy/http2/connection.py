@@ -283,8 +283,7 @@ class Connection:
             self.streams.leave(stream_id)
             return
         if len(self.streams) >= self._limits.streams_max:
-            self._floods.note("refused")
-            raise StreamError(stream_id, ErrorCode.REFUSED_STREAM, "too many streams are open")
+            raise StreamError(stream_id, ErrorCode.REFUSED_STREAM, "too many streams are open", flood="refused")
         too_large = block.list_bytes > self._limits.header_list_bytes_max
         if block.marks & ILLEGAL or (block.marks & REQUIRED != REQUIRED and not too_large):
             raise StreamError(stream_id, ErrorCode.PROTOCOL_ERROR, "this is no well-formed request")
@@ -345,7 +344,7 @@ class Connection:
             return
         self._floods.note(RESETS)
         self._out.forget(stream)
-        self.streams.close(stream)
+        self.streams.reset(stream)
         self._events.append(StreamEnded(stream, frames.read_long(data, start)[0], True))
 
     def _on_window_update(self, flags: int, stream_id: int, data: bytes, start: int, end: int) -> None:
@@ -421,8 +420,8 @@ class Connection:
         self._out.put(frames.rst_stream(stream_id, code))
 
     def _fail_stream(self, failure: StreamError) -> None:
-        if failure.code is not ErrorCode.REFUSED_STREAM:
-            self._floods.note("errors")
+        if failure.flood:
+            self._floods.note(failure.flood)
         stream = self.streams.get(failure.stream_id)
         self._leave(failure.stream_id, failure.code)
         if stream is not None:

@@ -18,6 +18,7 @@ import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.stream.Collectors;
 import org.apache.rocketmq.client.apis.ClientConfiguration;
+import org.apache.rocketmq.client.apis.ClientConfigurationBuilder;
 import org.apache.rocketmq.client.apis.ClientServiceProvider;
 import org.apache.rocketmq.client.apis.consumer.ConsumeResult;
 import org.apache.rocketmq.client.apis.consumer.FilterExpression;
@@ -55,8 +56,13 @@ public class Driver {
         String receipt;
     }
 
+    /** TLS is the SDK's own choice, unless the variable that the Go SDK reads turns it off. */
     private static ClientConfiguration configuration(Command c) {
-        return ClientConfiguration.newBuilder().setEndpoints(c.endpoint).enableSsl(false).build();
+        ClientConfigurationBuilder builder = ClientConfiguration.newBuilder().setEndpoints(c.endpoint);
+        if ("false".equals(System.getenv("rocketmq.client.enableSsl"))) {
+            builder.enableSsl(false);
+        }
+        return builder.build();
     }
 
     private static Map<String, FilterExpression> subscriptions(Command c) {
