@@ -1,10 +1,11 @@
 """Polls that wait for a message: per group and topic, in order of arrival, each until its own end.
 
 A waiter is a Future; who cancels it leaves the poll. Deadlines are real time (the event loop's), rounded up to 10 ms so
-that many waiters share one timer.
+that many waiters share one timer. There may be 100,000 of them, so each is one object without a closure of its own.
 """
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import Iterator, Sequence
 
@@ -19,22 +20,18 @@ _GRAIN_MS = 10
 _ENDS_A_TURN = 1000
 
 
-class Waiter:
-    """One poll. `future` resolves with messages, or with none at the end of the poll."""
+class Waiter(asyncio.Future[Sequence[Delivered]]):
+    """One poll: resolves with messages, or with none at the end of the poll."""
 
-    __slots__ = ("future", "key", "request", "subscription")
+    __slots__ = ("key", "request", "subscription")
 
     def __init__(
-        self,
-        key: int,
-        subscription: Subscription,
-        request: ReceiveRequest,
-        future: "asyncio.Future[Sequence[Delivered]]",
+        self, loop: asyncio.AbstractEventLoop, key: int, subscription: Subscription, request: ReceiveRequest
     ) -> None:
+        super().__init__(loop=loop)
         self.key = key
         self.subscription = subscription
         self.request = request
-        self.future = future
 
 
 class _Line:
@@ -70,8 +67,10 @@ class Waiters:
         self._by_key: dict[int, Waiter] = {}
         self._next_key = 1
         self._ends = Wheel()
+        self._left = self._leave  # bound once, not for each poll
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms = 0
+        self._context = contextvars.copy_context()  # one for all: each callback would copy its own
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -83,21 +82,20 @@ class Waiters:
             raise ClientError(Code.TOO_MANY_REQUESTS, "polling full: too many receives are waiting; poll again later")
         if line is None:
             line = self._lines[subscription] = _Line()
-        future: asyncio.Future[Sequence[Delivered]] = self._loop.create_future()
-        waiter = Waiter(self._next_key, subscription, request, future)
+        waiter = Waiter(self._loop, self._next_key, subscription, request)
         self._next_key += 1
         line.enter(waiter)
         self._by_key[waiter.key] = waiter
-        future.add_done_callback(lambda _: self._leave(waiter))
+        waiter.add_done_callback(self._left, context=self._context)
         due_ms = int(self._loop.time() * 1000) + 1 + request.poll_ms
         self._ends.add(due_ms - due_ms % -_GRAIN_MS, waiter.key)
         self._arm()
-        return future
+        return waiter
 
     def in_line(self, subscription: Subscription) -> Iterator[Waiter]:
-        """Those that wait, the longest waiting first. Their futures may be resolved on the way."""
+        """Those that wait, the longest waiting first. They may be resolved on the way."""
         line = self._lines.get(subscription)
-        return (waiter for waiter in (line.waiters if line else ()) if not waiter.future.done())
+        return (waiter for waiter in (line.waiters if line else ()) if not waiter.done())
 
     def any(self, subscription: Subscription) -> bool:
         """Whether one waits."""
@@ -111,13 +109,13 @@ class Waiters:
     def end(self, subscription: Subscription) -> None:
         """Every poll of it ends now, without messages."""
         for waiter in tuple(self.in_line(subscription)):
-            waiter.future.set_result([])
+            waiter.set_result([])
 
     def close(self) -> None:
         """Every poll ends now, without messages."""
         for waiter in list(self._by_key.values()):
-            if not waiter.future.done():
-                waiter.future.set_result([])
+            if not waiter.done():
+                waiter.set_result([])
         if self._timer is not None:
             self._timer.cancel()
 
@@ -140,6 +138,6 @@ class Waiters:
         self._timer = None
         for key in self._ends.pop_due(int(self._loop.time() * 1000) + 1, _ENDS_A_TURN):
             waiter = self._by_key.get(key)
-            if waiter is not None and not waiter.future.done():
-                waiter.future.set_result([])
+            if waiter is not None and not waiter.done():
+                waiter.set_result([])
         self._arm()
