@@ -5,7 +5,8 @@ make us keep or do is bounded by Limits. Does not: know sockets, time (the calle
 requests mean. Priorities are read and ignored; push does not exist.
 
     receive(bytes) -> events      once the events are handled: take() -> bytes for the socket
-    respond, send, end, answer: one stream's answer     advance(): when the socket takes more
+    behind -> receive(b"") goes on with what came             advance(): when the socket takes more
+    respond, send, end, answer: one stream's answer
 """
 
 from rmq_proxy.http2 import frames
@@ -38,6 +39,7 @@ class Connection:
         self._events: list[Event] = []
         self._tail = b""  # the start of a frame that is not here yet
         self._greeted = False  # the client's preface was seen, and SETTINGS begins behind it
+        self.behind = False  # `receive` took as many frames as it might: more may be here already
         self.failed = False  # GOAWAY with an error is out, or the socket is gone
         self._read_window = max(limits.connection_window_bytes, frames.WINDOW_DEFAULT)
         self._read_window_low = limits.connection_window_bytes // 2
@@ -68,6 +70,16 @@ class Connection:
     def stirring(self) -> bool:
         """There is something for `advance` to do, or to tell."""
         return self._out.waiting or bool(self._events)
+
+    @property
+    def resting(self) -> bool:
+        """Nothing is under way that `tick` would find too slow."""
+        return self._out.writable and not self._out.waiting and self._blocks.partial is None
+
+    @property
+    def held_bytes(self) -> int:
+        """Of answers that the client does not take yet."""
+        return self._out.held_bytes
 
     @property
     def writable(self) -> bool:
@@ -188,8 +200,9 @@ class Connection:
 
     # ---- What comes in ----
 
-    def receive(self, data: bytes) -> list[Event]:
-        """The events of what is whole by now."""
+    def receive(self, data: bytes, frames_max: int = 1 << 30) -> list[Event]:
+        """The events of what is whole by now; of `frames_max` frames, then `behind` tells that there may be more."""
+        self.behind = False
         if self.failed:
             return []
         if self._tail:
@@ -197,7 +210,7 @@ class Connection:
         try:
             position = 0 if self._greeted else self._read_preface(data)
             if self._greeted:
-                position = self._read_frames(data, position)
+                position = self._read_frames(data, position, frames_max)
         except PeerError as failure:
             self._fail(failure)
             return self._take_events()
@@ -216,10 +229,14 @@ class Connection:
         self._greeted = True
         return len(preface)
 
-    def _read_frames(self, data: bytes, position: int) -> int:
-        """Reads all whole frames; where the rest begins."""
+    def _read_frames(self, data: bytes, position: int, left: int) -> int:
+        """Reads whole frames, at most `left`; where the rest begins."""
         size, read_head, handlers = len(data), frames.read_head, self._handlers
         while size - position >= frames.HEAD_BYTES:
+            if left <= 0:
+                self.behind = True
+                break
+            left -= 1
             length, flags, stream_id = read_head(data, position)
             kind = length & 0xFF
             length >>= 8
