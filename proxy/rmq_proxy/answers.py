@@ -36,7 +36,7 @@ def then(
 
 
 class Chained(asyncio.Future[R]):
-    """`step` of an answer that is still to come: see `then`. One object and one callback, as many calls wait at once."""
+    """`step` of an answer that is still to come: see `then`. One object, one callback: many calls wait at once."""
 
     __slots__ = ("_abandoned", "_cancels", "_failed", "_step")
 

@@ -6,6 +6,7 @@ count.
 """
 
 import logging
+import sys
 from collections.abc import Sequence
 
 from rmq.clock import Clock
@@ -77,13 +78,13 @@ class Consuming:
         """Whatever queue the request names, the pop runs over all of the topic's (facts: grpc.md 1.5)."""
         wanted = self._wanted(caller, request)
         namespace = caller.namespace(request.message_queue.topic)
-        receiving = Receiving(self, caller.call, wanted, namespace, request.message_queue.topic.name)
+        receiving = Receiving(self, caller.call, wanted, namespace, sys.intern(request.message_queue.topic.name))
         known = self._sessions.consumes(caller.client_id, wanted.group, wanted.topic, wanted.filter)
         return then(known, receiving.poll, self.failed)
 
     def _wanted(self, caller: Caller, request: v2.ReceiveMessageRequest) -> ReceiveRequest:
-        topic = caller.topic(request.message_queue.topic)
-        group = caller.group(request.group)
+        topic = sys.intern(caller.topic(request.message_queue.topic))  # once for all polls that wait
+        group = sys.intern(caller.group(request.group))
         wanted = ALL
         if request.HasField("filter_expression"):
             expression = request.filter_expression
@@ -117,7 +118,7 @@ class Consuming:
             asked_ms = limits.poll_ms_max
         else:
             asked_ms = left_ms - self._request_timeout_ms(caller) // 2
-        poll_ms = min(max(asked_ms, limits.poll_ms_min), limits.poll_ms_max)
+        poll_ms = min(limits.poll_ms_max, max(limits.poll_ms_min, asked_ms))
         if left_ms is not None:
             poll_ms = min(poll_ms, left_ms - limits.poll_reserve_ms)
         return max(poll_ms, 0)
@@ -168,9 +169,7 @@ class Consuming:
         handles = [entry.receipt_handle for entry in request.entries]
         if not handles:
             raise ClientError(Code.BAD_REQUEST, "ack message result is empty; name at least one receipt handle")
-        return then(
-            self.broker.ack(group, topic, handles), lambda outcomes: _encode_ack(request, outcomes), ACK_FAILED
-        )
+        return then(self.broker.ack(group, topic, handles), lambda outcomes: _encode_ack(request, outcomes), ACK_FAILED)
 
     def change_invisible(self, caller: Caller, request: v2.ChangeInvisibleDurationRequest) -> Answer[bytes]:
         """Answers the new handle; the old one is dead from here on."""

@@ -323,8 +323,8 @@ class Connection:
         if stream is None or stream.state is not OPEN:
             self.streams.taking(stream_id, frames.DATA)
             return
-        stream.read_window -= size
-        if stream.read_window < 0:
+        window = stream.read_window - size
+        if window < 0:
             raise StreamError(stream_id, ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the window allows")
         if flags & frames.PADDED:
             start, end = frames.unpad(flags, data, start, end)
@@ -332,8 +332,9 @@ class Connection:
         if not ended:
             if start == end:
                 self._floods.note("empty_data")
-            if stream.read_window <= self._limits.stream_window_bytes // 2:
-                self._out.put(frames.window_update(stream_id, self._limits.stream_window_bytes - stream.read_window))
+            stream.read_window = window
+            if window <= self._limits.stream_window_bytes // 2:
+                self._out.put(frames.window_update(stream_id, self._limits.stream_window_bytes - window))
                 stream.read_window = self._limits.stream_window_bytes
         self._take_body(stream, data[start:end], ended)
 
