@@ -101,6 +101,7 @@ class Config(msgspec.Struct, frozen=True):
     headers_bytes_max: Annotated[int, Meta(ge=8 * KIB, le=MIB)] = 16 * KIB
     requests_held_bytes_max: Annotated[int, Meta(ge=MIB, le=64 * GIB)] = 512 * MIB
     answers_held_bytes_max: Annotated[int, Meta(ge=MIB, le=64 * GIB)] = 256 * MIB
+    answers_held_total_bytes_max: Annotated[int, Meta(ge=MIB, le=1024 * GIB)] = GIB
     stall_ms: Annotated[int, Meta(ge=1000, le=24 * HOUR_MS)] = 60_000
     stop_grace_ms: Annotated[int, Meta(ge=0, le=60_000)] = 800
     log_format: Literal["text", "json"] = "text"

@@ -226,8 +226,7 @@ class NativeTransport:
         while self._held and self._held_bytes > self.limits.answer_bytes_total_max:
             front = max(self._held, key=self._held.__getitem__)
             self.hold(front, 0)
-            self._calmed += 1
-            front.calm("too many bytes of answers wait for clients to read them, most of them for you")
+            self._calmed += front.calm("too many bytes of answers wait for clients to read them, most of them for you")
 
     def metrics(self) -> str:
         """Our own counters in Prometheus' text form, then what `metrics` gives."""

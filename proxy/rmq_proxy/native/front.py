@@ -378,13 +378,14 @@ class Front(asyncio.Protocol):
         self._idle_step = None
         self._stir()
 
-    def calm(self, text: str) -> None:
-        """GOAWAY, and the end of all its calls; at once where it is closing already."""
+    def calm(self, text: str) -> bool:
+        """GOAWAY, and the end of all its calls. False: it was closing already, and is cut."""
         if self._closing_s is not None or self._connection is None or self._calls is None:
             self._abort()
-            return
+            return False
         self._calls.handle(self._connection.close(ErrorCode.ENHANCE_YOUR_CALM, text))
         self.flush()
+        return True
 
     def drain(self) -> None:
         """The server stops: GOAWAY, streams of commands end, calls go on. What is no HTTP/2 is closed."""
