@@ -4,9 +4,8 @@ Promises: no input makes `receive` raise; the same bytes give the same events ho
 make us keep or do is bounded by Limits. Does not: know sockets, time (the caller ticks once a second), or what the
 requests mean. Priorities are read and ignored; push does not exist.
 
-    receive(bytes) -> events      once the events are handled: take() -> bytes for the socket
-    behind -> receive(b"") goes on with what came             advance(): when the socket takes more
-    respond, send, end, answer: one stream's answer
+    receive(bytes) -> events; behind: receive(b"") goes on      once they are handled: take() -> bytes for the socket
+    respond, send, end, answer: one stream's answer             advance(): when the socket takes more
 """
 
 from rmq_proxy.http2 import frames
@@ -39,6 +38,7 @@ class Connection:
         self._events: list[Event] = []
         self._tail = b""  # the start of a frame that is not here yet
         self._greeted = False  # the client's preface was seen, and SETTINGS begins behind it
+        self.resting = False  # `tick` found nothing under way that could be too slow
         self.behind = False  # `receive` took as many frames as it might: more may be here already
         self.failed = False  # GOAWAY with an error is out, or the socket is gone
         self._read_window = max(limits.connection_window_bytes, frames.WINDOW_DEFAULT)
@@ -70,11 +70,6 @@ class Connection:
     def stirring(self) -> bool:
         """There is something for `advance` to do, or to tell."""
         return self._out.waiting or bool(self._events)
-
-    @property
-    def resting(self) -> bool:
-        """Nothing is under way that `tick` would find too slow."""
-        return self._out.writable and not self._out.waiting and self._blocks.partial is None
 
     @property
     def held_bytes(self) -> int:
@@ -162,6 +157,7 @@ class Connection:
             self._floods.watch("your window", held, self._limits.stall_s, now_s)
             self._floods.watch("your socket", not (self.writable or self._took), self._limits.stall_s, now_s)
             self._progress, self._took = self._out.sent_bytes, False
+            self.resting = self.writable and not self._out.waiting and self._blocks.partial is None
         except PeerError as failure:
             self._fail(failure)
         return self._take_events()
@@ -208,34 +204,20 @@ class Connection:
         if self._tail:
             data = self._tail + data
         try:
-            position = 0 if self._greeted else self._read_preface(data)
+            position = 0
+            if not self._greeted and frames.greets(data):
+                self._greeted, position = True, len(frames.PREFACE)
             if self._greeted:
                 position = self._read_frames(data, position, frames_max)
         except PeerError as failure:
-            self._fail(failure)
-            return self._take_events()
+            return self.close(failure.code, failure.text)
         self._tail = data[position:] if position < len(data) else b""
         return self.advance() if self._out.waiting else self._take_events()
-
-    def _read_preface(self, data: bytes) -> int:
-        """Where the first frame begins, once its kind is known."""
-        preface = frames.PREFACE
-        if data[: len(preface)] != preface[: len(data)]:
-            raise PeerError(ErrorCode.PROTOCOL_ERROR, "this is not HTTP/2's connection preface")
-        if len(data) < len(preface) + frames.HEAD_BYTES:
-            return 0
-        if data[len(preface) + 3] != frames.SETTINGS or data[len(preface) + 4] & frames.ACK:
-            raise PeerError(ErrorCode.PROTOCOL_ERROR, "the first frame must be SETTINGS")
-        self._greeted = True
-        return len(preface)
 
     def _read_frames(self, data: bytes, position: int, left: int) -> int:
         """Reads whole frames, at most `left`; where the rest begins."""
         size, read_head, handlers = len(data), frames.read_head, self._handlers
-        while size - position >= frames.HEAD_BYTES:
-            if left <= 0:
-                self.behind = True
-                break
+        while left and size - position >= frames.HEAD_BYTES:
             left -= 1
             length, flags, stream_id = read_head(data, position)
             kind = length & 0xFF
@@ -256,6 +238,7 @@ class Connection:
             except StreamError as failure:
                 self._fail_stream(failure)
             position = position_next
+        self.behind = not left
         return position
 
     def _on_headers(self, flags: int, stream_id: int, data: bytes, start: int, end: int) -> None:
