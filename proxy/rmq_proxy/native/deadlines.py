@@ -47,7 +47,7 @@ class Deadlines:
     def _tick(self) -> None:
         now = self._loop.time() / STEP_S
         while self._order and (self._order[0] <= now or not self._steps[self._order[0]]):
-            for call in self._steps.pop(heapq.heappop(self._order)):
+            for call in tuple(self._steps.pop(heapq.heappop(self._order))):  # each discards itself on the way
                 call.expire()
         self._timer = self._loop.call_later(STEP_S, self._tick) if self._order else None
 

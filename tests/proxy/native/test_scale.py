@@ -13,6 +13,7 @@ from rmq_proxy import native_transport
 from rmq_proxy.http2 import frames
 from rmq_proxy.http2.errors import ErrorCode
 from rmq_proxy.http2.limits import Limits
+from rmq_proxy.native.deadlines import Deadlines
 from rmq_proxy.native.tls import STEP_BYTES, Session
 from rmq_proxy.rpc import Call, Kind, Row
 from tests.proxy.http2.peer import START, parse
@@ -169,6 +170,24 @@ def test_idle_time_begins_with_the_end_of_the_last_call(run: Callable[[Scenario]
     run(scenario())
 
 
+def test_without_a_limit_nothing_waits_for_its_end(run: Callable[[Scenario], None]) -> None:
+    """Neither idle time nor age is watched; and a connection that went while others were looked at is not missed."""
+
+    async def scenario() -> None:
+        async with port(limits=Limits(idle_s=0)) as one:
+            reader, writer = await asyncio.open_connection("127.0.0.1", one.port)
+            writer.write(START + call(1))
+            await reader.readuntil(b"grpc-status\x010")
+            await until(lambda: lively(one) == 0)
+            (front,) = one.transport._fronts
+            assert front._idle_step is None
+            await closed(writer)
+            await until(lambda: not one.transport._fronts)
+            assert not front.tick(0.0)
+
+    run(scenario())
+
+
 def test_many_connections_are_looked_at_in_portions(run: Callable[[Scenario], None]) -> None:
     """All of them come to rest, a few in each turn."""
 
@@ -184,6 +203,30 @@ def test_many_connections_are_looked_at_in_portions(run: Callable[[Scenario], No
             for _, writer in pairs:
                 await closed(writer)
 
+    run(scenario())
+
+
+def test_calls_that_are_due_together_all_end(run: Callable[[Scenario], None]) -> None:
+    """Each leaves the step of time that they share, while that is gone through."""
+
+    class Waiting:
+        def __init__(self) -> None:
+            self.step = deadlines.add(self, 0.0)
+
+        def expire(self) -> None:
+            self.step.discard(self)
+            ended.append(self)
+
+    ended: list[Waiting] = []
+
+    async def scenario() -> None:
+        nonlocal deadlines
+        deadlines = Deadlines(asyncio.get_running_loop())
+        waiting = [Waiting() for _ in range(10)]
+        await until(lambda: len(ended) == 10)
+        assert set(ended) == set(waiting)
+
+    deadlines: Deadlines
     run(scenario())
 
 
