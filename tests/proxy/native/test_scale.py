@@ -210,7 +210,7 @@ def test_calls_that_are_due_together_all_end(run: Callable[[Scenario], None]) ->
     """Each leaves the step of time that they share, while that is gone through."""
 
     class Waiting:
-        def __init__(self) -> None:
+        def __init__(self, deadlines: Deadlines) -> None:
             self.step = deadlines.add(self, 0.0)
 
         def expire(self) -> None:
@@ -220,13 +220,11 @@ def test_calls_that_are_due_together_all_end(run: Callable[[Scenario], None]) ->
     ended: list[Waiting] = []
 
     async def scenario() -> None:
-        nonlocal deadlines
         deadlines = Deadlines(asyncio.get_running_loop())
-        waiting = [Waiting() for _ in range(10)]
+        waiting = [Waiting(deadlines) for _ in range(10)]
         await until(lambda: len(ended) == 10)
         assert set(ended) == set(waiting)
 
-    deadlines: Deadlines
     run(scenario())
 
 
