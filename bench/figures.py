@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench import machine, tools
+from bench import machine, scale, tools
 from bench.book import Line, Results
 from bench.servers import Rmq
 from bench.stand import Stand
@@ -104,7 +104,8 @@ async def polls(_stand: Stand, folder: Path) -> list[Line]:
     return [Line("a waiting poll", used_kib, "KiB", "4 KB")]
 
 
-FIGURES: dict[str, Figure] = {figure.__name__: figure for figure in (restart, backlog, leases, polls)}
+MEASURED = (restart, backlog, leases, polls, scale.polls_wide, scale.connections, scale.tls)
+FIGURES: dict[str, Figure] = {figure.__name__.replace("_", "-"): figure for figure in MEASURED}
 
 
 def make_broker(data: Path, **settings: object) -> Broker:

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Protocol
@@ -69,7 +69,14 @@ class Rmq:
 
     name = "rmq"
 
-    def __init__(self, folder: Path, core: int, flush: str, data: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        core: int,
+        flush: str,
+        data: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = folder
         self.backlog = 0
         folder.mkdir(parents=True)
@@ -82,7 +89,7 @@ class Rmq:
             self.process = subprocess.Popen(
                 command,
                 cwd=machine.ROOT,
-                env=rmq_env(),
+                env={**rmq_env(), **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=stderr,

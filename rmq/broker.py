@@ -267,11 +267,11 @@ class Broker:
             try:
                 messages = self._pop.take(subscription, waiter.request, self._waiters.others(subscription, wanted))
             except (ClientError, OSError) as error:
-                waiter.future.set_exception(error)
+                waiter.set_exception(error)
                 answered += 1
                 continue
             if messages:
-                waiter.future.set_result(messages)
+                waiter.set_result(messages)
                 answered += 1
             else:
                 in_vain.add(wanted)

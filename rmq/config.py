@@ -99,7 +99,7 @@ class Config(msgspec.Struct, frozen=True):
     proxy_sources: str = ""
     metrics_for_all: bool = False
     metrics_series_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 2000
-    connections_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
+    connections_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 16_384
     connections_per_address_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
     handshakes_max: Annotated[int, Meta(ge=1, le=100_000)] = 200
     first_byte_ms: Annotated[int, Meta(ge=100, le=HOUR_MS)] = 10_000
@@ -109,6 +109,7 @@ class Config(msgspec.Struct, frozen=True):
     headers_bytes_max: Annotated[int, Meta(ge=8 * KIB, le=MIB)] = 16 * KIB
     requests_held_bytes_max: Annotated[int, Meta(ge=MIB, le=64 * GIB)] = 512 * MIB
     answers_held_bytes_max: Annotated[int, Meta(ge=MIB, le=64 * GIB)] = 256 * MIB
+    answers_held_total_bytes_max: Annotated[int, Meta(ge=MIB, le=1024 * GIB)] = GIB
     stall_ms: Annotated[int, Meta(ge=1000, le=24 * HOUR_MS)] = 60_000
     stop_grace_ms: Annotated[int, Meta(ge=0, le=60_000)] = 800
     log_format: Literal["text", "json"] = "text"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from rmq import __version__
+from rmq import __version__, openfiles
 from rmq.adminport import AdminPort
 from rmq.broker import Broker
 from rmq.clock import Clock, ManualClock, SystemClock
@@ -60,6 +60,7 @@ class Ready(msgspec.Struct):
 
 def serve(config: Config) -> int:
     """Runs one server until it is told to stop; the exit code. Raises ConfigError and StoreError: it did not start."""
+    openfiles.allow(config)
     if sys.platform == "win32":
         return asyncio.run(_serve(config))
     import uvloop

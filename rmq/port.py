@@ -40,7 +40,7 @@ class GroupView(msgspec.Struct):
     retry: RetryPolicy
 
 
-class ReceiveRequest(msgspec.Struct):
+class ReceiveRequest(msgspec.Struct, gc=False):
     """One pop. `invisible_ms` is ignored with `auto_renew`; `poll_ms` = 0 answers at once."""
 
     group: str

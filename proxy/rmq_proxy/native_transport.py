@@ -77,6 +77,11 @@ class NativeTransport:
         self._per_host: dict[str, int] = {}
         self._handshakes = 0
         self._due: list[Front] = []
+        self._lively: dict[Front, None] = {}  # they tick
+        self._held: dict[Front, int] = {}  # bytes of answers that clients do not take, where there are any
+        self._held_bytes = 0
+        self._calming = False  # `_calm` is on its way
+        self._calmed = 0
         self._timer: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
         self._accepted = 0
@@ -138,8 +143,18 @@ class NativeTransport:
         self._timer = self._loop.call_later(TICK_S, self._tick)
         if self._certificates is not None:
             self._certificates.refresh(now_s)
-        for front in tuple(self._fronts):
-            front.tick(now_s)
+        self._tick_some(list(self._lively), now_s)
+
+    def _tick_some(self, fronts: list[Front], now_s: float) -> None:
+        """A few in each turn of the loop: there may be 20,000."""
+        count = self.limits.ticks_a_turn
+        for front in fronts[-count:]:
+            if not front.tick(now_s):
+                front.lively = False
+                self._lively.pop(front, None)
+        del fronts[-count:]
+        if fronts and not self.stopping:
+            self._loop.call_soon(self._tick_some, fronts, now_s)
 
     # ---- What a connection asks: see front.House ----
 
@@ -160,6 +175,8 @@ class NativeTransport:
         if front not in self._fronts:
             return
         del self._fronts[front]
+        self._lively.pop(front, None)
+        self.hold(front, 0)
         self._per_host[front.host] -= 1
         if not self._per_host[front.host]:
             del self._per_host[front.host]
@@ -198,6 +215,26 @@ class NativeTransport:
         for front in due:
             front.flush()
 
+    def stir(self, front: Front) -> None:
+        """See House."""
+        self._lively[front] = None
+
+    def hold(self, front: Front, held_bytes: int) -> None:
+        """See House. Beyond the limit for all connections those that hold most are ended, in a turn of its own."""
+        self._held_bytes += held_bytes - self._held.pop(front, 0)
+        if held_bytes:
+            self._held[front] = held_bytes
+            if self._held_bytes > self.limits.answer_bytes_total_max and not self._calming:
+                self._calming = True
+                self._loop.call_soon(self._calm)
+
+    def _calm(self) -> None:
+        self._calming = False
+        while self._held and self._held_bytes > self.limits.answer_bytes_total_max:
+            front = max(self._held, key=self._held.__getitem__)
+            self.hold(front, 0)
+            self._calmed += front.calm("too many bytes of answers wait for clients to read them, most of them for you")
+
     def source(self, page: Exposition) -> Iterator[None]:
         """See metrics.Source."""
         page.value("rmq_connections", "gauge", "Connections that are open.", len(self._fronts))
@@ -213,6 +250,10 @@ class NativeTransport:
             "rmq_tls_handshakes_turned_away_total", "counter", "Handshakes beyond handshakes_max.", self._unshaken
         )
         page.value("rmq_unfinished_request_bytes", "gauge", "Bytes of requests in parts.", self.site.held_bytes)
+        page.value("rmq_untaken_answer_bytes", "gauge", "Bytes of answers that clients do not read.", self._held_bytes)
+        page.value(
+            "rmq_connections_ended_for_untaken_answers_total", "counter", "Connections that held most.", self._calmed
+        )
         yield
 
 

@@ -7,6 +7,7 @@ every transport: there authentication, metrics and tracing hook in.
 import asyncio
 import enum
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol, TypeAlias
 
 import msgspec
@@ -44,6 +45,9 @@ class RpcError(Exception):
         self.text = text
 
 
+NO_METADATA: Metadata = MappingProxyType({})
+
+
 class Call:
     """One call as a service sees it, whichever transport carries it."""
 
@@ -56,7 +60,7 @@ class Call:
         self, peer: str, metadata: Metadata, *, authority: str = "", deadline_s: float | None = None, tls: bool = False
     ) -> None:
         self.peer = peer  # "host:port" of the client; IPv6 as "[::1]:port"
-        self.metadata = metadata  # lower-case names; names ending in -bin carry bytes
+        self.metadata = metadata  # lower-case names; names ending in -bin carry bytes. Gone once the call `waits`
         self.authority = authority  # the :authority pseudo header, "host:port"
         self.deadline_s = deadline_s  # on the event loop's clock; None: none was given
         self.tls = tls
@@ -67,6 +71,12 @@ class Call:
         self.undelivered: Callable[[], None] | None = (
             None  # a LIST answer could not be written in full: the transport calls this once
         )
+
+    def waits(self) -> None:
+        """A UNARY or LIST handler has answered with a Future: of the many calls that wait, only the start of each
+        reads metadata, and they are half of its memory. Every transport tells.
+        """
+        self.metadata = NO_METADATA
 
     def header(self, name: str) -> str:
         """The text of a metadata entry, empty when absent."""

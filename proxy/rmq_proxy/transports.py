@@ -52,6 +52,7 @@ def limits_of(config: Config) -> Limits:
         header_list_bytes_calm=16 * config.headers_bytes_max,
         request_bytes_held_max=config.requests_held_bytes_max,
         answer_bytes_held_max=config.answers_held_bytes_max,
+        answer_bytes_total_max=config.answers_held_total_bytes_max,
         connections_max=config.connections_max,
         connections_per_address_max=config.connections_per_address_max,
         handshakes_max=config.handshakes_max,

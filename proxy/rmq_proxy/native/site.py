@@ -1,6 +1,7 @@
 """What all connections of one native transport share: the table, the gate, the bounds, the deadlines."""
 
 import asyncio
+import contextvars
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -38,6 +39,7 @@ class Site:
         self.request_bytes_max = request_bytes_max
         self.log = log
         self.loop = loop
+        self.context = contextvars.copy_context()  # of the callbacks of all calls that wait: each would copy its own
         self.deadlines = Deadlines(loop)
         self.held_bytes = 0
         self.endings: Counter[str] = Counter()  # connections that we ended, by reason

@@ -47,6 +47,8 @@ def test_unary_future(run: "Run[None]", make: Maker) -> None:
             waiting = asyncio.ensure_future(server.unary("/t.T/Later"))
             assert await server.unary(ECHO.path, b"meanwhile") == b"meanwhile"
             assert not waiting.done()
+            await server.gate.until(lambda: len(server.gate.calls) == 2)
+            assert sorted(bool(call.metadata) for call in server.gate.calls) == [False, True], "who waits keeps none"
             later.set_result(b"at last")
             assert await waiting == b"at last"
 
