@@ -16,7 +16,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import TypeAlias
 
-from tests.history.history import DLQ, Change, Delivery, History, Outcome, Place, Send
+from tests.history.history import DLQ, Ack, Bury, Change, Delivery, History, Outcome, Place, Send
 
 LOST, PHANTOM, CHANGED, DOUBLED, UNDONE, LEASED = "lost", "phantom", "changed", "doubled", "undone", "leased"
 DISORDER, EARLY, LATE, HALF, RECALLED, DEAD = "disorder", "early", "late", "half", "recalled", "dead"
@@ -63,7 +63,7 @@ class Index:
     def settled_ms(self) -> dict[Pair, int]:
         """From when on each was surely settled: an answer said so, or its dead letter was there."""
         settled: dict[Pair, int] = {}
-        calls = [*self.history.acks, *self.history.burials]
+        calls: list[Ack | Bury] = [*self.history.acks, *self.history.burials]
         told = [(call.group, call.key, call.ended_ms) for call in calls if call.outcome is Outcome.OK]
         seen = [(*pair, letter.ended_ms) for pair, letters in self.dead.items() for letter in letters]
         for group, key, ms in [*told, *seen]:
@@ -88,11 +88,12 @@ class Index:
     @cached_property
     def answered(self) -> list[int]:
         """When the calls began whose answer promised something, in order."""
-        calls = [*self.history.sends, *self.history.acks, *self.history.changes, *self.history.burials]
+        history = self.history
+        calls: list[Send | Ack | Change | Bury] = [*history.sends, *history.acks, *history.changes, *history.burials]
         return sorted(call.began_ms for call in calls if call.outcome is Outcome.OK)
 
     def excuses(self, first: Delivery, second: Delivery) -> bool:
-        """A kill may have taken the first one's lease: the log is one sequence, so not once a later call was answered."""
+        """A kill may have taken the first one's lease: the log is a sequence, so not once a later call was answered."""
         after = bisect_right(self.answered, first.ended_ms)
         sure_ms = self.answered[after] if after < len(self.answered) else None
         kills = (ms for ms in self.history.kills if first.began_ms <= ms <= second.ended_ms)
@@ -106,7 +107,7 @@ def check(history: History) -> list[Problem]:
 
 
 def _lost(index: Index) -> Iterator[Problem]:
-    """After the drain each group has settled each message that must be there, or may have in a call that was cut off."""
+    """Each group has settled each message that must be there, or may have, in a call that was cut off."""
     for send in index.sends.values():
         for group in index.history.groups if _must_come(index, send) else ():
             pair = group, send.key
@@ -160,8 +161,8 @@ def _doubled(index: Index) -> Iterator[Problem]:
 def _undone(index: Index) -> Iterator[Problem]:
     for pair, deliveries in index.deliveries.items():
         ended_ms = index.settled_ms.get(pair)
-        for delivery in deliveries if ended_ms is not None else ():
-            if delivery.served_ms > ended_ms or delivery.began_ms > ended_ms:
+        for delivery in deliveries:
+            if ended_ms is not None and max(delivery.served_ms, delivery.began_ms) > ended_ms:
                 yield Problem(UNDONE, pair[1], f"settled at {ended_ms}, delivered again: {delivery}")
 
 

@@ -1,4 +1,4 @@
-"""What clients asked of a server and what came of it: each operation with its times and its outcome. Data, no judgement.
+"""What clients asked of a server and what came of it: each operation, its times and its outcome. No judgement.
 
 Times are milliseconds of the wall clock that server and clients share (tests that own the clock: of that clock). A
 history is complete when its last client has drained every topic for every group, acknowledging all that came, and, with
