@@ -80,6 +80,11 @@ class Index:
         return changes
 
     @cached_property
+    def recalled(self) -> set[str]:
+        """Those that may have been taken back."""
+        return {recall.key for recall in self.history.recalls if recall.outcome is not Outcome.FAILED}
+
+    @cached_property
     def commits(self) -> dict[str, int]:
         """When each half message's commit began that may have been done."""
         ends = [end for end in self.history.ends if end.commit and end.outcome is not Outcome.FAILED]
@@ -106,6 +111,11 @@ def check(history: History) -> list[Problem]:
     return [problem for rule in RULES for problem in rule(index)]
 
 
+def is_lost(history: History) -> bool:
+    """Whether a drain has to go on: something is missing yet."""
+    return next(_lost(Index(history)), None) is not None
+
+
 def _lost(index: Index) -> Iterator[Problem]:
     """Each group has settled each message that must be there, or may have, in a call that was cut off."""
     for send in index.sends.values():
@@ -118,13 +128,12 @@ def _lost(index: Index) -> Iterator[Problem]:
 
 def _must_come(index: Index, send: Send) -> bool:
     """Acknowledged, or seen by a group: what one was shown is there for all."""
-    if any(recall.key == send.key and recall.outcome is not Outcome.FAILED for recall in index.history.recalls):
+    if send.key in index.recalled:
         return False
     if any((group, send.key) in index.deliveries for group in index.history.groups):
         return True
     if send.half:
-        ends = [end for end in index.history.ends if end.key == send.key and end.outcome is Outcome.OK]
-        return any(end.commit for end in ends)
+        return any(end.commit and end.key == send.key and end.outcome is Outcome.OK for end in index.history.ends)
     return send.outcome is Outcome.OK
 
 
@@ -188,7 +197,8 @@ def _leased_until_ms(index: Index, pair: Pair, first: Delivery, second: Delivery
     until_ms = first.began_ms + first.invisible_ms
     for change in (c for c in index.changes.get(pair, ()) if first.began_ms <= c.began_ms <= second.ended_ms):
         changed_ms = change.began_ms + change.invisible_ms
-        until_ms = changed_ms if change.outcome is Outcome.OK else min(until_ms, changed_ms)
+        sure = change.outcome is Outcome.OK and change.began_ms < second.ended_ms  # else it may be the second's own
+        until_ms = changed_ms if sure else min(until_ms, changed_ms)
     return until_ms
 
 

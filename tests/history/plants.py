@@ -1,4 +1,4 @@
-"""Bugs planted in the real broker, each with the scene in which it does harm and the kind of problem that must be found.
+"""Bugs planted in the real broker, each with the scene in which it does harm and the kind of problem to be found.
 
 A plant replaces the function that is at fault, for as long as its scene lasts; the product has no switch for it. The
 same scenes without their plants have no problem: a checker that cries always proves nothing.
