@@ -65,18 +65,20 @@ class Server(Protocol):
 
 
 class Rmq:
-    """`rmq serve` of this checkout, with its own choice of profile and transport."""
+    """`rmq serve` of this checkout, with its own choice of profile and transport; `fsync_ms`: see slowdisk.py."""
 
     name = "rmq"
 
-    def __init__(self, folder: Path, core: int, flush: str, data: Path | None = None) -> None:
+    def __init__(self, folder: Path, core: int, flush: str, data: Path | None = None, *, fsync_ms: float = 0) -> None:
         self.folder = folder
         self.backlog = 0
         folder.mkdir(parents=True)
         port = free_port()
         self.endpoint = f"127.0.0.1:{port}"
         flags = ["--port", str(port), "--data", str(data or folder / "data"), "--flush", flush]
-        command = ["taskset", "-c", str(core), sys.executable, "-m", "rmq", "serve", "--log-level", "warning", *flags]
+        module = ["bench.slowdisk", str(fsync_ms)] if fsync_ms else ["rmq"]
+        python = ["taskset", "-c", str(core), sys.executable, "-m", *module]
+        command = [*python, "serve", "--log-level", "warning", *flags]
         self.launched_ns = time.time_ns()
         with (folder / "stderr").open("wb") as stderr:
             self.process = subprocess.Popen(

@@ -50,12 +50,19 @@ class Stand:
         for server in self._spawned:
             server.close()
 
-    def spawn(self, name: str, data: Path | None = None) -> Server:
-        """Launches one more server and does not wait for it; on `data`, if given, which stays when it goes."""
+    def spawn(self, name: str, data: Path | None = None, *, flush: str = "", fsync_ms: float = 0) -> Server:
+        """Launches one more server and does not wait for it; on `data`, if given, which stays when it goes.
+
+        `flush` and `fsync_ms` are rmq's: a profile of its own, and a slower disk.
+        """
         self._launches += 1
         folder = self.scratch / f"{name}-{self._launches}"
-        core, flush = self.server_core, self.settings.flush
-        server: Server = Apache(folder, core, data) if name == Apache.name else Rmq(folder, core, flush, data)
+        core, flush = self.server_core, flush or self.settings.flush
+        server: Server
+        if name == Apache.name:
+            server = Apache(folder, core, data)
+        else:
+            server = Rmq(folder, core, flush, data, fsync_ms=fsync_ms)
         self._spawned.append(server)
         return server
 

@@ -54,7 +54,7 @@ class FakeStand(Stand):
         self.answers: dict[str, list[Sample]] = {}
         self.flags: list[dict[str, Any]] = []
 
-    def spawn(self, name: str, data: Path | None = None) -> Server:
+    def spawn(self, name: str, data: Path | None = None, *, flush: str = "", fsync_ms: float = 0) -> Server:
         server = FakeServer([], name, self.log)
         self._spawned.append(server)
         return server
