@@ -6,6 +6,7 @@ server's own line, and {"ended": wait status} when it has gone, however. At the 
 what it hatched. It starts no thread and no loop of its own: a fork would not survive that.
 """
 
+import contextlib
 import os
 import select
 import signal
@@ -22,19 +23,24 @@ import rmq.node  # likewise
 from rmq import cli
 from rmq_proxy import native_transport  # noqa: F401  # likewise
 from tests.crash.points import POINTS, arm
+from tests.history.plants import PLANTS
 
 RETENTION_S = 0.05  # the broker looks every ten seconds: longer than our lives
 SIGNALS = {b"kill": signal.SIGKILL, b"stop": signal.SIGTERM}
 
 
 class Order(msgspec.Struct):
-    """One life: `rmq serve` with these settings; it dies at `point`, if any, when it passes that the `kth` time."""
+    """One life: `rmq serve` with these settings; it dies at `point`, if any, when it passes that the `kth` time.
+
+    `plant` names a bug that it has (tests/history/plants.py).
+    """
 
     flags: list[str]
     env: dict[str, str]
     log: str
     point: str = ""
     kth: int = 1
+    plant: str = ""
 
 
 def main() -> None:
@@ -85,7 +91,9 @@ def _live(order: Order) -> None:
         rmq.broker._RETENTION_S = RETENTION_S
         if order.point:
             arm(POINTS[order.point], order.kth)
-        code = cli.run(["serve", *order.flags])
+        planted = next((plant.planted() for plant in PLANTS if plant.name == order.plant), contextlib.nullcontext())
+        with planted:
+            code = cli.run(["serve", *order.flags])
     except BaseException:  # whatever it is, it must not run the nest's own code
         traceback.print_exc()
     finally:

@@ -46,6 +46,7 @@ class Campaign:
 
     flush: str
     rng: random.Random
+    plant: str = ""  # a bug that the server has
     history: History = field(default_factory=lambda: History(GROUPS, attempts_max=ATTEMPTS_MAX))
     lives: int = 0
     ways: Counter[str] = field(default_factory=Counter)
@@ -79,7 +80,7 @@ class Campaign:
 
     async def run(self, deaths: Iterable[Death], settings: Mapping[str, str]) -> list[Problem]:
         """Each death in its turn, and then the drain."""
-        async with Server(self.flush, settings) as server:
+        async with Server(self.flush, settings, self.plant) as server:
             for death in deaths:
                 await self._live(server, death)
                 self.history.kills.append(now_ms())

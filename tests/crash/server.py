@@ -23,13 +23,14 @@ WITHIN_S = 60.0
 
 
 class Server:
-    """`async with`: one store under one set of settings."""
+    """`async with`: one store under one set of settings; with `plant`, a bug."""
 
-    def __init__(self, flush: str, env: Mapping[str, str]) -> None:
+    def __init__(self, flush: str, env: Mapping[str, str], plant: str = "") -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="rmq-crash-")
         self.home = Path(self._folder.name)
         self._flags = ["--flush", flush, "--port", "0", "--data", str(self.home / "data")]
         self._env = dict(env)
+        self._plant = plant
         self._nest: asyncio.subprocess.Process | None = None
         self._said: asyncio.Queue[dict[str, object]] = asyncio.Queue()
         self._reading: asyncio.Task[None] | None = None
@@ -78,9 +79,9 @@ class Server:
         self.ended.clear()
         while not self._said.empty():
             self._said.get_nowait()
-        self._order(
-            msgspec.json.encode(Order(self._flags, {**self._env, **(env or {})}, str(self.home / "stderr"), point, kth))
-        )
+        settings = {**self._env, **(env or {})}
+        order = Order(self._flags, settings, str(self.home / "stderr"), point, kth, self._plant)
+        self._order(msgspec.json.encode(order))
 
     def _order(self, line: bytes) -> None:
         assert self._nest is not None

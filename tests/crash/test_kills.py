@@ -1,11 +1,14 @@
 """kill -9 in the middle of everything, with both profiles that keep messages: nothing acknowledged is missing."""
 
+import asyncio
 import random
 
 import pytest
 
+from tests.crash.plans import SETTLE
 from tests.crash.points import POINTS
-from tests.crash.runner import kill_at_each_point
+from tests.crash.runner import Campaign, Death, kill_at_each_point
+from tests.history.checker import UNDONE
 from tests.long import kills
 
 pytestmark = pytest.mark.crash
@@ -36,3 +39,11 @@ def test_each_named_point_is_survived(flush: str) -> None:
     counts = kill_at_each_point(flush, some_seed())
     missed = [name for name in POINTS if f"point_{name.replace(' ', '_')}" not in counts]
     assert not missed
+
+
+def test_a_planted_bug_is_found_by_kills() -> None:
+    """The clients, the lives and the checker are no decoration: a server that forgets its journal is found out."""
+    campaign = Campaign("fast", random.Random(some_seed()), plant="forget the journal")
+    deaths = [Death(SETTLE, 0.5) for _ in range(3)]
+    problems = asyncio.run(campaign.run(deaths, campaign.settings()))
+    assert UNDONE in {problem.kind for problem in problems}
