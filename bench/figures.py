@@ -96,16 +96,20 @@ async def durable(stand: Stand, _folder: Path) -> list[Line]:
         f"durable, fsync {SLOW_FSYNC_MS} ms longer": stand.spawn(Rmq.name, flush="durable", fsync_ms=SLOW_FSYNC_MS),
     }
     rates: dict[str, list[float]] = {name: [] for name in profiles}
+    costs_s: dict[str, list[float]] = {name: [] for name in profiles}
     for server in profiles.values():
         server.await_ready()
     for _ in range(ROUNDS):  # in turn, so that what else the machine does is shared
         for name, server in profiles.items():
             times = {"warmup": "1s", "duration": f"{stand.settings.seconds}s"}
             load = {"topic": "figures", "conns": 4, "inflight": 32}
-            rates[name].append(stand.run(server, "send", stand.settings.seconds + 1, **load, **times)["send_per_s"])
+            sample = stand.run(server, "send", stand.settings.seconds + 1, **load, **times)
+            rates[name].append(sample["send_per_s"])
+            costs_s[name].append(sample["server_cpu_s_per_100k"])
     for server in profiles.values():
         stand.discard(server)
     lines = [Line(f"128 senders, {name}", statistics.median(each), "messages/s") for name, each in rates.items()]
+    lines += [Line(f"server CPU, {name}", statistics.median(each), "s/100k") for name, each in costs_s.items()]
     for (name, each), goal in zip(list(rates.items())[1:], ("60 %", "40 %"), strict=True):
         share = statistics.median(own / fast for own, fast in zip(each, rates["fast"], strict=True))
         lines.append(Line(f"128 senders, {name}: of fast's", 100 * share, "%", goal))
@@ -157,7 +161,7 @@ async def polls(_stand: Stand, folder: Path) -> list[Line]:
 
 
 FIGURES: dict[str, Figure] = {
-    figure.__name__: figure for figure in (restart, restart_large, durable, backlog, leases, polls)
+    figure.__name__.replace("_", "-"): figure for figure in (restart, restart_large, durable, backlog, leases, polls)
 }
 
 

@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar, cast
+from typing import cast
 
 import grpc
 import grpc.aio
@@ -33,7 +33,6 @@ OWED_MAX = 96  # with two groups and bodies of 1 KiB about: a small part of the 
 TAGS = ("", "a", "bb")
 AUDITOR = "auditor"
 
-R = TypeVar("R")
 Unary = Callable[..., Awaitable[bytes]]
 Listing = Callable[..., AsyncIterator[bytes]]
 Handles = dict[str, str]  # message id -> receipt handle

@@ -39,16 +39,16 @@ def message_of(body: bytes, properties: dict[str, str]) -> Message:
 
 
 class Stage:
-    """`flush` and the checkpoint's interval as told; no checkpoint unless told."""
+    """Durable, and without a checkpoint: what a new server knows it has from the log."""
 
-    def __init__(self, flush: str = "durable", checkpoint_interval_ms: int = 3_600_000) -> None:
+    def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self.disk = LossyDisk()
         data = Path(self._folder.name) / "data"  # of the lock and the checkpoint
         data.mkdir()
         groups = {group: GroupSetting(ATTEMPTS_MAX, (1_000,)) for group in GROUPS}
         settings = config(
-            **SMALL, flush=flush, topic_queues=1, groups=groups, checkpoint_interval_ms=checkpoint_interval_ms,
+            **SMALL, flush="durable", topic_queues=1, groups=groups, checkpoint_interval_ms=3_600_000,
             data=str(data),
         )  # fmt: skip
         self.rig = Rig(settings, disk=self.disk)
@@ -161,7 +161,8 @@ class Stage:
 
     def _forget(self) -> None:
         for answer in self._left:
-            answer.done() and answer.exception()
+            if answer.done():
+                answer.exception()
         self._left.clear()
 
     def verdict(self) -> list[Problem]:
