@@ -91,8 +91,8 @@ def _live(order: Order) -> None:
         rmq.broker._RETENTION_S = RETENTION_S
         if order.point:
             arm(POINTS[order.point], order.kth)
-        planted = next((plant.planted() for plant in PLANTS if plant.name == order.plant), contextlib.nullcontext())
-        with planted:
+        plants = {plant.name: plant.planted for plant in PLANTS}
+        with plants[order.plant]() if order.plant else contextlib.nullcontext():
             code = cli.run(["serve", *order.flags])
     except BaseException:  # whatever it is, it must not run the nest's own code
         traceback.print_exc()
