@@ -4,9 +4,11 @@ Each figure is a few lines: what, value, unit, goal.
 """
 
 import asyncio
+import contextlib
 import os
 import resource
 import shutil
+import statistics
 import time
 import tracemalloc
 from collections.abc import Callable, Coroutine, Sequence
@@ -16,8 +18,9 @@ import msgspec
 
 from bench import machine, scale, tools
 from bench.book import Line, Results
-from bench.servers import Rmq
+from bench.servers import Rmq, Server
 from bench.stand import Stand
+from bench.tools import BenchError
 from rmq.broker import Broker
 from rmq.clock import SystemClock
 from rmq.config import Config
@@ -27,6 +30,10 @@ from rmq.port import ReceiveRequest
 from rmq_store.record import encode_properties
 
 BODY = bytes(1024)
+SLOW_FSYNC_MS = 5
+ROUNDS = 3
+LOAD_S = 8.0
+COLD_S = 20.0  # the first receive, which is not looked at, has all the others before it
 FILES_MAX = 4096
 
 Figure = Callable[[Stand, Path], Coroutine[None, None, list[Line]]]
@@ -46,17 +53,67 @@ def measure(stand: Stand, results: Results, names: Sequence[str]) -> None:
 
 
 async def restart(stand: Stand, folder: Path) -> list[Line]:
-    """A million messages of 1 KiB: clean stop, start, first send; then kill -9, start, first send."""
-    broker = make_broker(folder / "data")
-    await fill(broker, 1_000_000, BODY)
+    """A million messages of 1 KiB: clean stop, start, first send; then kill -9 under load, start, first send."""
+    return await restarts(stand, folder / "data", 1, BODY, ("1 s", "1.5 s"))
+
+
+async def restart_large(stand: Stand, folder: Path) -> list[Line]:
+    """Ten times as many small ones: what is replayed is the log's tail, whatever lies before it."""
+    return await restarts(stand, folder / "data", 10, bytes(10), ("", "2 s"))
+
+
+async def restarts(stand: Stand, data: Path, millions: int, body: bytes, goals: tuple[str, str]) -> list[Line]:
+    """Fills the store and starts it twice."""
+    broker = make_broker(data)
+    await fill(broker, millions * 1_000_000, body)
     broker.close()
     lines = []
-    for what, goal in (("clean restart", "1 s"), ("after kill -9", "1.5 s")):
-        server = stand.spawn(Rmq.name, folder / "data")
+    for what, goal in zip(("clean restart", "after kill -9 under load"), goals, strict=True):
+        server = stand.spawn(Rmq.name, data)
         names = {"topic": "figures", "group": "bench-restart"}
-        sample = stand.run(server, "cold", 60.0, duration="60s", t0=server.launched_ns, **names)
-        lines.append(Line(f"1 M messages, {what}: launch to first send", sample["first_send_s"], "s", goal))
+        sample = stand.run(server, "cold", COLD_S, duration=f"{COLD_S}s", t0=server.launched_ns, **names)
+        lines.append(Line(f"{millions} M messages, {what}: launch to first send", sample["first_send_s"], "s", goal))
+        await kill_under_load(stand, server)
+    return lines
+
+
+async def kill_under_load(stand: Stand, server: Server) -> None:
+    """As late as the checkpoints' rhythm makes it cost most, somewhere: the load goes on for several of them."""
+    await asyncio.to_thread(server.await_ready)
+    load = asyncio.create_task(
+        asyncio.to_thread(stand.run, server, "send", LOAD_S, topic="figures", duration=f"{LOAD_S}s")
+    )
+    await asyncio.wait([load], timeout=LOAD_S / 2)
+    stand.discard(server)
+    with contextlib.suppress(BenchError, OSError):  # its server has gone, and may not be asked for its memory
+        await load
+
+
+async def durable(stand: Stand, _folder: Path) -> list[Line]:
+    """128 senders in flight: what it costs that every answer waits for its fsync, on this disk and on a slower one."""
+    profiles = {
+        "fast": stand.spawn(Rmq.name, flush="fast"),
+        "durable": stand.spawn(Rmq.name, flush="durable"),
+        f"durable, fsync {SLOW_FSYNC_MS} ms longer": stand.spawn(Rmq.name, flush="durable", fsync_ms=SLOW_FSYNC_MS),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in profiles}
+    costs_s: dict[str, list[float]] = {name: [] for name in profiles}
+    for server in profiles.values():
+        server.await_ready()
+    for _ in range(ROUNDS):  # in turn, so that what else the machine does is shared
+        for name, server in profiles.items():
+            times = {"warmup": "1s", "duration": f"{stand.settings.seconds}s"}
+            load = {"topic": "figures", "conns": 4, "inflight": 32}
+            sample = stand.run(server, "send", stand.settings.seconds + 1, **load, **times)
+            rates[name].append(sample["send_per_s"])
+            costs_s[name].append(sample["server_cpu_s_per_100k"])
+    for server in profiles.values():
         stand.discard(server)
+    lines = [Line(f"128 senders, {name}", statistics.median(each), "messages/s") for name, each in rates.items()]
+    lines += [Line(f"server CPU, {name}", statistics.median(each), "s/100k") for name, each in costs_s.items()]
+    for (name, each), goal in zip(list(rates.items())[1:], ("60 %", "40 %"), strict=True):
+        share = statistics.median(own / fast for own, fast in zip(each, rates["fast"], strict=True))
+        lines.append(Line(f"128 senders, {name}: of fast's", 100 * share, "%", goal))
     return lines
 
 
@@ -104,7 +161,17 @@ async def polls(_stand: Stand, folder: Path) -> list[Line]:
     return [Line("a waiting poll", used_kib, "KiB", "4 KB")]
 
 
-MEASURED = (restart, backlog, leases, polls, scale.polls_wide, scale.connections, scale.tls)
+MEASURED = (
+    restart,
+    restart_large,
+    durable,
+    backlog,
+    leases,
+    polls,
+    scale.polls_wide,
+    scale.connections,
+    scale.tls,
+)
 FIGURES: dict[str, Figure] = {figure.__name__.replace("_", "-"): figure for figure in MEASURED}
 
 

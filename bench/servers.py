@@ -65,7 +65,7 @@ class Server(Protocol):
 
 
 class Rmq:
-    """`rmq serve` of this checkout, with its own choice of profile and transport."""
+    """`rmq serve` of this checkout, with its own choice of profile and transport; `fsync_ms`: see slowdisk.py."""
 
     name = "rmq"
 
@@ -76,6 +76,8 @@ class Rmq:
         flush: str,
         data: Path | None = None,
         environment: Mapping[str, str] | None = None,
+        *,
+        fsync_ms: float = 0,
     ) -> None:
         self.folder = folder
         self.backlog = 0
@@ -83,7 +85,9 @@ class Rmq:
         port = free_port()
         self.endpoint = f"127.0.0.1:{port}"
         flags = ["--port", str(port), "--data", str(data or folder / "data"), "--flush", flush]
-        command = ["taskset", "-c", str(core), sys.executable, "-m", "rmq", "serve", "--log-level", "warning", *flags]
+        module = ["bench.slowdisk", str(fsync_ms)] if fsync_ms else ["rmq"]
+        python = ["taskset", "-c", str(core), sys.executable, "-m", *module]
+        command = [*python, "serve", "--log-level", "warning", *flags]
         self.launched_ns = time.time_ns()
         with (folder / "stderr").open("wb") as stderr:
             self.process = subprocess.Popen(

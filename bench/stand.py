@@ -51,17 +51,27 @@ class Stand:
         for server in self._spawned:
             server.close()
 
-    def spawn(self, name: str, data: Path | None = None, environment: Mapping[str, str] | None = None) -> Server:
+    def spawn(
+        self,
+        name: str,
+        data: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        *,
+        flush: str = "",
+        fsync_ms: float = 0,
+    ) -> Server:
         """Launches one more server and does not wait for it; on `data`, if given, which stays when it goes.
 
-        `environment`: settings of rmq's, RMQ_KEY by value.
+        The rest is rmq's: `environment`, settings as RMQ_KEY by value, a profile of its own, a slower disk.
         """
         self._launches += 1
         folder = self.scratch / f"{name}-{self._launches}"
-        core, flush = self.server_core, self.settings.flush
-        server: Server = (
-            Apache(folder, core, data) if name == Apache.name else Rmq(folder, core, flush, data, environment)
-        )
+        core, flush = self.server_core, flush or self.settings.flush
+        server: Server
+        if name == Apache.name:
+            server = Apache(folder, core, data)
+        else:
+            server = Rmq(folder, core, flush, data, environment, fsync_ms=fsync_ms)
         self._spawned.append(server)
         return server
 

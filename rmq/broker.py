@@ -25,6 +25,7 @@ from rmq.traffic import Traffic
 from rmq.waiters import Waiters
 from rmq_store import record
 from rmq_store.consumequeue import ConsumeQueue
+from rmq_store.disk import Disk
 from rmq_store.errors import StoreError, StoreFull
 from rmq_store.flush import Mode
 from rmq_store.leases import Subscription
@@ -46,8 +47,13 @@ _ORIGIN_BYTES = 1024  # what a dead letter or a carried message adds to its prop
 class Broker:
     """One broker over one store. `failed` resolves with the error that ends it."""
 
-    def __init__(self, config: Config, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
-        """Opens the store. Raises StoreError, and ConfigError where a topic or group can't be made."""
+    def __init__(
+        self, config: Config, clock: Clock, loop: asyncio.AbstractEventLoop, *, disk: Disk | None = None
+    ) -> None:
+        """Opens the store. Raises StoreError, and ConfigError where a topic or group can't be made.
+
+        `disk`: see Store.
+        """
         self._config = config
         self._clock = clock
         self._loop = loop
@@ -61,6 +67,7 @@ class Broker:
             now_ms=clock.wall_ms,
             on_visible=self._visible,
             on_failure=self._fail,
+            disk=disk,
         )
         self.topics = Topics(self._store, config)
         self.groups = Groups(self._store, config)

@@ -12,13 +12,14 @@ LMDB commits. A crash before the commit: the last checkpoint counts, and the log
 """
 
 import logging
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import lmdb
 import msgspec
+
+from rmq_store.disk import remove_tree
 
 log_ = logging.getLogger("rmq.store")
 FORMAT = 1
@@ -52,7 +53,7 @@ class Checkpoint:
             return self._environment()
         except (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError) as error:
             log_.warning("the checkpoint is damaged (%s): it is discarded, the whole log is read", error)
-            shutil.rmtree(self._folder)
+            remove_tree(self._folder)
             return self._environment()
 
     def _environment(self) -> "lmdb.Environment":
@@ -79,7 +80,7 @@ class Checkpoint:
     def discard(self) -> None:
         """Starts over: the log has all that is in here."""
         self._env.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        remove_tree(self._folder)  # for good: one day the log would reach where it claims to have been
         self._env = self._open()
 
     def commit(self, meta: Meta, pairs: list[tuple[bytes, bytes | None]], *, everything: bool) -> None:

@@ -21,14 +21,14 @@ from rmq_store import journal, recovery, snapshot
 from rmq_store.checkpoint import FORMAT, Checkpoint
 from rmq_store.commitlog import CommitLog
 from rmq_store.consumequeue import FILLER_SIZE, ConsumeQueue, Entry, QueueFiles
-from rmq_store.disk import DirectoryLock, Disk, MemoryDisk, RealDisk
+from rmq_store.disk import DirectoryLock, Disk, MemoryDisk, RealDisk, put_text
 from rmq_store.errors import StoreError, StoreFull
 from rmq_store.flush import Flusher, Mode
 from rmq_store.journal import Change, Cursors, QueueEnds, Started, StateEnd, TopicPut
 from rmq_store.keyindex import KeyIndex
 from rmq_store.record import BLANK_BYTES, SYS_FLAG_ROLLBACK, Damaged, Draft, Record, peek_size
 from rmq_store.saver import Saver
-from rmq_store.segment import Segment
+from rmq_store.segment import FOLDER, Segment
 from rmq_store.state import Origin, State, Topic
 
 T = TypeVar("T")
@@ -137,6 +137,8 @@ class Store:
         for segment in self.log.segments:
             if segment.end > self.report.replayed_from:
                 segment.file.sync()
+        for folder in (FOLDER, ""):  # of a process that was killed before it had synced the entry of a new file
+            self.disk.sync_folder(folder)
         self.flusher = Flusher(
             self.log,
             self._settings.mode,
@@ -390,4 +392,4 @@ def _check_format(root: Path) -> None:
             "use that version, or another --data"
         )
     if not found:
-        path.write_text(f"{FORMAT}\n")
+        put_text(path, f"{FORMAT}\n")

@@ -55,7 +55,15 @@ class FakeStand(Stand):
         self.answers: dict[str, list[Sample]] = {}
         self.flags: list[dict[str, Any]] = []
 
-    def spawn(self, name: str, data: Path | None = None, environment: Mapping[str, str] | None = None) -> Server:
+    def spawn(
+        self,
+        name: str,
+        data: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        *,
+        flush: str = "",
+        fsync_ms: float = 0,
+    ) -> Server:
         server = FakeServer([], name, self.log)
         self._spawned.append(server)
         return server

@@ -21,6 +21,7 @@ from rmq.errors import ClientError
 from rmq.filter import by_tag
 from rmq.message import Delivered, Outgoing, SendResult
 from rmq.port import Answer, ReceiveRequest
+from rmq_store.disk import Disk
 from rmq_store.record import encode_properties
 
 WAIT_S = 30.0
@@ -91,13 +92,14 @@ def _copy_sparse(source: str, target: str) -> None:
 class Rig:
     """One broker after the other over one directory (or none), on one clock."""
 
-    def __init__(self, settings: Config, clock: Clock | None = None) -> None:
+    def __init__(self, settings: Config, clock: Clock | None = None, disk: Disk | None = None) -> None:
+        self.disk = disk
         self.loop = asyncio.new_event_loop()
         self.clock = ManualClock(frozen=True)
         self._used_clock = clock or self.clock
         self.config = settings
         try:
-            self.broker = Broker(settings, self._used_clock, self.loop)
+            self.broker = Broker(settings, self._used_clock, self.loop, disk=disk)
         except BaseException:
             self.loop.close()
             raise
@@ -204,7 +206,7 @@ class Rig:
         self.turn()
         self.clock.advance(ms=pause_ms)
         self.config = msgspec.structs.replace(self.config, **settings)
-        self.broker = Broker(self.config, self._used_clock, self.loop)
+        self.broker = Broker(self.config, self._used_clock, self.loop, disk=self.disk)
         self.broker.tick()
         self.turn()
 
