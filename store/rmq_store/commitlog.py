@@ -11,16 +11,19 @@ belongs to the journal and to recovery. Nothing here syncs (flush.py) or knows w
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from rmq_store import record
 from rmq_store.disk import Disk, File
 from rmq_store.errors import StoreError, StoreFull
-from rmq_store.record import BLANK_BYTES, Damaged, Draft, Record
+from rmq_store.record import BLANK_BYTES, HEAD_BYTES_MAX, Damaged, Draft, Record
 from rmq_store.segment import FOLDER, Segment, path_of
 
 _WINDOW_BYTES = 1 << 20  # of a search or of zeroing, at a time
+_SECTOR_BYTES = 512  # the least that a disk writes whole
 _RESERVE_BYTES_MIN = 64 << 10  # what the journal makes do with on a disk that has no whole step left
+
+_WAY_ON = "restore it from a copy, or run `rmq store repair`, which says what it gives up"
 
 
 class Gap(NamedTuple):
@@ -62,15 +65,17 @@ class CommitLog:
         bases = [int(name) for name in self._disk.list(FOLDER) if name.isdigit() and len(name) == 20]
         while bases and self._disk.size(path_of(bases[-1])) == 0:  # a crash fell between its making and its length
             self._disk.remove(path_of(bases.pop()))
-        sizes = {self._disk.size(path_of(base)) for base in bases}
+        sizes = {self._disk.size(path_of(base)) or 0 for base in bases}
         if len(sizes) > 1:
-            raise StoreError(
-                f"{FOLDER}/ holds files of different sizes {sorted(map(str, sizes))}; restore it from a copy"
-            )
+            self.refuse_lengths(sizes)
         size = sizes.pop() if sizes else segment_bytes
         if not size or any(later - base != size for base, later in itertools.pairwise(bases)):
-            raise StoreError(f"{FOLDER}/ has a gap between its files; restore the missing one from a copy")
+            raise StoreError(f"{FOLDER}/ has a gap between its files; {_WAY_ON}")
         return [Segment(self._disk, base, size) for base in bases]
+
+    def refuse_lengths(self, sizes: set[int]) -> NoReturn:
+        """Raises StoreError: all files have to be of one size."""
+        raise StoreError(f"{FOLDER}/ holds files of different sizes {sorted(sizes)}; {_WAY_ON}")
 
     @property
     def begin(self) -> int:
@@ -178,7 +183,7 @@ class CommitLog:
         while position < (self.segments[-1].end if self.segments else 0):
             segment = self.segment_at(position)
             size = record.peek_size(segment.read(position, BLANK_BYTES))
-            if size == 0:
+            if size == 0 and self._is_last(segment, position):
                 position = segment.end
                 continue
             try:
@@ -192,6 +197,11 @@ class CommitLog:
                 continue
             yield found
             position += found.size
+
+    def _is_last(self, segment: Segment, position: int) -> bool:
+        """A blank that belongs where it is: it says how much is left."""
+        left, _ = record.BLANK.unpack(segment.read(position, BLANK_BYTES))
+        return bool(left == segment.end - position)
 
     def _find_next(self, position: int) -> int | None:
         """The next position at which a whole record starts: nothing that can be read is given up."""
@@ -222,6 +232,37 @@ class CommitLog:
             return bool(size) and bool(record.decode(segment.read(position, size or 0), position))
         except Damaged:
             return False
+
+    def damaged_behind(self, end: int) -> Gap | None:
+        """A record right behind the last whole one, all of whose bytes were written, and yet it is not whole.
+
+        What was never written reads as zeros, a sector at least: such a record was not finished.
+        """
+        segment = self._segment_behind(end)
+        found = record.outline(segment.read(end, HEAD_BYTES_MAX), end) if segment is not None else None
+        if segment is None or found is None or end + found.size + BLANK_BYTES > segment.end:
+            return None
+        data = segment.read(end, found.size)
+        cuts = [0, *range(_SECTOR_BYTES - end % _SECTOR_BYTES, found.size, _SECTOR_BYTES), found.size]
+        pieces = (data[start:stop] for start, stop in itertools.pairwise(cuts))
+        written = data[-1] != 0 and all(piece.count(0) != len(piece) for piece in pieces)
+        return Gap(end, end + found.size) if written else None
+
+    def written_behind(self, end: int) -> bytes:
+        """What the segment holds behind the log's end, up to the last byte that is not zero."""
+        segment = self._segment_behind(end)
+        if segment is None:
+            return b""
+        tail = b""
+        for start, stop in segment.file.data(end - segment.base):
+            for at in range(start, stop, _WINDOW_BYTES):
+                window = segment.file.read(at, min(_WINDOW_BYTES, stop - at)).rstrip(b"\0")
+                if window:
+                    tail += bytes(segment.base + at - end - len(tail)) + window
+        return tail
+
+    def _segment_behind(self, end: int) -> Segment | None:
+        return next((segment for segment in self.segments if segment.base <= end < segment.end), None)
 
     # -- ends --------------------------------------------------------------------------------------------------------
 

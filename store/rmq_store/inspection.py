@@ -13,20 +13,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import lmdb
-import msgspec
-
-from rmq_store import recovery
-from rmq_store.checkpoint import Meta
+from rmq_store import checkpoint, recovery, storeformat
 from rmq_store.commitlog import CommitLog, Gap
 from rmq_store.consumequeue import QueueFiles
 from rmq_store.errors import StoreError
+from rmq_store.lmdbfile import Unreadable
 from rmq_store.readonly import ReadOnlyDisk, SharedLock
 from rmq_store.record import BLANK_BYTES, Record, peek_size
 from rmq_store.segment import FOLDER
 from rmq_store.state import State
 
-FORMAT_PATH = "rmq/format"
 CHECKPOINT_PATH = "rmq/checkpoint"
 _TAIL_BYTES = 64 << 10  # behind the log's end, where the start of an unfinished record would be
 
@@ -62,8 +58,12 @@ class Inspection:
         self._lock.release()
 
     def _format(self) -> str:
-        path = self.root / FORMAT_PATH
-        return path.read_text().strip() if path.exists() else ""
+        """The version's number; empty where nothing says."""
+        try:
+            text = storeformat.text_of(self.root)
+            return str(storeformat.parse(text)[0]) if text.strip() else ""
+        except storeformat.Damaged:
+            return "damaged"
 
     def scan(self, position: int | None = None) -> Iterator[Record | Gap]:
         """Every record from a position on, or from the first, and what is damaged between them."""
@@ -87,19 +87,11 @@ class Inspection:
 
     def checkpoint_end(self) -> int | None:
         """Up to where the checkpoint knows the log to be whole; None where there is no checkpoint that can be read."""
-        if not (self.root / CHECKPOINT_PATH / "data.mdb").is_file():
-            return None
         try:
-            with (
-                lmdb.open(
-                    str(self.root / CHECKPOINT_PATH), readonly=True, lock=False, create=False, readahead=False
-                ) as env,
-                env.begin() as txn,
-            ):
-                raw = txn.get(b"m")
-            meta = msgspec.msgpack.decode(raw, type=Meta) if raw else None
-        except (lmdb.Error, msgspec.DecodeError):
+            kept = checkpoint.read(self.root / CHECKPOINT_PATH)
+        except (OSError, Unreadable):
             return None
+        meta = kept.meta if kept else None
         return meta.last_position + meta.last_size if meta is not None and meta.last_size else None
 
 
