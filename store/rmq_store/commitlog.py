@@ -18,6 +18,7 @@ from rmq_store.disk import Disk, File
 from rmq_store.errors import StoreError, StoreFull
 from rmq_store.record import BLANK_BYTES, HEAD_BYTES_MAX, Damaged, Draft, Record
 from rmq_store.segment import FOLDER, Segment, path_of
+from rmq_store.storeformat import ANYWHERE
 
 _WINDOW_BYTES = 1 << 20  # of a search or of zeroing, at a time
 _SECTOR_BYTES = 512  # the least that a disk writes whole
@@ -34,7 +35,9 @@ class Gap(NamedTuple):
 
 
 class CommitLog:
-    """Segments [begin, end). `free_min_bytes`: room that new messages leave on the file system."""
+    """Segments [begin, end). `free_min_bytes`: room that new messages leave on the file system; `foreign_end`: records
+    before this position may be Apache's.
+    """
 
     def __init__(
         self,
@@ -45,9 +48,11 @@ class CommitLog:
         free_min_bytes: int = 0,
         store_host: bytes = b"\x7f\x00\x00\x01",
         store_port: int = 10911,
+        foreign_end: int = ANYWHERE,
     ) -> None:
         self._disk = disk
         self._free_min_bytes = free_min_bytes
+        self.foreign_end = foreign_end
         self._store_host, self._store_port = store_host, store_port
         self.segments = self._open_segments(segment_bytes)
         self.segment_bytes = self.segments[0].end - self.segments[0].base if self.segments else segment_bytes
@@ -173,7 +178,14 @@ class CommitLog:
 
     def read(self, position: int, size: int) -> Record:
         """The record at a position, checked whole. Raises Damaged."""
-        return record.decode(self.segment_at(position).read(position, max(size, 0)), position)
+        return self._decode(self.segment_at(position).read(position, max(size, 0)), position)
+
+    def _decode(self, data: bytes, position: int) -> Record:
+        return record.decode(data, position, foreign=position < self.foreign_end)
+
+    def has_checksum(self, found: Record) -> bool:
+        """Of the whole record, as ours have; one from Apache has one of its body only."""
+        return record.has_checksum(self.segment_at(found.position).read(found.position, found.size))
 
     def scan(self, position: int) -> Iterator[Record | Gap]:
         """Every record from a position on; a Gap for damaged bytes between whole records.
@@ -187,7 +199,7 @@ class CommitLog:
                 position = segment.end
                 continue
             try:
-                found = record.decode(segment.read(position, size or 0), position)
+                found = self._decode(segment.read(position, size or 0), position)
             except Damaged:
                 after = self._find_next(position + 1)
                 if after is None:
@@ -229,7 +241,7 @@ class CommitLog:
         segment = self.segment_at(position)
         size = record.peek_size(segment.read(position, BLANK_BYTES))
         try:
-            return bool(size) and bool(record.decode(segment.read(position, size or 0), position))
+            return bool(size) and bool(self._decode(segment.read(position, size or 0), position))
         except Damaged:
             return False
 

@@ -38,8 +38,9 @@ class Inspection:
         self._lock = SharedLock(root)
         try:
             self.disk = ReadOnlyDisk(root)
-            self.log = CommitLog(self.disk, segment_bytes=1, reserve_bytes=1)
-            self.format = self._format()
+            self.form = self._form()
+            foreign_end = self.form.foreign_end if self.form else storeformat.ANYWHERE
+            self.log = CommitLog(self.disk, segment_bytes=1, reserve_bytes=1, foreign_end=foreign_end)
         except OSError as error:
             self._lock.release()
             raise StoreError(f"cannot read {error.filename or root}: {error.strerror}") from None
@@ -57,13 +58,17 @@ class Inspection:
         self.log.close()
         self._lock.release()
 
-    def _format(self) -> str:
-        """The version's number; empty where nothing says."""
+    def _form(self) -> storeformat.Form | None:
+        text = storeformat.text_of(self.root)
         try:
-            text = storeformat.text_of(self.root)
-            return str(storeformat.parse(text)[0]) if text.strip() else ""
+            return storeformat.parse(text) if text.strip() else None
         except storeformat.Damaged:
-            return "damaged"
+            return None
+
+    @property
+    def format(self) -> str:
+        """The version's number; empty where nothing says, or what says so is damaged."""
+        return str(self.form.version) if self.form else ""
 
     def scan(self, position: int | None = None) -> Iterator[Record | Gap]:
         """Every record from a position on, or from the first, and what is damaged between them."""

@@ -16,6 +16,7 @@ from rmq_store.checkpoint import Checkpoint, Meta
 from rmq_store.commitlog import CommitLog, Gap
 from rmq_store.consumequeue import ENTRY, ENTRY_BYTES, FILLER, ConsumeQueue
 from rmq_store.disk import Disk
+from rmq_store.doubt import Doubt
 from rmq_store.errors import StoreError
 from rmq_store.journal import TopicDrop, TopicPut, UnknownJournal
 from rmq_store.record import BLANK_BYTES, SYS_FLAG_PREPARED, Damaged, Record, peek_size, tags_code
@@ -23,6 +24,7 @@ from rmq_store.state import Origin, State
 
 log_ = logging.getLogger("rmq.store")
 LOST_FOLDER = "lost+found"
+GIVEN_UP_TOPIC = "-"  # of the rollback record that a repair puts in the place of damaged ones
 UNKNOWN_TYPE = -1  # rmq.message.MessageType.MIXED: a topic that only the log knows of
 
 
@@ -38,19 +40,23 @@ class Report(msgspec.Struct):
 
 def recover(log: CommitLog, state: State, checkpoint: Checkpoint | None) -> Report:
     """Fills `state` and sets the log's end. Raises StoreError for a journal of a newer version."""
-    start = _load(log, state, checkpoint)
+    start, known_end = _load(log, state, checkpoint)
     report = Report(start, start, 0, [])
+    doubt = Doubt(state)
     for found in log.scan(start):
         if isinstance(found, Gap):
             report.damaged.append(found)
+            doubt.begin()
             continue
-        replay(state, found)
+        replay(state, found, doubt)
         report.records += 1
         report.end = found.position + found.size
         log.last = (found.position, found.size)
     tail = _end(log, report)
     if tail and checkpoint is not None:
         _keep_aside(state.files.disk, report.end, tail)
+    if known_end > report.end:
+        log_.error("the commit log is damaged: it ends at %d, and went on to %d once", report.end, known_end)
     for gap in report.damaged:
         log_.error("bytes %d to %d of the commit log are damaged and passed over", *gap)
     log.set_end(report.end)
@@ -100,15 +106,16 @@ def _skip_what_groups_passed(state: State) -> None:
             state.dirty_queues[queue] = None
 
 
-def _load(log: CommitLog, state: State, checkpoint: Checkpoint | None) -> int:
+def _load(log: CommitLog, state: State, checkpoint: Checkpoint | None) -> tuple[int, int]:
+    """From where to replay, and up to where the log was whole when the checkpoint was written."""
     loaded = checkpoint.load() if checkpoint else None
     if checkpoint is None or loaded is None:
-        return log.begin
+        return log.begin, 0
     meta = loaded.meta
     if not _reaches(log, meta):
         log_.warning("the checkpoint does not fit the log: it is discarded, the whole log is read")
         checkpoint.discard()
-        return log.begin
+        return log.begin, meta.last_position + meta.last_size
     snapshot.restore(state, loaded.decoded())
     state.start_number = meta.start_number
     state.sequence_floor = meta.sequence_floor
@@ -116,7 +123,7 @@ def _load(log: CommitLog, state: State, checkpoint: Checkpoint | None) -> int:
     log.last = (meta.last_position, meta.last_size)
     if meta.begin != log.begin:
         _drop_gone(log, state)
-    return meta.position
+    return meta.position, 0
 
 
 def _drop_gone(log: CommitLog, state: State) -> None:
@@ -137,8 +144,8 @@ def _reaches(log: CommitLog, meta: Meta) -> bool:
         return False
 
 
-def replay(state: State, found: Record) -> None:
-    """One record's effect on the state: the same as when it was appended."""
+def replay(state: State, found: Record, doubt: Doubt | None = None) -> None:
+    """One record's effect on the state: the same as when it was appended, or as `doubt` has it."""
     if found.topic == journal.TOPIC_TEXT:
         try:
             changes = journal.decode(found.body)
@@ -148,9 +155,13 @@ def replay(state: State, found: Record) -> None:
                 "use that version, or another --data"
             ) from None
         for change in changes:
+            if doubt is not None:
+                doubt.before(change)
             state.apply(change)
         return
     if found.sys_flag & SYS_FLAG_PREPARED:  # prepared and rollback types have no queue entry
+        if found.topic == GIVEN_UP_TOPIC and doubt is not None:
+            doubt.begin()
         return
     queue = state.queue(found.topic, found.queue_id)
     if queue is None:

@@ -30,6 +30,7 @@ from rmq_store.record import BLANK_BYTES, SYS_FLAG_ROLLBACK, Damaged, Draft, Rec
 from rmq_store.saver import Saver
 from rmq_store.segment import Segment
 from rmq_store.state import Origin, State, Topic
+from rmq_store.storeformat import ANYWHERE, Form
 
 T = TypeVar("T")
 log_ = logging.getLogger("rmq.store")
@@ -94,10 +95,10 @@ class Store:
     def _open(self, root: Path | None, disk: Disk | None, on_failure: Callable[[StoreError], None]) -> None:
         settings, resources = self._settings, self._resources
         self.disk = disk or MemoryDisk()
-        checkpoint, segment_bytes = None, 0
+        checkpoint, form = None, Form()
         if root is not None:
             self.disk = disk or RealDisk(root)
-            lock, segment_bytes = _take(root)
+            lock, form = _take(root)
             resources.callback(lock.release)
             checkpoint = Checkpoint(root / "rmq" / "checkpoint")
             resources.callback(checkpoint.close)
@@ -108,10 +109,12 @@ class Store:
             free_min_bytes=settings.free_min_bytes,
             store_host=settings.store_host,
             store_port=settings.store_port,
+            foreign_end=form.foreign_end,
         )
+        imported = form.foreign_end == ANYWHERE and bool(self.log.segments)
         resources.callback(self.log.close)
-        if segment_bytes and self.log.segments and self.log.segment_bytes != segment_bytes:
-            self.log.refuse_lengths({self.log.segment_bytes, segment_bytes})
+        if form.segment_bytes and self.log.segments and self.log.segment_bytes != form.segment_bytes:
+            self.log.refuse_lengths({self.log.segment_bytes, form.segment_bytes})
         self.files = QueueFiles(self.disk, settings.queue_files_open_max)
         resources.callback(self.files.close)
         self.files.rebuild = self._rebuild
@@ -119,7 +122,8 @@ class Store:
         self.report = recovery.recover(self.log, self.state, checkpoint)
         self.damaged += len(self.report.damaged)
         if root is not None:
-            storeformat.put(root, self.log.segment_bytes)
+            self.log.foreign_end = self.log.end if imported else form.foreign_end if form.foreign_end != ANYWHERE else 0
+            storeformat.put(root, self.log.segment_bytes, self.log.foreign_end)
         self.log.on_roll = self._begin_state
         self._syncer = ThreadPoolExecutor(1, "rmq-sync")
         self._worker = ThreadPoolExecutor(1, "rmq-store")
@@ -353,8 +357,8 @@ class Store:
             self._resources.close()
 
 
-def _take(root: Path) -> tuple[DirectoryLock, int]:
-    """The lock on a directory whose format we read, or which has none yet; and how long its segments are, 0: any."""
+def _take(root: Path) -> tuple[DirectoryLock, Form]:
+    """The lock on a directory whose format we read, or which has none yet; and what is known of it."""
     try:
         lock = DirectoryLock(root)
     except OSError as error:

@@ -1,6 +1,9 @@
-"""`rmq/format`: which format a store has, and how long its segments are; one line, checked.
+"""`rmq/format`: which format a store has, how long its segments are, and which records are not ours; a line, checked.
 
-    1 1073741824 5b2c81d0     version, bytes of a segment, CRC-32 (hex) of all before the last space
+    1 1073741824 0 5b2c81d0     version, bytes of a segment, foreign end, CRC-32 (hex) of all before the last space
+
+Foreign end: records before this position may be Apache's, which have a checksum of their body only. From there on one
+without a checksum of the whole is damaged: else a topic, a tag or a key could be another's.
 
 The rule for every version to come: the first word is its number, the last the checksum. So a newer store is refused by
 name, and a damaged file is known as one: it is made anew, since each record of the log says for itself what it is. The
@@ -11,33 +14,43 @@ import logging
 import os
 import zlib
 from pathlib import Path
+from typing import NamedTuple
 
 from rmq_store.errors import StoreError
 
 log_ = logging.getLogger("rmq.store")
 VERSION = 1
 PATH = "rmq/format"
+ANYWHERE = (1 << 63) - 1  # a foreign end that is behind every log
 
 
 class Damaged(Exception):  # noqa: N818  # says what the file is
     """The checksum does not match."""
 
 
-def parse(text: str) -> tuple[int, int]:
-    """Version, and bytes of a segment or 0 where it does not say. Raises Damaged."""
+class Form(NamedTuple):
+    """What is known of a store. `segment_bytes` 0: nothing says."""
+
+    version: int = VERSION
+    segment_bytes: int = 0
+    foreign_end: int = 0
+
+
+def parse(text: str) -> Form:
+    """What a file's text says. Raises Damaged."""
     words = text.split()
     if len(words) == 1 and words[0].isdecimal():
-        return int(words[0]), 0
+        return Form(int(words[0]))
     front, _, crc = text.strip().rpartition(" ")
     if not words or not words[0].isdecimal() or crc != f"{zlib.crc32(front.encode()):08x}":
         raise Damaged(f"{PATH} is damaged")
-    known = int(words[0]) == VERSION and len(words) == 3
-    return int(words[0]), int(words[1]) if known else 0
+    known = int(words[0]) == VERSION and len(words) == 4
+    return Form(VERSION, int(words[1]), int(words[2])) if known else Form(int(words[0]))
 
 
-def line(segment_bytes: int) -> str:
+def line(segment_bytes: int, foreign_end: int) -> str:
     """What parse reads."""
-    front = f"{VERSION} {segment_bytes}"
+    front = f"{VERSION} {segment_bytes} {foreign_end}"
     return f"{front} {zlib.crc32(front.encode()):08x}\n"
 
 
@@ -47,32 +60,34 @@ def text_of(root: Path) -> str:
     return path.read_text(errors="replace") if path.exists() else ""
 
 
-def check(root: Path) -> int:
-    """The bytes of a segment, 0 where nothing says. Raises OSError, and StoreError for another version's store."""
+def check(root: Path) -> Form:
+    """What is known; where nothing is, all records may be foreign.
+
+    Raises OSError, and StoreError for another version's store.
+    """
     text = text_of(root)
-    if not text.strip():
-        return 0
     try:
-        version, segment_bytes = parse(text)
+        form = parse(text) if text.strip() else Form(foreign_end=ANYWHERE)
     except Damaged as error:
         log_.error("%s: it is made anew", error)
-        return 0
-    if version != VERSION:
+        return Form(foreign_end=ANYWHERE)
+    if form.version != VERSION:
         raise StoreError(
-            f"{root} holds store format {version} of another version of rmq, this one reads {VERSION}: "
+            f"{root} holds store format {form.version} of another version of rmq, this one reads {VERSION}: "
             "use that version, or another --data"
         )
-    return segment_bytes
+    return form
 
 
-def put(root: Path, segment_bytes: int) -> None:
+def put(root: Path, segment_bytes: int, foreign_end: int) -> None:
     """Writes it where it is not so already, whole or not at all. Raises OSError."""
-    if text_of(root) == line(segment_bytes):
+    text = line(segment_bytes, foreign_end)
+    if text_of(root) == text:
         return
     path = root / PATH
     partial = path.with_name(path.name + ".new")
     with partial.open("w") as file:
-        file.write(line(segment_bytes))
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
