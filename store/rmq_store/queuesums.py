@@ -13,6 +13,7 @@ import struct
 import sys
 import zlib
 from array import array
+from collections.abc import Iterator
 
 BLOCK = 250
 FILE_BLOCKS = 1200
@@ -141,3 +142,15 @@ class QueueSums:
     def restore(self, number: int, value: Value) -> None:
         """As a checkpoint kept it: to be checked."""
         self._files[number] = _FileSums(*value)
+
+
+def damaged_blocks(value: Value, data: bytes) -> Iterator[tuple[int, int]]:
+    """Of a whole file, by what a checkpoint keeps: bytes from and to that do not match."""
+    file = _FileSums(*value)
+    base = file.first - file.first % FILE_ENTRIES
+    block = file.first // BLOCK
+    for sum_ in file.sums:
+        start, end = max(file.first, block * BLOCK) - base, min(file.end, (block + 1) * BLOCK) - base
+        if zlib.crc32(data[start * ENTRY_BYTES : end * ENTRY_BYTES]) != sum_:
+            yield start * ENTRY_BYTES, end * ENTRY_BYTES
+        block += 1

@@ -4,8 +4,9 @@
     carry    file lengths and missing segments first; then the damaged ranges; then what is made from the log
 
 A damaged range of the log is copied to lost+found, then replaced by a record that says only that (rollback type, topic
-`-`), so that Apache, too, reads past it, and a replay knows what is in doubt behind it (doubt.py). Positions and queue offsets of all else stay. A checkpoint is kept where it is
-whole: it may know what the damaged records said. What is derived and wrong is deleted; the next start makes it anew.
+`-`), so that Apache, too, reads past it, and a replay knows what is in doubt behind it (doubt.py). Positions and queue
+offsets of all else stay. A checkpoint is kept where it is whole: it may know what the damaged records said. What is
+derived and wrong is deleted; the next start makes it anew.
 
 Crash in between: each step leaves a store that can be surveyed again. lost+found is written and synced before the log.
 """
@@ -13,18 +14,20 @@ Crash in between: each step leaves a store that can be surveyed again. lost+foun
 import contextlib
 import itertools
 import os
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from rmq_store import checkpoint, keyfile, record, recovery, storeformat
+from rmq_store.checkpoint import Kept
 from rmq_store.commitlog import CommitLog, Gap
-from rmq_store.consumequeue import FILLER_SIZE, ConsumeQueue, QueueFiles
+from rmq_store.consumequeue import FILE_BYTES, FILLER_SIZE, ConsumeQueue, QueueFiles
+from rmq_store.consumequeue import FOLDER as FILES_FOLDER
 from rmq_store.disk import DirectoryLock, File, RealDisk
 from rmq_store.errors import StoreError
 from rmq_store.lmdbfile import Unreadable
+from rmq_store.queuesums import damaged_blocks
 from rmq_store.readonly import ReadOnlyDisk, SharedLock
 from rmq_store.record import SYS_FLAG_ROLLBACK, Draft
 from rmq_store.segment import FOLDER, path_of
@@ -37,7 +40,7 @@ _GIVEN_UP = Draft(recovery.GIVEN_UP_TOPIC.encode(), 0, b"", b"", SYS_FLAG_ROLLBA
 class Step(msgspec.Struct):
     """One thing that is wrong, and what becomes of it. `start`, `end`: bytes of the log, or of the file."""
 
-    action: str  # lengthen, shorten, create, replace, delete, rewrite
+    action: str  # lengthen, shorten, create, replace, delete, rewrite; mend: the server does it
     path: str
     start: int
     end: int
@@ -54,15 +57,20 @@ class Lost(msgspec.Struct):
 
 
 class Plan(msgspec.Struct):
-    """What a survey found. `unchecked`: records without a whole-record checksum, as Apache writes them."""
+    """What a survey found. `body_only`: records without a whole-record checksum, as Apache writes them."""
 
     root: Path
     segment_bytes: int
     foreign_end: int
     steps: list[Step]
     lost: list[Lost]
-    unchecked: int = 0
+    body_only: int = 0
     kept: list[str] = []
+
+    @property
+    def given_up(self) -> int:
+        """Bytes of the log that are replaced."""
+        return sum(step.end - step.start for step in self.steps if step.action == "replace")
 
     def carry_out(self) -> None:
         """Does all of it; `kept` are then the files in lost+found. Raises StoreError where a server runs, OSError."""
@@ -109,6 +117,10 @@ def _rewrite(plan: Plan, disk: RealDisk, step: Step) -> None:
     storeformat.put(plan.root, plan.segment_bytes, plan.foreign_end)
 
 
+def _leave(plan: Plan, disk: RealDisk, step: Step) -> None:
+    """The next start's work."""
+
+
 _ACTIONS = {
     "lengthen": _lengthen,
     "create": _lengthen,
@@ -116,6 +128,7 @@ _ACTIONS = {
     "replace": _replace,
     "delete": _delete,
     "rewrite": _rewrite,
+    "mend": _leave,
 }
 
 
@@ -193,7 +206,7 @@ def survey(root: Path) -> Plan:
 
 def _survey(root: Path) -> Plan:
     steps: list[Step] = []
-    form = _form(root, steps)
+    form = storeformat.check(root)
     disk = ReadOnlyDisk(root)
     sizes = {int(name): disk.size(f"{FOLDER}/{name}") or 0 for name in disk.list(FOLDER) if _is_segment(name)}
     while sizes and not sizes[max(sizes)]:  # a crash fell between its making and its length: the start deletes it
@@ -219,21 +232,19 @@ def _is_segment(name: str) -> bool:
     return name.isdigit() and len(name) == 20
 
 
-def _form(root: Path, steps: list[Step]) -> storeformat.Form:
+def _form(root: Path, steps: list[Step]) -> None:
     text = storeformat.text_of(root)
     try:
         storeformat.parse(text or str(storeformat.VERSION))
     except storeformat.Damaged as error:
         steps.append(Step("rewrite", storeformat.PATH, 0, len(text), str(error)))
-    return storeformat.check(root)
 
 
 def _segment_bytes(sizes: dict[int, int]) -> int:
-    """Where nothing says: the least distance of two files, or the length that most of them have."""
-    bases = sorted(sizes)
-    steps = [later - base for base, later in itertools.pairwise(bases)]
-    [(common, _)] = Counter(sizes.values()).most_common(1) or [(1, 0)]
-    return min(steps) if steps else common
+    """Where nothing says: the greatest length, unless the names say otherwise."""
+    steps = [later - base for base, later in itertools.pairwise(sorted(sizes))]
+    longest = max(sizes.values(), default=1)
+    return longest if all(step % longest == 0 for step in steps) else min(steps)
 
 
 def _lengths(bases: list[int], sizes: dict[int, int], segment_bytes: int) -> Iterator[Step]:
@@ -256,13 +267,15 @@ def _read_log(plan: Plan, log: CommitLog) -> None:
             continue
         recovery.replay(state, found)
         report.end = found.position + found.size
-        plan.unchecked += not log.has_checksum(found)
+        plan.body_only += not log.has_checksum(found)
     if (behind := log.damaged_behind(report.end)) is not None:
         report.damaged.append(behind)
     plan.steps += [step for gap in report.damaged for step in _replacements(gap, plan.segment_bytes)]
-    _check_checkpoint(plan, state)
-    _check_keys(plan)
-    plan.lost += [one for topic in state.topics.values() for queue in topic.queues for one in _holes(queue)]
+    plan.steps += derived(plan.root)
+    firsts = _offsets_of_checkpoint(plan, state)
+    for queue in [queue for topic in state.topics.values() for queue in topic.queues]:
+        known = firsts.get((queue.topic, queue.queue_id), 0 if log.begin == 0 else queue.first_offset)
+        plan.lost += _holes(queue, known)
 
 
 def _replacements(gap: Gap, segment_bytes: int) -> Iterator[Step]:
@@ -277,32 +290,51 @@ def _replacements(gap: Gap, segment_bytes: int) -> Iterator[Step]:
         start = end
 
 
-def _check_checkpoint(plan: Plan, state: State) -> None:
-    """Lost are also the offsets that it knows of and the log does not."""
-    path = plan.root / CHECKPOINT_PATH
+def derived(root: Path) -> list[Step]:
+    """What is wrong besides the log. Raises OSError, and StoreError for another version's store."""
+    steps: list[Step] = []
+    _form(root, steps)
     try:
-        kept = checkpoint.read(path)
+        kept = checkpoint.read(root / CHECKPOINT_PATH)
+        steps += _queue_files(root, kept) if kept else ()
     except Unreadable as error:
-        size = (path / "data.mdb").stat().st_size
-        plan.steps.append(Step("delete", CHECKPOINT_PATH, 0, size, f"the checkpoint is damaged: {error}"))
-        return
-    for key, value in kept.decoded() if kept else ():
-        topic = state.topics.get(key[1:].decode()) if key[:1] == b"t" else None
-        for queue, (_, end) in zip(topic.queues, value[1], strict=False) if topic else ():
-            queue.skip_to(max(end, queue.max_offset))
-
-
-def _check_keys(plan: Plan) -> None:
-    disk = ReadOnlyDisk(plan.root)
+        size = (root / CHECKPOINT_PATH / "data.mdb").stat().st_size
+        steps.append(Step("delete", CHECKPOINT_PATH, 0, size, f"the checkpoint is damaged: {error}"))
+    disk = ReadOnlyDisk(root)
     for start in keyfile.starts(disk):
         if keyfile.known(disk, start) is None:
             path = keyfile.path_of(start)
-            plan.steps.append(Step("delete", path, 0, disk.size(path) or 0, "the key index is damaged"))
+            steps.append(Step("delete", path, 0, disk.size(path) or 0, "the key index is damaged"))
+    return steps
 
 
-def _holes(queue: ConsumeQueue) -> Iterator[Lost]:
-    """Offsets between messages that have none."""
-    start: int | None = None
+def _queue_files(root: Path, kept: Kept) -> Iterator[Step]:
+    for key, value in kept.decoded():
+        if key[:1] == b"q":
+            topic, queue_id, number = key[1:].decode().split("\0")
+            start = int(number) * FILE_BYTES
+            path = root / FILES_FOLDER / topic / queue_id / f"{start:020d}"
+            data = path.read_bytes() if path.exists() else b""
+            for at, end in damaged_blocks(value, data):
+                yield Step("mend", str(path.relative_to(root)), at, end, "entries are damaged: the server mends them")
+
+
+def _offsets_of_checkpoint(plan: Plan, state: State) -> dict[tuple[str, int], int]:
+    """Lost are also offsets that the checkpoint knows of and the log does not; returns where its queues begin."""
+    firsts: dict[tuple[str, int], int] = {}
+    with contextlib.suppress(Unreadable):
+        kept = checkpoint.read(plan.root / CHECKPOINT_PATH)
+        for key, value in kept.decoded() if kept else ():
+            topic = state.topics.get(key[1:].decode()) if key[:1] == b"t" else None
+            for queue, (first, end) in zip(topic.queues, value[1], strict=False) if topic else ():
+                queue.skip_to(end)
+                firsts[queue.topic, queue.queue_id] = first
+    return firsts
+
+
+def _holes(queue: ConsumeQueue, known_first: int) -> Iterator[Lost]:
+    """Offsets that have no message, from the first one that had."""
+    start = known_first if known_first < queue.first_offset else None
     for offset in range(queue.first_offset, queue.max_offset + 1):
         entries = queue.read(offset, 1)
         if entries and entries[0].size == FILLER_SIZE:
