@@ -310,6 +310,10 @@ class CommitLog:
     def discard(self, segment: Segment) -> None:
         """Closes and deletes a segment that was taken out, in order, once no sync can be using it. Raises OSError."""
         segment.file.close()
+        self.delete(segment)
+
+    def delete(self, segment: Segment) -> None:
+        """The file of a segment that is closed; where it has gone already, that is made durable. Raises OSError."""
         self._disk.remove(path_of(segment.base))
         self._disk.sync_folder(FOLDER)
 

@@ -81,6 +81,7 @@ class Store:
         self._state_left: Iterator[list[Change]] | None = None
         self._writing_state = False
         self._saver: Saver | None = None
+        self._undeleted: deque[Segment] = deque()  # the worker's: taken out of the log, files still there
         self.damaged = 0  # since the start: ranges of the log, queue entries, messages asked for
         self._resources = contextlib.ExitStack()
         try:
@@ -337,8 +338,13 @@ class Store:
         self.keys.drop_before(self.log.begin)
 
     def _discard(self, segment: Segment) -> None:
+        """On the worker. In order: behind one that cannot be deleted the rest stays, a log has no gaps."""
+        segment.file.close()
+        self._undeleted.append(segment)
         try:
-            self.log.discard(segment)
+            while self._undeleted:
+                self.log.delete(self._undeleted[0])
+                self._undeleted.popleft()
         except OSError as error:
             log_.warning("cannot delete an old segment (%s): the next start finds it again", error)
 

@@ -12,7 +12,7 @@ from rmq_store.errors import StoreError, StoreFull
 from rmq_store.flush import Flusher, Mode
 from rmq_store.journal import Acked
 from tests.faults import nth, rot
-from tests.faults.disk import RESERVE, SYNC, WRITE, Fault, FaultDisk, QuotaDisk
+from tests.faults.disk import REMOVE, RESERVE, SYNC, WRITE, Fault, FaultDisk, QuotaDisk
 from tests.store.support import Rig
 
 EACH = 9  # of the cases: the campaign runs them all
@@ -56,8 +56,7 @@ def test_a_failed_sync_is_final(place: Path) -> None:
         rig.wait(rig.store.when_safe(None))
     disk.fault = None
     for _ in range(3):
-        with pytest.raises(StoreError):
-            rig.send("t")
+        with pytest.raises(StoreError, match="fsync of the commit log failed"):
             rig.wait(rig.store.when_safe(None))
     assert len(rig.failures) == 1
     rig.crash()
@@ -101,6 +100,25 @@ def test_sends_are_refused_on_a_full_disk_and_go_on_when_there_is_room(place: Pa
     rig.close()
     rig = Rig(place / "data")
     assert [len(body or b"") for body in rig.bodies("t")] == [4, 20_000]
+    rig.close()
+
+
+def test_a_segment_that_cannot_be_deleted_keeps_those_behind_it(place: Path) -> None:
+    """Else the log has a gap, and the next start is refused."""
+    disk = FaultDisk(RealDisk(place / "data"))
+    rig = Rig(place / "data", disk)
+    for _ in range(16):
+        rig.send("t", body=bytes(20_000))
+        rig.turn()
+    disk.fault = Fault(REMOVE, disk.calls[REMOVE] + 1, 5)
+    rig.retain(bytes_max=70_000)
+    for worker in (rig.store._syncer, rig.store._worker):
+        worker.submit(int).result(10)
+    assert disk.hit
+    assert len(disk.list("commitlog")) == len(rig.store.log.segments)
+    rig.crash()
+    rig = Rig(place / "data")
+    assert rig.store.report.damaged == []
     rig.close()
 
 
