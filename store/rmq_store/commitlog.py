@@ -268,9 +268,9 @@ class CommitLog:
         tail = b""
         for start, stop in segment.file.data(end - segment.base):
             for at in range(start, stop, _WINDOW_BYTES):
-                window = segment.file.read(at, min(_WINDOW_BYTES, stop - at)).rstrip(b"\0")
-                if window:
-                    tail += bytes(segment.base + at - end - len(tail)) + window
+                window = segment.file.read(at, min(_WINDOW_BYTES, stop - at))
+                if window != bytes(len(window)):
+                    tail += bytes(segment.base + at - end - len(tail)) + window.rstrip(b"\0")
         return tail
 
     def _segment_behind(self, end: int) -> Segment | None:
