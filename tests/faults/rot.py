@@ -95,12 +95,11 @@ class Sample:
             shutil.rmtree(root / name, ignore_errors=True)
         last = max(path for path in self.files if path.startswith(FOLDER))
         for path, (data, size) in self.files.items():
-            full = root / path
-            if (path in self._changed or path == last or not full.exists()) and (
-                checkpoint or not path.startswith("rmq/checkpoint")
-            ):
-                full.parent.mkdir(parents=True, exist_ok=True)
-                with full.open("wb") as file:
+            full = f"{root}/{path}"
+            missing = path in self._changed or path == last or not os.path.exists(full)
+            if missing and (checkpoint or not path.startswith("rmq/checkpoint")):
+                os.makedirs(os.path.dirname(full), exist_ok=True)
+                with open(full, "wb") as file:
                     file.write(data)
                     file.truncate(size)
         self._is_as_written = True
