@@ -132,7 +132,7 @@ class RealDisk:
             fd = os.open(full, flags)
         except FileNotFoundError:
             fd = self._create(full, flags, size)
-        if os.fstat(fd).st_size == 0:  # a crash fell between its making and its length
+        if os.fstat(fd).st_size < size:  # a crash fell between its making and its length, or it was cut off
             self._complete(fd, full, size)
         return _RealFile(fd, os.fstat(fd).st_size, mapped=mapped)
 

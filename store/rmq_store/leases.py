@@ -257,6 +257,11 @@ class Leases:
             ledger.open[offset] = Open(ledger, offset, attempt, None)
             self.open_count += 1
 
+    def reopen(self, ledger: Ledger, offset: int) -> None:
+        """In a replay: nobody knows who had the message, so it is to be delivered again."""
+        self.restore(ledger, offset, 1, None)
+        self._mark(ledger, offset)
+
     # -- small parts -------------------------------------------------------------------------------------------------
 
     def new_lease(self, group: str, sequence: int, taken_ms: int, due_ms: int, client: str) -> Lease:

@@ -22,8 +22,11 @@ def changed(state: State, *, everything: bool) -> Pairs:
     leases = state.leases
     topics = set(state.topics) if everything else state.dirty_topics | {q.topic for q in state.dirty_queues}
     groups = set(state.groups) if everything else state.dirty_groups
+    queues = [queue for topic in state.topics.values() for queue in topic.queues] if everything else state.dirty_queues
     pairs: Pairs = [(b"t" + name.encode(), _topic_value(state.topics.get(name))) for name in topics]
     pairs += [(b"g" + name.encode(), _group_value(state.groups.get(name))) for name in groups]
+    for queue in queues:
+        pairs += _sums_pairs(queue, everything=everything)
     for ledger in list(leases.ledgers()) if everything else list(leases.dirty):
         if everything:
             ledger.dirty.update(offset >> CHUNK_BITS for offset in ledger.open)
@@ -37,12 +40,18 @@ def restore(state: State, pairs: Iterator[tuple[bytes, Any]]) -> None:
     """The reverse of `changed(everything=True)`, into an empty state."""
     shared: dict[tuple[object, ...], Lease] = {}
     later: list[tuple[Ledger, list[Any]]] = []
-    for key, value in pairs:  # LMDB's order: c (cursors), g, o (open messages), t (topics)
+    sums: list[tuple[list[str], list[Any]]] = []
+    for (
+        key,
+        value,
+    ) in pairs:  # LMDB's order: c (cursors), g, o (open messages), q (checksums of queue files), t (topics)
         kind, names = key[:1], key[1:].decode().split("\x00")
         if kind == b"t":
             _restore_topic(state, names[0], value)
         elif kind == b"g":
             state.apply(msgspec.convert(value, GroupPut))
+        elif kind == b"q":
+            sums.append((names, value))
         else:
             ledger = state.leases.subscription(names[0], names[1]).ledger(int(names[2]))
             if kind == b"c":
@@ -53,6 +62,8 @@ def restore(state: State, pairs: Iterator[tuple[bytes, Any]]) -> None:
                     _restore_open(state.leases, ledger, row, shared)
     for ledger, moved in later:
         _restore_moved(state.leases, ledger, moved)
+    for (topic, queue_id, number), (first, end, data) in sums:
+        state.topics[topic].queues[int(queue_id)].restore_sums(int(number), (first, end, data))
     forget_changes(state)
 
 
@@ -80,6 +91,12 @@ def _topic_value(topic: Topic | None) -> bytes | None:
 
 def _group_value(group: GroupPut | None) -> bytes | None:
     return None if group is None else _encode(group)
+
+
+def _sums_pairs(queue: ConsumeQueue, *, everything: bool) -> Pairs:
+    name = b"q%b\x00%d\x00" % (queue.topic.encode(), queue.queue_id)
+    changed = queue.take_sums(everything=everything)
+    return [(b"%b%d" % (name, number), None if value is None else _encode(value)) for number, value in changed]
 
 
 def _ledger_pairs(ledger: Ledger) -> Pairs:

@@ -17,11 +17,11 @@ from typing import TypeVar
 import lmdb
 import msgspec
 
-from rmq_store import journal, recovery, snapshot
-from rmq_store.checkpoint import FORMAT, Checkpoint
+from rmq_store import journal, recovery, snapshot, storeformat
+from rmq_store.checkpoint import Checkpoint
 from rmq_store.commitlog import CommitLog
 from rmq_store.consumequeue import FILLER_SIZE, ConsumeQueue, Entry, QueueFiles
-from rmq_store.disk import DirectoryLock, Disk, MemoryDisk, RealDisk, put_text
+from rmq_store.disk import DirectoryLock, Disk, MemoryDisk, RealDisk
 from rmq_store.errors import StoreError, StoreFull
 from rmq_store.flush import Flusher, Mode
 from rmq_store.journal import Change, Cursors, QueueEnds, Started, StateEnd, TopicPut
@@ -30,10 +30,10 @@ from rmq_store.record import BLANK_BYTES, SYS_FLAG_ROLLBACK, Damaged, Draft, Rec
 from rmq_store.saver import Saver
 from rmq_store.segment import FOLDER, Segment
 from rmq_store.state import Origin, State, Topic
+from rmq_store.storeformat import ANYWHERE, Form
 
 T = TypeVar("T")
 log_ = logging.getLogger("rmq.store")
-FORMAT_PATH = "rmq/format"
 SEQUENCE_BITS = 40  # of a delivery's number within one start of the store; the start number lies above
 _FORGET_CHANGES = 1000  # changed tables that a store without checkpoints remembers
 _STATE_CHANGES = 500  # state entries a turn at the start of a segment: well below 256 KiB and a few ms
@@ -81,6 +81,8 @@ class Store:
         self._state_left: Iterator[list[Change]] | None = None
         self._writing_state = False
         self._saver: Saver | None = None
+        self._undeleted: deque[Segment] = deque()  # the worker's: taken out of the log, files still there
+        self.damaged = 0  # since the start: ranges of the log, queue entries, messages asked for
         self._resources = contextlib.ExitStack()
         try:
             self._open(root, disk, on_failure)
@@ -94,10 +96,11 @@ class Store:
     def _open(self, root: Path | None, disk: Disk | None, on_failure: Callable[[StoreError], None]) -> None:
         settings, resources = self._settings, self._resources
         self.disk = disk or MemoryDisk()
-        checkpoint = None
+        checkpoint, form = None, Form()
         if root is not None:
             self.disk = disk or RealDisk(root)
-            resources.callback(_take(root).release)
+            lock, form = _take(root)
+            resources.callback(lock.release)
             checkpoint = Checkpoint(root / "rmq" / "checkpoint")
             resources.callback(checkpoint.close)
         self.log = CommitLog(
@@ -107,12 +110,21 @@ class Store:
             free_min_bytes=settings.free_min_bytes,
             store_host=settings.store_host,
             store_port=settings.store_port,
+            foreign_end=form.foreign_end,
         )
+        imported = form.foreign_end == ANYWHERE and bool(self.log.segments)
         resources.callback(self.log.close)
+        if form.segment_bytes and self.log.segments and self.log.segment_bytes != form.segment_bytes:
+            self.log.refuse_lengths({self.log.segment_bytes, form.segment_bytes})
         self.files = QueueFiles(self.disk, settings.queue_files_open_max)
         resources.callback(self.files.close)
+        self.files.rebuild = self._rebuild
         self.state = State(self.files)
         self.report = recovery.recover(self.log, self.state, checkpoint)
+        self.damaged += len(self.report.damaged)
+        if root is not None:
+            self.log.foreign_end = self.log.end if imported else form.foreign_end if form.foreign_end != ANYWHERE else 0
+            storeformat.put(root, self.log.segment_bytes, self.log.foreign_end)
         self.log.on_roll = self._begin_state
         self._syncer = ThreadPoolExecutor(1, "rmq-sync")
         self._worker = ThreadPoolExecutor(1, "rmq-store")
@@ -312,9 +324,16 @@ class Store:
                 raise Damaged(f"it belongs to {found.topic} queue {found.queue_id} offset {found.queue_offset}")
         except Damaged as error:
             if entry.position >= self.log.begin:
+                self.damaged += 1
                 log_.error("%s queue %d offset %d is damaged: %s", queue.topic, queue.queue_id, offset, error)
             return None
         return found
+
+    def _rebuild(self, queue: ConsumeQueue, start: int, end: int, after: int | None, before: int | None) -> bytes:
+        self.damaged += end - start
+        log_.error("entries %d to %d of %s are damaged: made anew from the log", start, end, queue.folder)
+        self.state.dirty_queues[queue] = None
+        return recovery.rebuild(self.log, queue, start, end, after, before)
 
     def read_at(self, position: int) -> Record | None:
         """The message at a position of the log; None where there is none that its queue lets anyone read."""
@@ -346,8 +365,13 @@ class Store:
         self.keys.drop_before(self.log.begin)
 
     def _discard(self, segment: Segment) -> None:
+        """On the worker. In order: behind one that cannot be deleted the rest stays, a log has no gaps."""
+        segment.file.close()
+        self._undeleted.append(segment)
         try:
-            self.log.discard(segment)
+            while self._undeleted:
+                self.log.delete(self._undeleted[0])
+                self._undeleted.popleft()
         except OSError as error:
             log_.warning("cannot delete an old segment (%s): the next start finds it again", error)
 
@@ -366,30 +390,17 @@ class Store:
             self._resources.close()
 
 
-def _take(root: Path) -> DirectoryLock:
-    """The lock on a directory whose format we read, or which has none yet."""
+def _take(root: Path) -> tuple[DirectoryLock, Form]:
+    """The lock on a directory whose format we read, or which has none yet; and what is known of it."""
     try:
         lock = DirectoryLock(root)
     except OSError as error:
         raise StoreError(f"cannot use {root}: {error.strerror}; choose another directory with --data") from None
     try:
-        _check_format(root)
+        return lock, storeformat.check(root)
     except OSError as error:
         lock.release()
-        raise StoreError(f"cannot write to {root}: {error.strerror}; choose another directory with --data") from None
+        raise StoreError(f"cannot read {root}: {error.strerror}; choose another directory with --data") from None
     except StoreError:
         lock.release()
         raise
-    return lock
-
-
-def _check_format(root: Path) -> None:
-    path = root / FORMAT_PATH
-    found = path.read_text(errors="replace").strip() if path.exists() else ""
-    if found and found != str(FORMAT):
-        raise StoreError(
-            f"{root} holds store format {found} of another version of rmq, this one reads {FORMAT}: "
-            "use that version, or another --data"
-        )
-    if not found:
-        put_text(path, f"{FORMAT}\n")

@@ -57,6 +57,8 @@ def test_check_as_json(rmq: Commands, tmp_path: Path) -> None:
         "checkpoint_end": None,
         "unfinished": False,
         "damaged": [],
+        "derived": [],
+        "body_checksum_only": 0,
     }
 
 
