@@ -17,6 +17,7 @@ from rmq.port import GroupView
 from rmq_store import record, recovery
 from rmq_store.checkpoint import Checkpoint
 from rmq_store.commitlog import CommitLog
+from rmq_store.doubt import Doubt
 from rmq_store.flush import Flusher
 from rmq_store.journal import Change, Extended
 from rmq_store.record import Record
@@ -157,9 +158,9 @@ def forget_extensions() -> AbstractContextManager[object]:
         if not isinstance(change, Extended):
             apply(state, change)
 
-    def replay_without(state: State, found: Record) -> None:
+    def replay_without(state: State, found: Record, doubt: Doubt | None = None) -> None:
         with mock.patch.object(State, "apply", without):
-            replay(state, found)
+            replay(state, found, doubt)
 
     return mock.patch.object(recovery, "replay", replay_without)
 
@@ -187,7 +188,8 @@ def fire_early() -> AbstractContextManager[object]:
 def skip_a_crc() -> AbstractContextManager[object]:
     """Records are taken as they are."""
 
-    def unchecked(data: bytes, start: int, _body: bytes, _crc: int) -> bytes:
+    def unchecked(data: bytes, start: int, _body: bytes, _crc: int, *, foreign: bool) -> bytes:
+        del foreign
         return data[start : len(data) - record._CRC_BYTES]
 
     return mock.patch.object(record, "_checked_properties", unchecked)
