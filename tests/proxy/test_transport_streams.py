@@ -69,7 +69,7 @@ def test_stream_server_speaks_first_and_ends(run: "Run[None]", make: Maker) -> N
         async with serving(make, streams.row) as server:
             call = server.stream("/t.T/Stream")
             await call.initial_metadata()
-            outlet = streams.outlets[0]
+            outlet = await streams.opened.get()  # the client may hear of it before
             outlet.write(b"command")
             assert await call.read() == b"command"
             outlet.write(b"last")
@@ -131,8 +131,9 @@ def test_stream_client_does_not_read(run: "Run[None]", make: Maker) -> None:
         async with serving(make, streams.row) as server:
             call = server.stream("/t.T/Stream")
             await call.initial_metadata()
+            outlet = await streams.opened.get()
             for _ in range(40):
-                streams.outlets[0].write(bytes(1_000_000))
+                outlet.write(bytes(1_000_000))
             assert (await end_of(call))[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert (await server.gate.ends())[0][2] < 20_000_000
 

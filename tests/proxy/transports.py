@@ -166,11 +166,11 @@ class Streams:
 
     def __init__(self) -> None:
         self.life: list[str] = []
-        self.outlets: list[Outlet] = []
+        self.opened: asyncio.Queue[Outlet] = asyncio.Queue()
         self.row = Row("/t.T/Stream", Kind.STREAM, self.open)
 
     def open(self, call: Call, outlet: Outlet) -> Inlet:
-        self.outlets.append(outlet)
+        self.opened.put_nowait(outlet)
         return Echoes(outlet, self.life)
 
 
