@@ -1,15 +1,22 @@
-"""What holds for every test: a file's tests leave nothing open, and a failure is nobody else's.
+"""What holds for every test: SIGINT is a signal, a file's tests leave nothing open, a failure is nobody else's.
 
 What is left open is found by a garbage collection, and counted against the test in which that happens to fall. So there
 is one behind each file, and one behind each test that failed, whose remains the traceback keeps alive until then.
 """
 
 import gc
+import signal
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 
 import pytest
+
+
+def pytest_configure() -> None:
+    """A shell starts a job of the background with SIGINT ignored, and every process of a test would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from rmq.testing.process import environment
 from tests.processes import started
 from tests.serving import COMMAND, Server
 
 WITHIN_S = 30
-ENV = {key: value for key, value in os.environ.items() if not key.startswith("RMQ_")}
+ENV = environment()
 
 
 def refused(*flags: str, data: Path, port: int = 0) -> tuple[int, str]:

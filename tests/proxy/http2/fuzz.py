@@ -1,6 +1,5 @@
 """Mutated conversations: no exception leaves the protocol, what it keeps stays bounded, no turn takes long."""
 
-import gc
 import random
 import time
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from rmq_proxy.http2.errors import ErrorCode
 from rmq_proxy.http2.events import DataReceived, Event, RequestReceived
 from rmq_proxy.http2.limits import Limits
 from tests.proxy.http2.peer import HEADERS_BLOCK, REQUEST, START, TRAILERS_BLOCK, data, open_request, parse, request
+from tests.timing import uncollected
 
 TURN_S_MAX = 0.1
 """The goal on a machine that does nothing else; checked against CPU time."""
@@ -84,15 +84,11 @@ def play(seed: int) -> None:
     sent = mutate(chance, conversation(chance))
     while position < len(sent) and not connection.failed:
         size = chance.choice((1, 7, 100, 5000))
-        gc.disable()  # a collection goes through all that the tests before have left
-        started_s = time.process_time()
-        try:
+        with uncollected():
+            started_s = time.process_time()
             serve(connection, connection.receive(sent[position : position + size]), chance)
             serve(connection, connection.advance(), chance)
-        finally:
-            took_s = time.process_time() - started_s
-            gc.enable()
-        assert took_s < TURN_S_MAX, f"seed {seed}: a turn took too long"
+            assert time.process_time() - started_s < TURN_S_MAX, f"seed {seed}: a turn took too long"
         parse(connection.take())
         position += size
     assert connection._out.held_bytes <= HELD_BYTES_MAX + 100_000
