@@ -6,7 +6,7 @@ awaits: a verb changes state at once and answers with a value, or with a Future 
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rmq import message as m
@@ -42,14 +42,23 @@ _ORIGIN_BYTES = 1024  # what a dead letter or a carried message adds to its prop
 class Broker:
     """One broker over one store. `failed` resolves with the error that ends it."""
 
-    def __init__(self, config: Config, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
-        """Opens the store. Raises StoreError, and ConfigError where a topic or group can't be made."""
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        loop: asyncio.AbstractEventLoop,
+        open_store: Callable[..., Store] = Store,
+    ) -> None:
+        """Opens the store. Raises StoreError, and ConfigError where a topic or group can't be made.
+
+        `open_store`: Store, perhaps with another disk, checkpoint or executor.
+        """
         self._config = config
         self._clock = clock
         self._loop = loop
         self.failed: asyncio.Future[StoreError] = loop.create_future()
         mode = Mode(config.flush)
-        self._store = Store(
+        self._store = open_store(
             None if mode is Mode.MEMORY else Path(config.data),
             _settings(config, mode),
             loop,

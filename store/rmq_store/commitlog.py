@@ -20,6 +20,7 @@ from rmq_store.record import BLANK_BYTES, Damaged, Draft, Record
 from rmq_store.segment import FOLDER, Segment, path_of
 
 _WINDOW_BYTES = 1 << 20  # of a search or of zeroing, at a time
+_WRITE_AGAIN_BYTES = 64 << 20  # more than what is written between two syncs
 _RESERVE_BYTES_MIN = 64 << 10  # what the journal makes do with on a disk that has no whole step left
 
 
@@ -236,6 +237,19 @@ class CommitLog:
         if not self.segments:
             self.segments.append(Segment(self._disk, end, self.segment_bytes))
 
+    def make_safe(self, start: int) -> None:
+        """All from a position on is on stable storage on return. Raises OSError.
+
+        A sync that failed before the last end leaves bytes in the page cache that no later sync writes: the tail is
+        written again, as it is.
+        """
+        tail = max(start, self.end - _WRITE_AGAIN_BYTES)
+        for segment in self.segments:
+            for at in range(max(tail, segment.base), min(self.end, segment.end), _WINDOW_BYTES):
+                segment.write(at, segment.read(at, min(_WINDOW_BYTES, self.end - at)))
+            if segment.end > start:
+                segment.sync()
+
     def _zero(self, segment: Segment, start: int) -> None:
         dirty = False
         for first, end in segment.file.data(start - segment.base):
@@ -245,7 +259,7 @@ class CommitLog:
                     segment.file.write(at, bytes(size))
                     dirty = True
         if dirty:
-            segment.file.sync()
+            segment.sync()
 
     def take_first(self) -> Segment:
         """Takes the oldest segment out; the caller has carried forward what still lives in it, and discards it."""

@@ -210,4 +210,4 @@ class Flusher:
 
 def _sync_all(segments: list[Segment]) -> None:
     for segment in segments:
-        segment.file.sync()
+        segment.sync()

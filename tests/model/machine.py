@@ -6,18 +6,16 @@ dead letter exists once. At the end all that was not settled is still there.
 """
 
 import asyncio
+import contextlib
 import dataclasses
-import functools
-import os
+import random
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
-from unittest import mock
 
-import lmdb
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -29,12 +27,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from rmq.config import GroupSetting
-from rmq.errors import Code
+from rmq.config import Config, GroupSetting
+from rmq.errors import ClientError, Code
 from rmq.filter import by_tag
+from rmq.handle import HandleMaker
 from rmq.message import Delivered
 from rmq.port import Answer, ReceiveRequest
-from tests.rmq.rig import SMALL, Rig, config, outgoing, request
+from rmq_store import consumequeue, segment
+from rmq_store.errors import StoreError
+from tests.rmq.rig import SMALL, config, outgoing, request
+from tests.sim.disk import SimDisk
+from tests.sim.rig import SimRig, unsynced
 
 TOPICS = ("orders", "bills")
 GROUPS: Mapping[str, str] = {"all": "*", "some": "a || Aa"}  # and their filters
@@ -47,6 +50,10 @@ RENEW_TOTAL_MS = 150_000
 AUDITOR = "auditor"
 POLLS_MAX = 4
 PAIR = st.tuples(st.sampled_from(sorted(GROUPS)), st.sampled_from(TOPICS))
+PAUSE = st.sampled_from((0, 1_000, 70_000))
+VERB = st.sampled_from(("send", "receive", "ack", "bury"))
+FAULT = st.sampled_from((("write", 0), ("write", 0), ("write", 1), ("write", 2), ("sync", 1), ("sync", 2)))
+END = st.sampled_from(("killed", "power cut", "power cut, checkpoint lost"))
 INVISIBLE = st.sampled_from((1_000, 30_000, 200_000))
 
 
@@ -97,7 +104,7 @@ class BrokerMachine(RuleBasedStateMachine):
         small: dict[str, object] = {**SMALL, "segment_bytes": 64 << 10, "log_bytes_max": 64 << 10}
         small |= {"data": str(self.folder / "data"), "topic_queues": 2, "flush_interval_ms": 1}
         groups = {group: GroupSetting(ATTEMPTS_MAX, (RETRY_MS,)) for group in GROUPS}
-        self.rig = Rig(
+        self.rig = self._make_rig(
             config(**small, flush=self.flush, groups=groups, auto_renew_ms=RENEW_MS, renew_total_ms_max=RENEW_TOTAL_MS)
         )
         self.sent: dict[str, Sent] = {}
@@ -105,8 +112,17 @@ class BrokerMachine(RuleBasedStateMachine):
         self.online: set[tuple[str, str]] = set()
         self.polls: list[tuple[ReceiveRequest, asyncio.Future[Sequence[Delivered]]]] = []
         self.dead: Counter[tuple[str, str]] = Counter()
+        self.letters_seen: list[int] = []
         self.found_before: set[tuple[str, str]] = set()
+        self.named = 0
+        self.unanswered: dict[str, tuple[str, str]] = {}  # sends that may or may not be stored: topic, tag
+        self.past: dict[int, list[Place]] = {}  # what each place was, since everything was safe
         self.aged = 0
+
+    def _make_rig(self, settings: Config) -> SimRig:
+        rig = SimRig(settings, self.folder / "checkpoint", SimDisk(), random.Random(0))
+        rig.before_tick = self._resolve
+        return rig
 
     @initialize()
     def subscribe(self) -> None:
@@ -119,14 +135,21 @@ class BrokerMachine(RuleBasedStateMachine):
     @rule(topic=st.sampled_from(TOPICS), tags=st.lists(st.sampled_from(TAGS), min_size=1, max_size=4))
     def send(self, topic: str, tags: list[str]) -> None:
         """One call with as many messages as there are tags."""
-        names = [f"m{len(self.sent) + n}" for n in range(len(tags))]
+        names = [self._new_name() for _ in tags]
         results = self.rig.send(*(outgoing(name, topic=topic, tag=tag) for name, tag in zip(names, tags, strict=True)))
         for name, tag, result in zip(names, tags, results, strict=True):
-            self.sent[name] = Sent(topic, tag, result.queue_id, result.queue_offset)
-            for group, wanted in GROUPS.items():
-                if wanted == "*" or tag in by_tag(wanted).tags:  # type: ignore[operator]  # not `*`: it has tags
-                    self.places[group, name] = Place()
+            self._stored(name, Sent(topic, tag, result.queue_id, result.queue_offset))
         self._count("sent", len(names))
+
+    def _new_name(self) -> str:
+        self.named += 1
+        return f"m{self.named}"
+
+    def _stored(self, name: str, sent: Sent) -> None:
+        self.sent[name] = sent
+        for group, wanted in GROUPS.items():
+            if wanted == "*" or sent.tag in by_tag(wanted).tags:  # type: ignore[operator]  # not `*`: it has tags
+                self.places[group, name] = Place()
 
     @precondition(lambda self: any(self._found()))
     @rule(pick=st.integers(0, 99), batch=st.integers(1, 5), client=st.sampled_from(CLIENTS), invisible_ms=INVISIBLE)
@@ -147,7 +170,9 @@ class BrokerMachine(RuleBasedStateMachine):
         assert isinstance(answer, asyncio.Future) or pair in self.found_before
         self._count("polled")
 
-    def _ask(self, group: str, topic: str, batch: int, client: str, invisible_ms: int) -> Answer[Sequence[Delivered]]:
+    def _ask(
+        self, group: str, topic: str, batch: int, client: str, invisible_ms: int, turns: int = 4
+    ) -> Answer[Sequence[Delivered]]:
         wanted = request(
             topic, group, batch=batch, tag=GROUPS[group], invisible_ms=invisible_ms, client_id=client or "simple",
             auto_renew=bool(client), poll_ms=600_000,
@@ -161,7 +186,7 @@ class BrokerMachine(RuleBasedStateMachine):
             self.polls.append((wanted, answer))
         else:
             self._take(wanted, answer)
-        self.rig.turn()
+        self.rig.turn(turns)
         return answer
 
     @precondition(lambda self: self.polls)
@@ -235,22 +260,55 @@ class BrokerMachine(RuleBasedStateMachine):
                 lease.client, lease.due_ms = "", self._now_ms() + 1_000
 
     @precondition(lambda self: any(self._held()) or any(place.old_handles for place in self.places.values()))
-    @rule(kill=st.booleans(), pause_ms=st.sampled_from((0, 1_000, 70_000)))
-    def restart(self, kill: bool, pause_ms: int) -> None:
-        """In good order, or as kill -9; polls end."""
+    @rule(pause_ms=PAUSE)
+    def restart(self, pause_ms: int) -> None:
+        """In good order; polls end."""
         self._collect()
-        before = self.rig.config.data
-        (self.rig.crash if kill else self.rig.restart)(pause_ms=pause_ms)
-        if kill:
-            shutil.rmtree(before)
-        self.polls.clear()
-        self.online = set(self.rig.broker.recovered_clients)
-        now_ms = self._now_ms()
-        for _, _, _, lease in self._held():
-            if lease.client:
-                lease.due_ms = now_ms + RENEW_MS
-        self._expire()
-        self._count("killed" if kill else "restarted")
+        self.rig.restart(pause_ms=pause_ms)
+        self._after_start()
+        self._count("restarted")
+
+    @rule(verbs=st.lists(st.tuples(VERB, st.integers(0, 99)), max_size=4), turns=st.integers(0, 3), fault=FAULT,
+          seed=st.integers(0, 1 << 30), pause_ms=PAUSE, end=END)  # fmt: skip
+    def crash(
+        self,
+        verbs: list[tuple[str, int]],
+        turns: int,
+        fault: tuple[str, int],
+        seed: int,
+        pause_ms: int,
+        end: str,
+    ) -> None:
+        """In the midst of verbs that nobody has the answer of: each of them is done or not, and nothing else is."""
+        self._collect()
+        self.rig.settle()
+        self.past = {}
+        self.rig.faults.arm(fault[0], segment.FOLDER, fault[1])
+        for verb, pick in verbs:
+            with contextlib.suppress(StoreError):
+                getattr(self, "_begin_" + verb)(pick)
+            self.rig.turn(turns)
+        self._collect()
+        self.rig.faults.disarm()
+        self.rig.end_life(end, random.Random(seed), pause_ms=pause_ms)
+        self._after_start()
+        self._count(end)
+
+    @rule(operation=st.sampled_from(("write", "sync")), left=st.integers(1, 4))
+    def break_checkpoint(self, operation: str, left: int) -> None:
+        """One of the next checkpoints cannot be written."""
+        self.rig.faults.arm(operation, consumequeue.FOLDER, left)
+
+    @rule(topic=st.sampled_from(TOPICS))
+    def fill(self, topic: str) -> None:
+        """There is no room: what was sent is refused, or found room that was reserved; then there is room again."""
+        self.rig.faults.room_bytes = 0
+        try:
+            self.send(topic, ["a"] * 4)
+        except ClientError as error:
+            assert error.code is Code.INTERNAL_SERVER_ERROR
+            self._count("refused")
+        self.rig.faults.disarm()
 
     @precondition(lambda self: len(self.sent) > self.aged)
     @rule()
@@ -267,18 +325,113 @@ class BrokerMachine(RuleBasedStateMachine):
         self.aged = len(self.sent)
         self._count("cleaned")
 
+    # -- verbs that a crash cuts off ---------------------------------------------------------------------------------
+
+    def _begin_send(self, pick: int) -> None:
+        topic, tag, name = TOPICS[pick % 2], TAGS[pick % len(TAGS)], self._new_name()
+        self.unanswered[name] = topic, tag
+        self.rig.broker.send([outgoing(name, topic=topic, tag=tag)])
+
+    def _begin_receive(self, pick: int) -> None:
+        if found := list(self._found()):
+            group, topic = found[pick % len(found)]
+            self._ask(group, topic, 1 + pick % 5, CLIENTS[pick % 3], 30_000, turns=0)
+
+    def _begin_ack(self, pick: int) -> None:
+        if any(self._held()):
+            group, name, place, lease = self._pick(pick)
+            self._changes(place)
+            self._leave(place, "acked")
+            self.rig.broker.ack(group, self.sent[name].topic, [lease.handle])
+
+    def _begin_bury(self, pick: int) -> None:
+        if any(self._held()):
+            group, name, place, lease = self._pick(pick)
+            self._changes(place)
+            self._leave(place, "dead")
+            self.rig.broker.dead_letter(group, self.sent[name].topic, lease.handle)
+
+    def _changes(self, place: Place) -> None:
+        self.past.setdefault(id(place), []).append(dataclasses.replace(place, old_handles=[*place.old_handles]))
+
+    # -- after a start -----------------------------------------------------------------------------------------------
+
+    def _after_start(self) -> None:
+        self.polls.clear()
+        self.online = set(self.rig.broker.recovered_clients)
+        now_ms = self._now_ms()
+        for _, _, _, lease in self._held():
+            if lease.client:
+                lease.due_ms = now_ms + RENEW_MS
+        self._expire()
+
+    def _resolve(self) -> None:
+        """Before time goes on: each place is found as it was at some moment since everything was safe."""
+        self._find_unanswered()
+        for (group, name), place in self.places.items():
+            seen = self._seen(group, self.sent[name])
+            if place.over == "gone" and seen == "new":
+                place.over = ""  # its segment was still there
+            maker = HandleMaker(group, self.sent[name].topic)
+            candidates = [*self.past.get(id(place), ()), place]
+            found = next((one for one in reversed(candidates) if self._is(one, seen, maker)), None)
+            assert found is not None, f"{name} of {group} is {seen}, and was never since all was safe: {candidates}"
+            if found is not place:
+                vars(place).update(vars(found))
+                self._count("undone")
+        self.past.clear()
+
+    def _find_unanswered(self) -> None:
+        store = self.rig.broker._store
+        for topic_name in {topic for topic, _ in self.unanswered.values()}:
+            topic = self.rig.broker.topics.find(topic_name)
+            for queue in topic.queues if topic else ():
+                for offset in range(queue.min_offset, queue.max_offset):
+                    record = store.read(queue, offset, queue.read(offset, 1)[0])
+                    name = record.body.decode() if record else ""
+                    if name in self.unanswered:
+                        self._stored(name, Sent(*self.unanswered.pop(name), queue.queue_id, offset))
+                        self._count("sends found")
+        self.unanswered.clear()
+
+    def _seen(self, group: str, sent: Sent) -> str | int:
+        """`new`, `over`, the sequence of a delivery that lasts, or `ready` and the number of deliveries."""
+        store = self.rig.broker._store
+        ledger = store.state.leases.subscription(group, sent.topic).ledger(sent.queue_id)
+        queue = store.state.queue(sent.topic, sent.queue_id)
+        assert queue is not None
+        found = ledger.find(sent.offset)
+        if sent.offset >= max(ledger.next, queue.min_offset):
+            return "new"
+        if found is None:
+            return "over"
+        if found.lease is None or found.lease.due_ms <= self._now_ms():
+            return f"ready {found.attempt}"
+        return found.lease.sequence
+
+    def _is(self, place: Place, seen: str | int, maker: HandleMaker) -> bool:
+        lease = place.lease
+        if isinstance(seen, int):
+            return lease is not None and maker.parse(lease.handle).sequence == seen
+        if lease is not None:
+            return lease.due_ms <= self._now_ms() and seen == f"ready {place.attempts}"
+        return seen == ("over" if place.over else "new" if place.is_new else f"ready {place.attempts}")
+
     # -- what must hold ----------------------------------------------------------------------------------------------
 
     @invariant()
     def polls_are_served(self) -> None:
         """No poll waits for what is there."""
+        self._count("steps")
         self._collect()
         for wanted, _ in self.polls:
             assert (wanted.group, wanted.topic) not in self._found(), "a poll waits though there are messages"
 
     @invariant()
     def dead_letters_exist_once(self) -> None:
-        """Each when its message is over, and none besides."""
+        """Each when its message is over, and none besides. They are read where something may have become of them."""
+        if self._letters() == self.letters_seen:
+            return
         self.rig.settle()
         for group in GROUPS:
             letters = self.rig.receive(request(f"%DLQ%{group}", AUDITOR, batch=32))
@@ -287,6 +440,13 @@ class BrokerMachine(RuleBasedStateMachine):
                 name = letter.body.decode()
                 self.dead[group, name] += 1
         assert self.dead == Counter({key: 1 for key, place in self.places.items() if place.over == "dead"})
+        self.letters_seen = self._letters()
+
+    def _letters(self) -> list[int]:
+        """How many there are, as the model knows and as the broker does."""
+        topics = [self.rig.broker.topics.find(f"%DLQ%{group}") for group in GROUPS]
+        dead = sum(place.over == "dead" for place in self.places.values())
+        return [dead, *(topic.queues[0].max_offset for topic in topics if topic)]
 
     def teardown(self) -> None:
         """Nothing is lost: all that is not over still comes, and then nothing more, not even after a crash."""
@@ -361,6 +521,8 @@ class BrokerMachine(RuleBasedStateMachine):
         assert len(messages) <= wanted.batch
         for message in messages:
             name = message.body.decode()
+            if name in self.unanswered:
+                self._stored(name, Sent(*self.unanswered.pop(name), message.queue_id, message.queue_offset))
             assert name in self.sent, f"never sent: {name}"
             sent = self.sent[name]
             place = self.places.get((wanted.group, name))
@@ -372,6 +534,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self._count("delivered", len(messages))
 
     def _deliver(self, wanted: ReceiveRequest, place: Place, message: Delivered) -> None:
+        self._changes(place)
         assert not place.over, f"delivered though it is {place.over}: {message}"
         assert place.lease is None, f"delivered while it is invisible: {message}"
         place.attempts += 1
@@ -401,11 +564,8 @@ class BrokerMachine(RuleBasedStateMachine):
 
 
 def play(machine: type[BrokerMachine], how: settings) -> None:
-    """Runs it without syncs: kill -9 does not need them, and the disk is what takes the time. Nor is a failure shrunk,
-    which takes minutes; it prints its steps.
-    """
-    unsynced = functools.partial(lmdb.open, sync=False)
-    with mock.patch.object(os, "fsync"), mock.patch.object(os, "fdatasync"), mock.patch.object(lmdb, "open", unsynced):
+    """Runs it. A failure is not shrunk, which takes minutes; it prints its steps."""
+    with unsynced():
         run_state_machine_as_test(
             machine, settings=settings(how, deadline=None, database=None, phases=[Phase.generate])
         )

@@ -82,15 +82,22 @@ class Rig:
     """One broker after the other over one directory (or none), on one clock."""
 
     def __init__(self, settings: Config, clock: Clock | None = None) -> None:
-        self.loop = asyncio.new_event_loop()
-        self.clock = ManualClock(frozen=True)
+        self.loop = self._new_loop()
+        self.clock = clock if isinstance(clock, ManualClock) else ManualClock(frozen=True)
         self._used_clock = clock or self.clock
         self.config = settings
+        self.before_tick: Callable[[], None] = lambda: None  # of a new life: the state is as it was recovered
         try:
-            self.broker = Broker(settings, self._used_clock, self.loop)
+            self.broker = self._new_broker()
         except BaseException:
             self.loop.close()
             raise
+
+    def _new_loop(self) -> asyncio.AbstractEventLoop:
+        return asyncio.new_event_loop()
+
+    def _new_broker(self) -> Broker:
+        return Broker(self.config, self._used_clock, self.loop)
 
     # -- verbs -------------------------------------------------------------------------------------------------------
 
@@ -194,7 +201,8 @@ class Rig:
         self.turn()
         self.clock.advance(ms=pause_ms)
         self.config = msgspec.structs.replace(self.config, **settings)
-        self.broker = Broker(self.config, self._used_clock, self.loop)
+        self.broker = self._new_broker()
+        self.before_tick()
         self.broker.tick()
         self.turn()
 
