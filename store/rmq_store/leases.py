@@ -101,9 +101,14 @@ class Subscription:
 
 
 class Leases:
-    """All groups' places, all leases, and the wheel that says when they end (lease time)."""
+    """All groups' places, all leases, and the wheel that says when they end (lease time).
 
-    def __init__(self) -> None:
+    `first_offset(topic, queue id)`: messages before it are gone.
+    """
+
+    def __init__(self, first_offset: Callable[[str, int], int] = lambda topic, queue_id: 0) -> None:
+        self._first_offset = first_offset
+        self._known: set[Ledger] | None = None  # None: no entry is missing
         self.subscriptions: dict[tuple[str, str], Subscription] = {}
         self.by_topic: dict[str, dict[str, Subscription]] = {}
         self.by_group: dict[str, dict[str, Subscription]] = {}
@@ -131,6 +136,7 @@ class Leases:
         subscription = self.subscription(change.group, change.topic)
         for queue_id, next_offset in change.nexts:
             ledger = subscription.ledger(queue_id)
+            self._find_again(ledger, next_offset)
             ledger.next = next_offset
             subscription.pending[queue_id] = None
             self.dirty[ledger] = None
@@ -142,6 +148,7 @@ class Leases:
         held: list[Open] = []
         for queue_id, next_offset, steps, attempts in change.parts:
             ledger = subscription.ledger(queue_id)
+            self._find_again(ledger, next_offset)
             ledger.next = max(ledger.next, next_offset)
             self.dirty[ledger] = None
             offset = 0
@@ -162,15 +169,14 @@ class Leases:
     def apply_extended(self, change: Extended) -> Lease:
         """One message's lease gets another end, under a new sequence."""
         ledger = self.subscription(change.group, change.topic).ledger(change.queue_id)
+        self._was_delivered(ledger, change.offset)
         lease = self.new_lease(change.group, change.sequence, change.taken_ms, change.due_ms, "")
         lease.held = (self._hold(ledger, change.offset, change.attempt, lease),)
         return lease
 
     def settle(self, ledger: Ledger, offset: int) -> None:
-        """The message is done for this group; nothing happens if it was already, or if nobody knows of its delivery:
-
-        the record of that may be damaged, and to skip what lies before it would lose messages.
-        """
+        """The message is done for this group; nothing happens if it was already, or if nobody knows of its delivery."""
+        self._was_delivered(ledger, offset)
         found = ledger.find(offset)
         if found is None:
             return
@@ -194,6 +200,7 @@ class Leases:
         """
         to.next = max(to.next, to_offset + 1)
         self.dirty[to] = None
+        self._was_delivered(ledger, offset)
         found = ledger.find(offset)
         if found is None and restored is None:
             return
@@ -256,6 +263,39 @@ class Leases:
         else:
             ledger.open[offset] = Open(ledger, offset, attempt, None)
             self.open_count += 1
+
+    # -- doubt ---------------------------------------------------------------------------------------------------------
+
+    def doubt(self) -> None:
+        """Bytes of the log are lost, and with them maybe deliveries: a power cut takes any part of what was not synced.
+
+        What a later entry passes over, and nobody knows of, was delivered or is not wanted: it is delivered again, for
+        to skip it would lose messages.
+        """
+        self._known = set()
+
+    def trust(self) -> None:
+        """The end of a replay: from now on every entry is known."""
+        self._known = None
+
+    def _find_again(self, ledger: Ledger, next_offset: int) -> None:
+        """The first entry since the loss that says where a ledger is; the next one continues it."""
+        if self._known is not None and ledger not in self._known:
+            self._known.add(ledger)
+            self._reopen(ledger, next_offset)
+
+    def _was_delivered(self, ledger: Ledger, offset: int) -> None:
+        """An entry knows of a delivery that nobody else does."""
+        if self._known is not None and offset >= ledger.next:
+            self._reopen(ledger, offset + 1)
+            ledger.next = offset + 1
+
+    def _reopen(self, ledger: Ledger, end: int) -> None:
+        topic = ledger.subscription.topic
+        for offset in range(max(ledger.next, self._first_offset(topic, ledger.queue_id)), end):
+            if ledger.find(offset) is None:
+                self.restore(ledger, offset, 0, None)
+                self._mark(ledger, offset)
 
     # -- small parts -------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import msgspec
 from rmq_store import journal, snapshot
 from rmq_store.checkpoint import Checkpoint, Meta
 from rmq_store.commitlog import CommitLog, Gap
+from rmq_store.consumequeue import ConsumeQueue
 from rmq_store.errors import StoreError
 from rmq_store.journal import TopicPut, UnknownJournal
 from rmq_store.record import SYS_FLAG_PREPARED, Damaged, Record, tags_code
@@ -36,13 +37,39 @@ def recover(log: CommitLog, state: State, checkpoint: Checkpoint | None) -> Repo
         if isinstance(found, Gap):
             report.damaged.append(found)
             log_.error("bytes %d to %d of the commit log are damaged and passed over", *found)
+            state.doubt(found.end)
             continue
         replay(state, found)
         report.records += 1
         report.end = found.position + found.size
         log.last = (found.position, found.size)
+    if report.damaged:
+        _complete(state)
     log.set_end(report.end)
     return report
+
+
+def _complete(state: State) -> None:
+    """Where the log is damaged, groups may have places in queues that are lost: a place is proof of what is before it.
+
+    Offsets go on behind it. Else the next messages would come before it, and be skipped.
+    """
+    state.leases.trust()
+    for ledger in state.leases.ledgers():
+        queue = _queue(state, ledger.subscription.topic, ledger.queue_id)
+        if queue.max_offset < ledger.next:
+            queue.skip_to(ledger.next)
+            state.dirty_queues[queue] = None
+
+
+def _queue(state: State, topic: str, queue_id: int) -> ConsumeQueue:
+    """Made where nothing but its use is known."""
+    queue = state.queue(topic, queue_id)
+    if queue is None:
+        known = state.topics.get(topic)
+        state.apply(TopicPut(topic, known.type if known else UNKNOWN_TYPE, queue_id + 1))
+        queue = state.topics[topic].queues[queue_id]
+    return queue
 
 
 def _load(log: CommitLog, state: State, checkpoint: Checkpoint | None) -> int:
@@ -97,11 +124,7 @@ def replay(state: State, found: Record) -> None:
         return
     if found.sys_flag & SYS_FLAG_PREPARED:  # prepared and rollback types have no queue entry
         return
-    queue = state.queue(found.topic, found.queue_id)
-    if queue is None:
-        known = state.topics.get(found.topic)
-        state.apply(TopicPut(found.topic, known.type if known else UNKNOWN_TYPE, found.queue_id + 1))
-        queue = state.topics[found.topic].queues[found.queue_id]
+    queue = _queue(state, found.topic, found.queue_id)
     properties = found.decode_properties()
     tags = properties.get("TAGS", "")
     state.index(queue, found.queue_offset, found.position, found.size, tags_code(tags) if tags else 0)

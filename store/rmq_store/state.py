@@ -30,10 +30,11 @@ class State:
         self.files = files
         self.topics: dict[str, Topic] = {}
         self.groups: dict[str, GroupPut] = {}
-        self.leases = Leases()
+        self.leases = Leases(self._first_offset)
         self.start_number = 0
         self.sequence_floor = 0  # the highest delivery sequence that replay saw
         self.state_complete: set[int] = set()  # bases of segments whose state records are closed
+        self._lost_before = 0  # a repetition of the state that began before this position may have a hole
         self.dirty_topics: set[str] = set()
         self.dirty_groups: set[str] = set()
         self.dirty_queues: dict[ConsumeQueue, None] = {}
@@ -71,7 +72,17 @@ class State:
             case journal.Started():
                 self.start_number = max(self.start_number, change.number)
             case journal.StateEnd():
-                self.state_complete.add(change.base)
+                if change.base >= self._lost_before:
+                    self.state_complete.add(change.base)
+
+    def doubt(self, position: int) -> None:
+        """Bytes of the log before a position are lost."""
+        self._lost_before = position
+        self.leases.doubt()
+
+    def _first_offset(self, topic: str, queue_id: int) -> int:
+        queue = self.queue(topic, queue_id)
+        return queue.first_offset if queue is not None else 0
 
     def _put_topic(self, change: TopicPut) -> None:
         topic = self.topics.get(change.name)

@@ -167,7 +167,8 @@ class Rig:
         self.turn()
 
     def settle(self) -> None:
-        """All that was written becomes safe."""
+        """All that was done becomes safe."""
+        self.turn()  # the journal of this turn is written
         store = self.broker._store
         self.run_while(lambda: store.flusher.safe < store.log.end)
 

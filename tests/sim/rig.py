@@ -44,13 +44,13 @@ class SimCheckpoint(Checkpoint):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.on_commit: Callable[[], None] = lambda: None
+        self.on_commit: Callable[[int], None] = lambda position: None
         self.is_open = True
 
     def commit(self, meta: Meta, pairs: Pairs, *, everything: bool) -> None:
         """See Checkpoint."""
         super().commit(meta, pairs, everything=everything)
-        self.on_commit()
+        self.on_commit(meta.position)
 
     def close(self) -> None:
         """See Checkpoint."""
@@ -63,13 +63,15 @@ class SimRig(Rig):
 
     loop: SimLoop
 
-    def __init__(self, settings: Config, folder: Path, disk: SimDisk, rng: random.Random) -> None:
+    def __init__(
+        self, settings: Config, folder: Path, disk: SimDisk, rng: random.Random, clock: SimClock | None = None
+    ) -> None:
         self.disk = disk
         self.checkpoint = SimCheckpoint(folder)
         self._folder = folder
         self._rng = rng
         self._workers: list[SimWorker] = []
-        super().__init__(settings, SimClock())
+        super().__init__(settings, clock or SimClock())
 
     @property
     def faults(self) -> Faults:
