@@ -331,7 +331,9 @@ class Store:
         """
         while self.log.begin < end:
             segment = self.log.take_first()
-            self._syncer.submit(self._worker.submit, self._discard, segment, self.log.unsynced_after(self.flusher.synced))
+            self._syncer.submit(
+                self._worker.submit, self._discard, segment, self.log.unsynced_after(self.flusher.synced)
+            )
         self.keys.drop_before(self.log.begin)
 
     def _discard(self, segment: Segment, unsynced: list[Segment]) -> None:

@@ -126,7 +126,7 @@ class Image:
         for group in GROUPS:
             for topic in TOPICS:
                 self._check_group(group, topic, rig, stored, now, later, letters)
-        self._check_letters(letters, rig.broker._store.log.begin)
+        self._check_letters(letters)
         self._check_use(rig)
 
     def _stored(self, rig: SimRig) -> dict[str, list[Stored]]:
@@ -154,10 +154,11 @@ class Image:
                 self._wrong.append(f"{sent} was acknowledged, and is found at {places}")
 
     def _is_gone(self, rig: SimRig, sent: Sent) -> bool:
-        """Retention took its segment."""
+        """Retention has begun to take its segment, or took it."""
         assert sent.place is not None
         queue = rig.broker._store.state.queue(sent.topic, sent.place[0])
-        return queue is not None and sent.place[1] < queue.min_offset
+        begin = self._moment.begins.get((sent.topic, sent.place[0]), 0)
+        return sent.place[1] < max(begin, queue.min_offset if queue else 0)
 
     def _deliver(self, rig: SimRig) -> Counter[tuple[str, str]]:
         """All that comes to each group, each acknowledged: (group, name) and how often."""
@@ -198,20 +199,26 @@ class Image:
                 self._wrong.append(f"{key} is delivered while it is invisible")
             if now[key] or later[key] or letters[key] or story.may_be_settled(group, name, cut):
                 continue
-            is_kept = any(row.place[1] >= self._moment.begins.get((topic, row.place[0]), 0) for row in stored.get(name, ()))
+            if self._moment.begin and self._may_be_used_up(group, name):
+                continue  # a dead letter that retention took
+            is_kept = any(
+                row.place[1] >= self._moment.begins.get((topic, row.place[0]), 0) for row in stored.get(name, ())
+            )
             if is_kept or (cut.keeps(op) and story.was_taken(group, name, cut)):
                 self._wrong.append(f"{key} is lost: {story.ops(group, name, cut)}")
 
-    def _check_letters(self, letters: Counter[tuple[str, str]], begin: int) -> None:
+    def _check_letters(self, letters: Counter[tuple[str, str]]) -> None:
         story, cut = self._run.story, self._cut
         for (group, name), count in letters.items():
-            used_up = story.takes(group, name, cut) >= GROUPS[group]
-            if count > 1 or not (used_up or story.may_be_buried(group, name, cut)):
+            if count > 1 or not (self._may_be_used_up(group, name) or story.may_be_buried(group, name, cut)):
                 self._wrong.append(f"{name} of {group} is {count} dead letters: {story.ops(group, name, cut)}")
         for group in GROUPS:
             for name in story.sends:
-                if story.must_be_buried(group, name, cut, begin) and not letters[group, name]:
+                if story.must_be_buried(group, name, cut, self._moment.begin) and not letters[group, name]:
                     self._wrong.append(f"{name} of {group} was buried, and is no dead letter")
+
+    def _may_be_used_up(self, group: str, name: str) -> bool:
+        return self._run.story.takes(group, name, self._cut) >= GROUPS[group]
 
     def _check_use(self, rig: SimRig) -> None:
         """It is as good as any store: what is sent now outlasts the next crash."""
@@ -263,7 +270,9 @@ def play(seed: int, flush: str, *, images: int, verbs: int = 150) -> Counter[str
                 try:
                     image.check()
                 except Exception as error:  # whatever it is, the seed tells how to see it again
-                    raise AssertionError(f"images.play({seed}, {flush!r}), image {number} ({image.kind}): {error}") from error
+                    raise AssertionError(
+                        f"images.play({seed}, {flush!r}), image {number} ({image.kind}): {error}"
+                    ) from error
     finally:
         shutil.rmtree(folder)
     return counts

@@ -119,5 +119,3 @@ class SimWorker(Executor):
     def drop(self) -> None:
         """The process is gone: what it had not begun is never done."""
         self._jobs.clear()
-
-

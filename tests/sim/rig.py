@@ -86,7 +86,9 @@ class SimRig(Rig):
         if not self.checkpoint.is_open:
             self.checkpoint = SimCheckpoint(self._folder)
         store = functools.partial(Store, disk=self.disk, checkpoint=self.checkpoint, executor=self._worker)
-        return Broker(self.config, self._used_clock, self.loop, lambda root, *args, **named: store(None, *args, **named))
+        return Broker(
+            self.config, self._used_clock, self.loop, lambda root, *args, **named: store(None, *args, **named)
+        )
 
     def _worker(self, name: str) -> SimWorker:
         del name

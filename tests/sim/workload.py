@@ -40,6 +40,7 @@ class Moment(NamedTuple):
     synced: int
     written: int  # the log's end, as far as it was written
     commits: int  # checkpoints so far
+    begin: int  # of the log, once the retention under way is done
     begins: Mapping[tuple[str, int], int]  # of queues: what lies before is given to nobody who has not had it
 
 
@@ -73,6 +74,7 @@ class Workload:
         self._held: list[Held] = []
         self._answers: list[tuple[asyncio.Future[Any], Callable[[Any], None]]] = []
         self._named = 0
+        self._begin = 0
         self._begins: Counter[tuple[str, int]] = Counter()
         self.rig = SimRig(self.settings, folder, SimDisk(), self._rng)
         self._watch()
@@ -82,7 +84,8 @@ class Workload:
         for topic in TOPICS:
             for group in GROUPS:
                 self.rig.receive(request(topic, group))
-        self.rig.settle()
+        flusher, log = self.rig.broker._store.flusher, self.rig.broker._store.log
+        self.rig.run_while(lambda: flusher.synced < log.end)
         self.rig.disk.on_event = self._step
         for verb in self._rng.choices(list(_VERBS), list(_VERBS.values()), k=verbs):
             verb(self)
@@ -102,6 +105,7 @@ class Workload:
         del operation, path
         if self._rng.random() < self._keep:
             self._hear()
+            self._note_begins()
             store = self.rig.broker._store
             self.moments.append(
                 Moment(
@@ -111,6 +115,7 @@ class Workload:
                     store.flusher.synced,
                     store.log.written,
                     len(self.checkpoints),
+                    self._begin,
                     dict(self._begins),
                 )
             )
@@ -120,6 +125,11 @@ class Workload:
         if turns:
             self._written()
         self._hear()
+        self._note_begins()
+
+    def _note_begins(self) -> None:
+        log = self.rig.broker._store.log
+        self._begin = max(self._begin, log.segments[-1].base if self.rig.broker._retention._work else log.begin)
         for queue in (q for name in TOPICS for q in self.rig.broker._store.state.topics[name].queues):
             key = queue.topic, queue.queue_id
             self._begins[key] = max(self._begins[key], queue.min_offset)
@@ -217,7 +227,11 @@ class Workload:
             except ClientError:
                 self.story.refused(op)
                 continue
-            self._when(answer, lambda _, op=op: self.story.answer(op))
+            self._when(answer, functools.partial(self._buried, op))
+
+    def _buried(self, op: Op, nothing: None) -> None:
+        del nothing
+        self.story.answer(op)
 
     def _take_held(self, count: int) -> Iterator[Held]:
         for _ in range(min(count, len(self._held))):
@@ -260,7 +274,7 @@ class Workload:
             self.rig.broker.receive(request(topic, "guest"))
             self.rig.broker.receive(request(self._rng.choice(TOPICS), "guest"))
             return
-        if self._rng.random() < 0.3:
+        if self._rng.random() < 0.3 and "guest" in self.rig.broker._store.state.groups:
             admin.delete_group("guest")
         op = self.story.begin(Op(DROP, Sent("", topic, "", "")))
         self._when(admin.delete_topic(topic), lambda _: self.story.answer(op))
