@@ -1,4 +1,4 @@
-"""Campaign `images`: crash images of workloads, 20,000 in all, both profiles that keep messages (tests/sim/images.py)."""
+"""Campaign `images`: 20,000 crash images of workloads, both profiles that keep messages (tests/sim/images.py)."""
 
 import logging
 from collections import Counter

@@ -17,7 +17,7 @@ def run(seed: int) -> Mapping[str, int]:
     """EXAMPLES runs of up to STEPS steps, decided by `seed`; returns what happened in them."""
     counts: Counter[str] = Counter()
     machine = hypothesis.seed(seed)(
-        type(name, (BrokerMachine,), {"flush": ("fast", "durable")[seed % 2], "counts": counts})
+        type(f"Machine{seed}", (BrokerMachine,), {"flush": ("fast", "durable")[seed % 2], "counts": counts})
     )
     play(machine, settings(max_examples=EXAMPLES, stateful_step_count=STEPS, suppress_health_check=list(HealthCheck)))
     return counts

@@ -253,15 +253,14 @@ def _enter(entries: dict[str, Entry], change: Change) -> None:
 def _survivor(node: _Node, mode: str, share: float, rng: random.Random) -> _Node:
     """What becomes of a file; `share` of the sectors reach the disk."""
     data, size = bytearray(node.safe), node.safe_size
+    pieces: list[Write] = []
     if mode == "everything":
-        return _Node(bytearray(node.now), node.size)
-    if mode == "in order" and node.changes:
+        pieces = node.changes
+    elif mode == "in order" and node.changes:
         count = rng.randrange(len(node.changes))
         pieces = [*node.changes[:count], *_sectors(node.changes[count])[: rng.randint(0, 8)]]
     elif mode == "sectors":
         pieces = [piece for change in node.changes for piece in _sectors(change) if rng.random() < share]
-    else:
-        pieces = []
     for piece in pieces:
         size = _apply(data, size, piece)
     return _Node(data, size)
