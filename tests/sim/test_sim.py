@@ -123,5 +123,4 @@ def test_time_passes_only_while_someone_waits() -> None:
 def test_images_find_what_is_planted(owner: type, name: str, instead: object) -> None:
     """A check that cannot fail is worth nothing: each of these breaks a promise, and is found."""
     with mock.patch.object(owner, name, instead), pytest.raises(AssertionError, match=r"images\.play"):
-        for seed in range(1, 40):
-            play(seed, "durable" if seed % 2 else "fast", images=40)
+        play(1, "durable", images=40)
