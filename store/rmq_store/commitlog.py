@@ -165,10 +165,6 @@ class CommitLog:
         taken, self._unsynced = self._unsynced, []
         return taken
 
-    def unsynced_after(self, synced: int) -> list[Segment]:
-        """The same for a worker that takes nothing away, if all before `synced` was."""
-        return [segment for segment in self.segments if segment.base < self.written and segment.end > synced]
-
     # -- read --------------------------------------------------------------------------------------------------------
 
     def read(self, position: int, size: int) -> Record:

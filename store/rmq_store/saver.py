@@ -133,7 +133,8 @@ class Saver:
         number, sequence = self._sequence()
         complete = sorted(base for base in state.state_complete if base >= log.begin)
         meta = Meta(FORMAT, log.written, *log.last, number, sequence, complete, log.begin)
-        return Job(self._checkpoint, self._disk, log.unsynced_after(self._flusher.synced), state, meta)
+        unsynced = [s for s in log.segments if s.base < log.written and s.end > self._flusher.synced]
+        return Job(self._checkpoint, self._disk, unsynced, state, meta)
 
     def _saved_on_worker(self, done: "Future[None]") -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: `close` has asked the future itself

@@ -325,21 +325,13 @@ class Store:
     # -- end ---------------------------------------------------------------------------------------------------------
 
     def drop_segments(self, end: int) -> None:
-        """Deletes the segments below `end`, on the workers, once no sync of theirs is under way.
-
-        What was carried forward is synced before: in profile fast, safe is not yet on the disk.
-        """
+        """Deletes the segments below `end`, on the workers, once no sync of theirs is under way."""
         while self.log.begin < end:
-            segment = self.log.take_first()
-            self._syncer.submit(
-                self._worker.submit, self._discard, segment, self.log.unsynced_after(self.flusher.synced)
-            )
+            self._syncer.submit(self._worker.submit, self._discard, self.log.take_first())
         self.keys.drop_before(self.log.begin)
 
-    def _discard(self, segment: Segment, unsynced: list[Segment]) -> None:
+    def _discard(self, segment: Segment) -> None:
         try:
-            for later in unsynced:
-                later.sync()
             self.log.discard(segment)
         except OSError as error:
             log_.warning("cannot delete an old segment (%s): the next start finds it again", error)

@@ -7,8 +7,9 @@ import hypothesis
 from hypothesis import HealthCheck, settings
 
 from tests.model.machine import BrokerMachine, play
+from tests.sim.rig import quiet
 
-ROUNDS = 32
+ROUNDS = 26  # of about 40,000 steps each
 EXAMPLES = 600
 STEPS = 80
 
@@ -19,5 +20,8 @@ def run(seed: int) -> Mapping[str, int]:
     machine = hypothesis.seed(seed)(
         type(f"Machine{seed}", (BrokerMachine,), {"flush": ("fast", "durable")[seed % 2], "counts": counts})
     )
-    play(machine, settings(max_examples=EXAMPLES, stateful_step_count=STEPS, suppress_health_check=list(HealthCheck)))
+    with quiet():
+        play(
+            machine, settings(max_examples=EXAMPLES, stateful_step_count=STEPS, suppress_health_check=list(HealthCheck))
+        )
     return counts

@@ -6,6 +6,7 @@ file work. Each commit of it counts as durable; `unsynced` leaves its syncs out.
 
 import asyncio
 import functools
+import logging
 import os
 import random
 import shutil
@@ -136,6 +137,16 @@ class SimRig(Rig):
         for worker in self._workers:
             worker.drop()
         self.loop.close()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No log lines: damage and failing calls are what is asked for."""
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 @contextmanager

@@ -16,7 +16,9 @@ def test_all_promises_hold_in_every_crash_image(seed: int, flush: str) -> None:
     assert counts.total() == 30
 
 
-@pytest.mark.parametrize(("seed", "flush"), [(1, "durable"), (2, "fast"), (6, "fast"), (14, "fast"), (26, "fast")])
+@pytest.mark.parametrize(
+    ("seed", "flush"), [(1, "durable"), (2, "fast"), (6, "fast"), (14, "fast"), (26, "fast"), (60219461637762, "fast")]
+)
 def test_what_once_went_wrong_stays_right(seed: int, flush: str) -> None:
     """Workloads that lost messages: cursors that outlasted what they had passed, segments that went too early."""
     assert play(seed, flush, images=40).total() == 40

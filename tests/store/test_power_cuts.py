@@ -8,8 +8,9 @@ import pytest
 
 from rmq_store.errors import StoreError
 from rmq_store.flush import Mode
-from rmq_store.journal import Cursors, Leased
+from rmq_store.journal import Cursors, Extended, Leased, StateEnd
 from rmq_store.segment import FOLDER, Segment
+from rmq_store.state import Origin
 from tests.sim.disk import SimDisk
 from tests.store.support import Rig, view
 
@@ -204,4 +205,33 @@ def test_a_queue_that_only_its_use_tells_of_is_there(tmp_path: Path) -> None:
     rig.crash()
     rig = Rig(_another(tmp_path), disk)
     assert len(rig.store.state.topics["t"].queues) == 2
+    rig.crash()
+
+
+def test_a_repetition_of_the_state_with_a_hole_is_none(tmp_path: Path) -> None:
+    """Retention may not cut the log where part of what it repeats is lost."""
+    rig = Rig(tmp_path, SimDisk())
+    state = rig.store.state
+    state.doubt(1000)
+    state.apply(StateEnd(500))
+    state.apply(StateEnd(1000))
+    assert state.state_complete == {1000}
+    rig.crash()
+
+
+@pytest.mark.parametrize("proof", ["extended", "carried forward"])
+def test_what_is_known_of_a_delivery_only_from_later_is_no_new_message(tmp_path: Path, proof: str) -> None:
+    """A lease that was changed, a message that was carried forward: it was delivered, and is not given out as new."""
+    rig = Rig(tmp_path, SimDisk())
+    rig.send("t")
+    rig.send("t")
+    rig.topic("%RETRY%g")
+    state = rig.store.state
+    state.doubt(rig.store.log.end)
+    if proof == "extended":
+        state.apply(Extended("g", "t", 0, 1, 7, 0, 1 << 50, 2))
+    else:
+        state.settle_origin(Origin(0, "t", 0, 1, "g", 2), "%RETRY%g", 0, 0)
+    ledger = state.leases.subscription("g", "t").ledger(0)
+    assert (ledger.next, sorted({*ledger.open, *ledger.moved})) == (2, [0, 1])
     rig.crash()
