@@ -6,7 +6,7 @@ awaits: a verb changes state at once and answers with a value, or with a Future 
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rmq import message as m
@@ -25,7 +25,6 @@ from rmq.traffic import Traffic
 from rmq.waiters import Waiters
 from rmq_store import record
 from rmq_store.consumequeue import ConsumeQueue
-from rmq_store.disk import Disk
 from rmq_store.errors import StoreError, StoreFull
 from rmq_store.flush import Mode
 from rmq_store.leases import Subscription
@@ -48,11 +47,15 @@ class Broker:
     """One broker over one store. `failed` resolves with the error that ends it."""
 
     def __init__(
-        self, config: Config, clock: Clock, loop: asyncio.AbstractEventLoop, *, disk: Disk | None = None
+        self,
+        config: Config,
+        clock: Clock,
+        loop: asyncio.AbstractEventLoop,
+        open_store: Callable[..., Store] = Store,
     ) -> None:
         """Opens the store. Raises StoreError, and ConfigError where a topic or group can't be made.
 
-        `disk`: see Store.
+        `open_store`: Store, perhaps with another disk, checkpoint or executor.
         """
         self._config = config
         self._clock = clock
@@ -60,14 +63,13 @@ class Broker:
         self._own_properties = record.encode_properties({m.CLUSTER: config.cluster_name})
         self.failed: asyncio.Future[StoreError] = loop.create_future()
         mode = Mode(config.flush)
-        self._store = Store(
+        self._store = open_store(
             None if mode is Mode.MEMORY else Path(config.data),
             _settings(config, mode),
             loop,
             now_ms=clock.wall_ms,
             on_visible=self._visible,
             on_failure=self._fail,
-            disk=disk,
         )
         self.topics = Topics(self._store, config)
         self.groups = Groups(self._store, config)

@@ -22,6 +22,7 @@ from rmq_store.storeformat import ANYWHERE
 
 _WINDOW_BYTES = 1 << 20  # of a search or of zeroing, at a time
 _SECTOR_BYTES = 512  # the least that a disk writes whole
+_WRITE_AGAIN_BYTES = 64 << 20  # more than what is written between two syncs
 _RESERVE_BYTES_MIN = 64 << 10  # what the journal makes do with on a disk that has no whole step left
 
 _WAY_ON = "restore it from a copy, or run `rmq store repair`, which says what it gives up"
@@ -289,6 +290,21 @@ class CommitLog:
         if not self.segments:
             self.segments.append(Segment(self._disk, end, self.segment_bytes))
 
+    def make_safe(self, start: int) -> None:
+        """After recovery: all from a position on is on stable storage on return. Raises OSError.
+
+        A process before this one may have left what no later sync writes: bytes whose sync failed, so the tail is
+        written again as it is; and files whose entries it had not made durable.
+        """
+        tail = max(start, self.end - _WRITE_AGAIN_BYTES)
+        for segment in self.segments:
+            for at in range(max(tail, segment.base), min(self.end, segment.end), _WINDOW_BYTES):
+                segment.write(at, segment.read(at, min(_WINDOW_BYTES, self.end - at)))
+            if segment.end > start:
+                segment.sync()
+        for folder in (FOLDER, ""):
+            self._disk.sync_folder(folder)
+
     def _zero(self, segment: Segment, start: int) -> None:
         dirty = False
         for first, end in segment.file.data(start - segment.base):
@@ -298,7 +314,7 @@ class CommitLog:
                     segment.file.write(at, bytes(size))
                     dirty = True
         if dirty:
-            segment.file.sync()
+            segment.sync()
 
     def take_first(self) -> Segment:
         """Takes the oldest segment out; the caller has carried forward what still lives in it, and discards it."""

@@ -1,67 +1,91 @@
-"""What a replay does about damaged records: a lease that was in one must not settle its messages by its absence.
+"""What a replay does behind lost bytes of the log: deliveries that were in them must not settle their messages.
 
-    journal    leased 5 to 7, next 8    [damaged: leased 8 and 9, next 10]    leased 10, next 11
+    journal    leased 5 to 7, next 8    [lost: leased 8 and 9, next 10]    leased 10, next 11
 
-A cursor that jumps says: what lies between was taken by someone. Behind damage that is not known, so each place is in
-doubt until its next jump, and what that passes over is open again: delivered twice at most, never lost. Acks that come
-before it are remembered. (A filter passes over messages in the same way: those come once more, and are passed again.)
+An entry that says how far a group is implies that what lies before was taken by someone, or passed by a filter. Behind
+a loss that is not known. So what the first such entry of each place passes over is open again, and so is what lies
+before a message that is settled, extended or carried forward without a delivery that anybody knows of: delivered twice
+at most, never lost. (What a filter had passed comes once more, and is passed again.)
+
+Lost is what a disk damaged, what a repair gave up, and what a power cut took of bytes that were not synced.
 """
 
+from collections.abc import Iterator
+
 from rmq_store.consumequeue import FILLER_SIZE
-from rmq_store.journal import Acked, Change, Cursors, Leased
+from rmq_store.journal import Acked, Change, Cursors, Extended, Leased, StateEnd
 from rmq_store.leases import Ledger
-from rmq_store.state import State
+from rmq_store.state import Origin, State
 
 
 class Doubt:
-    """Sees each change before `state` applies it."""
+    """Sees each change, and each origin of a message, before `state` applies it; changes only places."""
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._active = False
-        self._clear: set[Ledger] = set()
-        self._acked: dict[Ledger, set[int]] = {}
+        self._lost_before = 0  # a position: bytes before it are lost
+        self._found: set[Ledger] = set()  # places of which an entry has told since
 
-    def begin(self) -> None:
-        """Records were damaged here: every place is in doubt."""
-        self._active = True
-        self._clear.clear()
+    @property
+    def is_raised(self) -> bool:
+        """Something was lost so far."""
+        return self._lost_before > 0
 
-    def before(self, change: Change) -> None:
-        """A change that the log has behind damage, or before any."""
-        if not self._active or not isinstance(change, Acked | Cursors | Leased):
-            return
-        subscription = self._state.leases.subscription(change.group, change.topic)
-        if isinstance(change, Acked):
-            for queue_id, offsets in change.parts:
-                ledger = subscription.ledger(queue_id)
-                self._acked.setdefault(ledger, set()).update(offset for offset in offsets if offset >= ledger.next)
-        elif isinstance(change, Cursors):
-            for queue_id, next_offset in change.nexts:
-                self._jump(subscription.ledger(queue_id), next_offset)
-        else:
-            for queue_id, next_offset, steps, _ in change.parts:
-                ledger = subscription.ledger(queue_id)
-                self._jump(ledger, _first_new(ledger.next, next_offset, steps))
+    def begin(self, end: int) -> None:
+        """Bytes of the log right before this position are lost: every place is in doubt."""
+        self._lost_before = end
+        self._found.clear()
 
-    def _jump(self, ledger: Ledger, to: int) -> None:
-        if ledger in self._clear:
-            return
-        self._clear.add(ledger)
-        acked = self._acked.pop(ledger, set())
+    def before(self, change: Change) -> bool:
+        """False where it is not to be applied: the end of a repetition of the state that may have a hole."""
+        if not self._lost_before:
+            return True
+        match change:
+            case StateEnd():
+                return change.base >= self._lost_before
+            case Acked():
+                for queue_id, offsets in change.parts:
+                    ledger = self._ledger(change.group, change.topic, queue_id)
+                    for offset in offsets:
+                        self._was_delivered(ledger, offset)
+            case Extended():
+                self._was_delivered(self._ledger(change.group, change.topic, change.queue_id), change.offset)
+            case Cursors():
+                for queue_id, next_offset in change.nexts:
+                    self._goes_on(self._ledger(change.group, change.topic, queue_id), next_offset)
+            case Leased():
+                for queue_id, next_offset, _, _ in change.parts:
+                    self._goes_on(self._ledger(change.group, change.topic, queue_id), next_offset)
+        return True
+
+    def before_origin(self, origin: Origin) -> None:
+        """A message of the log stands for another, which was delivered then."""
+        if self._lost_before:
+            self._was_delivered(self._ledger(origin.group, origin.topic, origin.queue_id), origin.offset)
+
+    def _ledger(self, group: str, topic: str, queue_id: int) -> Ledger:
+        return self._state.leases.subscription(group, topic).ledger(queue_id)
+
+    def _goes_on(self, ledger: Ledger, next_offset: int) -> None:
+        if ledger not in self._found:
+            self._found.add(ledger)
+            self._reopen(ledger, next_offset)
+
+    def _was_delivered(self, ledger: Ledger, offset: int) -> None:
+        if offset >= ledger.next:
+            self._reopen(ledger, offset + 1)
+
+    def _reopen(self, ledger: Ledger, end: int) -> None:
+        self._state.leases.reopen(ledger, self._readable(ledger, end), end)
+
+    def _readable(self, ledger: Ledger, end: int) -> Iterator[int]:
+        """Offsets from the place on that have a message."""
         queue = self._state.queue(ledger.subscription.topic, ledger.queue_id)
         if queue is None:
             return
-        for offset in range(max(ledger.next, queue.first_offset), min(to, queue.max_offset)):
-            if offset not in acked and ledger.find(offset) is None and queue.read(offset, 1)[0].size != FILLER_SIZE:
-                self._state.leases.reopen(ledger, offset)
-
-
-def _first_new(known: int, next_offset: int, steps: list[int]) -> int:
-    """The first offset of a lease that lies at or behind a cursor; where it goes on, if none does."""
-    offset = 0
-    for step in steps:
-        offset += step
-        if offset >= known:
-            return offset
-    return next_offset
+        offset = max(ledger.next, queue.first_offset)
+        while entries := queue.read(offset, end - offset):
+            for entry in entries:
+                if entry.size != FILLER_SIZE:
+                    yield offset
+                offset += 1

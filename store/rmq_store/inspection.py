@@ -16,6 +16,7 @@ from typing import Self
 from rmq_store import checkpoint, recovery, storeformat
 from rmq_store.commitlog import CommitLog, Gap
 from rmq_store.consumequeue import QueueFiles
+from rmq_store.doubt import Doubt
 from rmq_store.errors import StoreError
 from rmq_store.lmdbfile import Unreadable
 from rmq_store.readonly import ReadOnlyDisk, SharedLock
@@ -48,6 +49,7 @@ class Inspection:
             self._lock.release()
             raise
         self.state = State(QueueFiles(self.disk, open_max=1))
+        self._doubt = Doubt(self.state)
         self.begin = self.end = self.log.begin
         self.damaged: list[Gap] = []
 
@@ -82,7 +84,9 @@ class Inspection:
     def replay(self, found: Record | Gap) -> None:
         """Its effect on `state`. Raises StoreError for a journal of a newer version."""
         if isinstance(found, Record):
-            recovery.replay(self.state, found)
+            recovery.replay(self.state, found, self._doubt)
+        else:
+            self._doubt.begin(found.end)
 
     def has_unfinished(self) -> bool:
         """After a whole scan: a record was begun behind the end, as a crash leaves it; the next start cuts it off."""

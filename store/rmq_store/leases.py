@@ -11,7 +11,7 @@ lease of its own costs at most 500 bytes, its timer included, one of many in a l
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from rmq_store.journal import Acked, Cursors, Extended, Leased
 from rmq_store.wheel import Wheel
@@ -167,10 +167,7 @@ class Leases:
         return lease
 
     def settle(self, ledger: Ledger, offset: int) -> None:
-        """The message is done for this group; nothing happens if it was already, or if nobody knows of its delivery:
-
-        the record of that may be damaged, and to skip what lies before it would lose messages.
-        """
+        """The message is done for this group; nothing happens if it was already, or if nobody knows of its delivery."""
         found = ledger.find(offset)
         if found is None:
             return
@@ -257,10 +254,14 @@ class Leases:
             ledger.open[offset] = Open(ledger, offset, attempt, None)
             self.open_count += 1
 
-    def reopen(self, ledger: Ledger, offset: int) -> None:
-        """In a replay: nobody knows who had the message, so it is to be delivered again."""
-        self.restore(ledger, offset, 1, None)
-        self._mark(ledger, offset)
+    def reopen(self, ledger: Ledger, offsets: Iterable[int], next_offset: int) -> None:
+        """In a replay: nobody knows who had these messages before `next_offset`: they are to be delivered again."""
+        for offset in offsets:
+            if ledger.find(offset) is None:
+                self.restore(ledger, offset, 0, None)
+                self._mark(ledger, offset)
+        ledger.next = max(ledger.next, next_offset)
+        self.dirty[ledger] = None
 
     # -- small parts -------------------------------------------------------------------------------------------------
 

@@ -46,7 +46,7 @@ def recover(log: CommitLog, state: State, checkpoint: Checkpoint | None) -> Repo
     for found in log.scan(start):
         if isinstance(found, Gap):
             report.damaged.append(found)
-            doubt.begin()
+            doubt.begin(found.end)
             continue
         replay(state, found, doubt)
         report.records += 1
@@ -60,7 +60,7 @@ def recover(log: CommitLog, state: State, checkpoint: Checkpoint | None) -> Repo
     for gap in report.damaged:
         log_.error("bytes %d to %d of the commit log are damaged and passed over", *gap)
     log.set_end(report.end)
-    if report.damaged:
+    if report.damaged or doubt.is_raised:
         _skip_what_groups_passed(state)
     return report
 
@@ -98,12 +98,25 @@ def set_aside(disk: Disk, position: int, data: bytes) -> str:
 
 
 def _skip_what_groups_passed(state: State) -> None:
-    """Where a queue's last messages are damaged: to give their offsets again would hide the new ones from a group."""
+    """Where messages are lost, and what groups had of them is not: to give their offsets again would hide the new ones.
+
+    A topic that nothing but its use tells of is there again.
+    """
     for ledger in state.leases.ledgers():
-        queue = state.queue(ledger.subscription.topic, ledger.queue_id)
-        if queue is not None and queue.max_offset < ledger.next:
+        queue = _queue(state, ledger.subscription.topic, ledger.queue_id)
+        if queue.max_offset < ledger.next:
             queue.skip_to(ledger.next)
             state.dirty_queues[queue] = None
+
+
+def _queue(state: State, topic: str, queue_id: int) -> ConsumeQueue:
+    """Made where the record that made it is lost."""
+    queue = state.queue(topic, queue_id)
+    if queue is None:
+        known = state.topics.get(topic)
+        state.apply(TopicPut(topic, known.type if known else UNKNOWN_TYPE, queue_id + 1))
+        queue = state.topics[topic].queues[queue_id]
+    return queue
 
 
 def _load(log: CommitLog, state: State, checkpoint: Checkpoint | None) -> tuple[int, int]:
@@ -155,23 +168,20 @@ def replay(state: State, found: Record, doubt: Doubt | None = None) -> None:
                 "use that version, or another --data"
             ) from None
         for change in changes:
-            if doubt is not None:
-                doubt.before(change)
-            state.apply(change)
+            if doubt is None or doubt.before(change):
+                state.apply(change)
         return
     if found.sys_flag & SYS_FLAG_PREPARED:  # prepared and rollback types have no queue entry
         if found.topic == GIVEN_UP_TOPIC and doubt is not None:
-            doubt.begin()
+            doubt.begin(found.position + found.size)
         return
-    queue = state.queue(found.topic, found.queue_id)
-    if queue is None:
-        known = state.topics.get(found.topic)
-        state.apply(TopicPut(found.topic, known.type if known else UNKNOWN_TYPE, found.queue_id + 1))
-        queue = state.topics[found.topic].queues[found.queue_id]
+    queue = _queue(state, found.topic, found.queue_id)
     properties = found.decode_properties()
     state.index(queue, found.queue_offset, found.position, found.size, tags_code(properties.get("TAGS", "")))
     origin = Origin.parse(properties.get(Origin.PROPERTY, ""))
     if origin is not None:
+        if doubt is not None:
+            doubt.before_origin(origin)
         state.settle_origin(origin, found.topic, found.queue_id, found.queue_offset)
 
 

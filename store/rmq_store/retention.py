@@ -2,7 +2,7 @@
 
     (1) queues are cut where the oldest segment ends: from now on nobody is given what lies before
     (2) every open message before the cut is appended to its group's retry topic with its origin, its lease repeated
-    (3) all that is safe
+    (3) all that is on the disk, in every flush profile, and what is to go as well: nobody syncs it from now on
     (4) queues forget what lies before the cut, the segment's file goes
 
 Each step is done on the loop, in bounded pieces. Due is a segment behind which the next one repeats the whole state;
@@ -91,9 +91,11 @@ class Retention:
         for ledger in list(state.leases.ledgers()):
             yield None
             yield from self._carry(ledger)
-        saved = self._store.when_safe(None)
-        if isinstance(saved, asyncio.Future):
-            yield saved
+        on_disk = self._store.flusher.when_on_disk()
+        if on_disk.done():
+            on_disk.result()
+        else:
+            yield on_disk
         for queue in [queue for topic in state.topics.values() for queue in topic.queues]:
             if queue.first_offset < queue.min_offset:
                 state.stale_files += queue.drop_before(queue.min_offset)

@@ -57,7 +57,7 @@ class Job:
     def run(self) -> None:
         """Raises OSError or lmdb.Error; the old checkpoint counts then."""
         for segment in self._segments:
-            segment.file.sync()
+            segment.sync()
         for folder in self.stale_folders:
             for name in self._disk.list(folder):
                 self._disk.remove(f"{folder}/{name}")

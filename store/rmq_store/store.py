@@ -10,7 +10,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,7 +28,7 @@ from rmq_store.journal import Change, Cursors, QueueEnds, Started, StateEnd, Top
 from rmq_store.keyindex import KeyIndex
 from rmq_store.record import BLANK_BYTES, SYS_FLAG_ROLLBACK, Damaged, Draft, Record, peek_size
 from rmq_store.saver import Saver
-from rmq_store.segment import FOLDER, Segment
+from rmq_store.segment import Segment
 from rmq_store.state import Origin, State, Topic
 from rmq_store.storeformat import ANYWHERE, Form
 
@@ -37,6 +37,10 @@ log_ = logging.getLogger("rmq.store")
 SEQUENCE_BITS = 40  # of a delivery's number within one start of the store; the start number lies above
 _FORGET_CHANGES = 1000  # changed tables that a store without checkpoints remembers
 _STATE_CHANGES = 500  # state entries a turn at the start of a segment: well below 256 KiB and a few ms
+
+
+def _one_thread(name: str) -> Executor:
+    return ThreadPoolExecutor(1, name)
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -67,10 +71,13 @@ class Store:
         on_visible: Callable[[ConsumeQueue], None],
         on_failure: Callable[[StoreError], None],
         disk: Disk | None = None,
+        checkpoint: Checkpoint | None = None,
+        executor: Callable[[str], Executor] = _one_thread,
     ) -> None:
         """Opens or makes it; `root` None: in memory. Raises StoreError, in one line that says what to do.
 
-        `disk`: instead of the file system itself, over the same root.
+        `disk`: instead of the file system itself, over the same root; `checkpoint`: instead of the root's. With both
+        a root is not needed: a simulation has none. `executor(name)`: one worker, which does things in order.
         """
         self._settings = settings
         self._loop = loop
@@ -85,7 +92,7 @@ class Store:
         self.damaged = 0  # since the start: ranges of the log, queue entries, messages asked for
         self._resources = contextlib.ExitStack()
         try:
-            self._open(root, disk, on_failure)
+            self._open(root, disk, checkpoint, executor, on_failure)
         except (OSError, lmdb.Error) as error:
             self._resources.close()
             raise StoreError(f"cannot open the store in {root}: {error}; repair it, or choose another --data") from None
@@ -93,15 +100,23 @@ class Store:
             self._resources.close()
             raise
 
-    def _open(self, root: Path | None, disk: Disk | None, on_failure: Callable[[StoreError], None]) -> None:
+    def _open(
+        self,
+        root: Path | None,
+        disk: Disk | None,
+        checkpoint: Checkpoint | None,
+        executor: Callable[[str], Executor],
+        on_failure: Callable[[StoreError], None],
+    ) -> None:
         settings, resources = self._settings, self._resources
         self.disk = disk or MemoryDisk()
-        checkpoint, form = None, Form()
+        form = Form()
         if root is not None:
             self.disk = disk or RealDisk(root)
             lock, form = _take(root)
             resources.callback(lock.release)
-            checkpoint = Checkpoint(root / "rmq" / "checkpoint")
+            checkpoint = checkpoint or Checkpoint(root / "rmq" / "checkpoint")
+        if checkpoint is not None:
             resources.callback(checkpoint.close)
         self.log = CommitLog(
             self.disk,
@@ -126,8 +141,8 @@ class Store:
             self.log.foreign_end = self.log.end if imported else form.foreign_end if form.foreign_end != ANYWHERE else 0
             storeformat.put(root, self.log.segment_bytes, self.log.foreign_end)
         self.log.on_roll = self._begin_state
-        self._syncer = ThreadPoolExecutor(1, "rmq-sync")
-        self._worker = ThreadPoolExecutor(1, "rmq-store")
+        self._syncer = executor("rmq-sync")
+        self._worker = executor("rmq-store")
         resources.callback(self._worker.shutdown)
         resources.callback(self._syncer.shutdown)  # first: it hands segments on to the other
         self.keys = KeyIndex(
@@ -146,11 +161,7 @@ class Store:
             queue.visible = queue.max_offset
         number = max(self.state.start_number, self.state.sequence_floor >> SEQUENCE_BITS) + 1
         self.sequence = number << SEQUENCE_BITS
-        for segment in self.log.segments:
-            if segment.end > self.report.replayed_from:
-                segment.file.sync()
-        for folder in (FOLDER, ""):  # of a process that was killed before it had synced the entry of a new file
-            self.disk.sync_folder(folder)
+        self.log.make_safe(self.report.replayed_from)
         self.flusher = Flusher(
             self.log,
             self._settings.mode,

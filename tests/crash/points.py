@@ -63,7 +63,7 @@ POINTS = {
         Point("before state repetition", "rmq_store.store:Store._continue_state", False, 2, _repeats_state),
         *_both("carry-forward", "rmq_store.retention:Retention._move", 5, retaining=True),
         *_both("segment drop", "rmq_store.store:Store.drop_segments", retaining=True),
-        *_both("segment delete", "rmq_store.commitlog:CommitLog.discard", retaining=True),
+        *_both("segment delete", "rmq_store.commitlog:CommitLog.delete", retaining=True),
         *_both("lease", "rmq.pop:Pop._lease", 20),
         *_both("dead letter", "rmq.pop:Pop._bury", 10),
         *_both("lock", "rmq_store.store:_take", starting=True),

@@ -1,4 +1,4 @@
-"""The broker against a naive model of it: dicts and lists, no log, no queues (facts: store.md 6.11).
+"""The broker against its model (model.py), under simulation (tests/sim): the rules and what must hold.
 
 Held in every step: a message is delivered only if it was sent and wanted; never while it is invisible; with the attempt
 that is next; never after an answered ack or as a dead letter; what is available is delivered, to polls that wait too; a
@@ -6,109 +6,26 @@ dead letter exists once. At the end all that was not settled is still there.
 """
 
 import asyncio
-import dataclasses
-import functools
-import logging
-import os
-import shutil
-import tempfile
+import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
-from typing import ClassVar
-from unittest import mock
 
-import lmdb
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import initialize, invariant, precondition, rule, run_state_machine_as_test
 
-from rmq.config import GroupSetting
-from rmq.errors import Code
-from rmq.filter import by_tag
-from rmq.message import Delivered
-from rmq.port import Answer, ReceiveRequest
-from tests.rmq.rig import SMALL, Rig, config, outgoing, request
+from rmq.errors import ClientError, Code
+from tests.model.crashes import PAUSE, Crashes
+from tests.model.model import AUDITOR, CLIENTS, GROUPS, TAGS, TOPICS, Lease, Sent
+from tests.rmq.rig import outgoing, request
+from tests.sim.rig import quiet, unsynced
 
-TOPICS = ("orders", "bills")
-GROUPS: Mapping[str, str] = {"all": "*", "some": "a || Aa"}  # and their filters
-TAGS = ("a", "b", "Aa", "BB", "")
-CLIENTS = ("", "ann", "bob")  # "": not renewed by the server
-ATTEMPTS_MAX = 3
-RETRY_MS = 5_000
-RENEW_MS = 60_000
-RENEW_TOTAL_MS = 150_000
-AUDITOR = "auditor"
 POLLS_MAX = 4
 PAIR = st.tuples(st.sampled_from(sorted(GROUPS)), st.sampled_from(TOPICS))
 INVISIBLE = st.sampled_from((1_000, 30_000, 200_000))
 
 
-@dataclasses.dataclass
-class Sent:
-    """A message as its sender knows it."""
-
-    topic: str
-    tag: str
-    queue_id: int
-    offset: int
-
-
-@dataclasses.dataclass
-class Lease:
-    """Who has a message, and when that ends."""
-
-    handle: str
-    taken_ms: int
-    due_ms: int
-    client: str = ""  # renewed by the server while this one is online
-    suspended: bool = False  # the delivery does not count
-
-
-@dataclasses.dataclass
-class Place:
-    """One message for one group. Without a lease it is available, unless it is over."""
-
-    attempts: int = 0  # deliveries that count
-    lease: Lease | None = None
-    over: str = ""  # acked, dead, or gone with its segment
-    old_handles: list[str] = dataclasses.field(default_factory=list)
-
-    @property
-    def is_new(self) -> bool:
-        return not self.old_handles and self.lease is None and not self.over
-
-
-class BrokerMachine(RuleBasedStateMachine):
-    """Rules are the verbs and what may befall a server. `counts`: what happened, over all runs."""
-
-    flush: ClassVar[str] = "fast"
-    counts: ClassVar[Counter[str]] = Counter()
-
-    def __init__(self) -> None:
-        super().__init__()
-        small: dict[str, object] = {**SMALL, "segment_bytes": 64 << 10, "log_bytes_max": 64 << 10}
-        small |= {"topic_queues": 2, "flush_interval_ms": 1, "auto_renew_ms": RENEW_MS}
-        groups = {group: GroupSetting(ATTEMPTS_MAX, (RETRY_MS,)) for group in GROUPS}
-        with ExitStack() as owned:
-            small["data"] = os.path.join(owned.enter_context(tempfile.TemporaryDirectory()), "data")
-            of_it = config(**small, flush=self.flush, groups=groups, renew_total_ms_max=RENEW_TOTAL_MS)
-            self.rig = owned.enter_context(closing(Rig(of_it)))
-            self.owned = owned.pop_all()
-        self.sent: dict[str, Sent] = {}
-        self.places: dict[tuple[str, str], Place] = {}  # (group, body)
-        self.online: set[tuple[str, str]] = set()
-        self.polls: list[tuple[ReceiveRequest, asyncio.Future[Sequence[Delivered]]]] = []
-        self.dead: Counter[tuple[str, str]] = Counter()
-        self.found_before: set[tuple[str, str]] = set()
-        self.aged = 0
+class BrokerMachine(Crashes):
+    """Rules are the verbs, and what may befall a server."""
 
     @initialize()
     def subscribe(self) -> None:
@@ -121,13 +38,10 @@ class BrokerMachine(RuleBasedStateMachine):
     @rule(topic=st.sampled_from(TOPICS), tags=st.lists(st.sampled_from(TAGS), min_size=1, max_size=4))
     def send(self, topic: str, tags: list[str]) -> None:
         """One call with as many messages as there are tags."""
-        names = [f"m{len(self.sent) + n}" for n in range(len(tags))]
+        names = [self._next_name() for _ in tags]
         results = self.rig.send(*(outgoing(name, topic=topic, tag=tag) for name, tag in zip(names, tags, strict=True)))
         for name, tag, result in zip(names, tags, results, strict=True):
-            self.sent[name] = Sent(topic, tag, result.queue_id, result.queue_offset)
-            for group, wanted in GROUPS.items():
-                if wanted == "*" or tag in by_tag(wanted).tags:  # type: ignore[operator]  # not `*`: it has tags
-                    self.places[group, name] = Place()
+            self._stored(name, Sent(topic, tag, result.queue_id, result.queue_offset))
         self._count("sent", len(names))
 
     @precondition(lambda self: any(self._found()))
@@ -148,23 +62,6 @@ class BrokerMachine(RuleBasedStateMachine):
         answer = self._ask(*pair, batch, client, invisible_ms)
         assert isinstance(answer, asyncio.Future) or pair in self.found_before
         self._count("polled")
-
-    def _ask(self, group: str, topic: str, batch: int, client: str, invisible_ms: int) -> Answer[Sequence[Delivered]]:
-        wanted = request(
-            topic, group, batch=batch, tag=GROUPS[group], invisible_ms=invisible_ms, client_id=client or "simple",
-            auto_renew=bool(client), poll_ms=600_000,
-        )  # fmt: skip
-        if client:
-            self.online.add((group, client))
-        self.found_before = set(self._found())
-        answer = self.rig.broker.receive(wanted)
-        if isinstance(answer, asyncio.Future):
-            assert (group, topic) not in self.found_before
-            self.polls.append((wanted, answer))
-        else:
-            self._take(wanted, answer)
-        self.rig.turn()
-        return answer
 
     @precondition(lambda self: self.polls)
     @rule()
@@ -237,22 +134,22 @@ class BrokerMachine(RuleBasedStateMachine):
                 lease.client, lease.due_ms = "", self._now_ms() + 1_000
 
     @precondition(lambda self: any(self._held()) or any(place.old_handles for place in self.places.values()))
-    @rule(kill=st.booleans(), pause_ms=st.sampled_from((0, 1_000, 70_000)))
-    def restart(self, kill: bool, pause_ms: int) -> None:
-        """In good order, or as kill -9; polls end."""
+    @rule(pause_ms=PAUSE)
+    def restart(self, pause_ms: int) -> None:
+        """In good order; polls end."""
         self._collect()
-        before = self.rig.config.data
-        (self.rig.crash if kill else self.rig.restart)(pause_ms=pause_ms)
-        if kill:
-            shutil.rmtree(before)
-        self.polls.clear()
-        self.online = set(self.rig.broker.recovered_clients)
-        now_ms = self._now_ms()
-        for _, _, _, lease in self._held():
-            if lease.client:
-                lease.due_ms = now_ms + RENEW_MS
-        self._expire()
-        self._count("killed" if kill else "restarted")
+        self.rig.restart(pause_ms=pause_ms)
+        self._after_start()
+        self._count("restarted")
+
+    @rule(topic=st.sampled_from(TOPICS))
+    def fill(self, topic: str) -> None:
+        """There is no room: what was sent is refused, or found room that was reserved; then there is room again."""
+        self.rig.faults.room_bytes = 0
+        with contextlib.suppress(ClientError):
+            self.send(topic, ["a"] * 4)
+        self.rig.faults.disarm()
+        self._count("filled")
 
     @precondition(lambda self: len(self.sent) > self.aged)
     @rule()
@@ -274,13 +171,16 @@ class BrokerMachine(RuleBasedStateMachine):
     @invariant()
     def polls_are_served(self) -> None:
         """No poll waits for what is there."""
+        self._count("steps")
         self._collect()
         for wanted, _ in self.polls:
             assert (wanted.group, wanted.topic) not in self._found(), "a poll waits though there are messages"
 
     @invariant()
     def dead_letters_exist_once(self) -> None:
-        """Each when its message is over, and none besides."""
+        """Each when its message is over, and none besides. They are read where something may have become of them."""
+        if self._letters() == self.letters_seen:
+            return
         self.rig.settle()
         for group in GROUPS:
             letters = self.rig.receive(request(f"%DLQ%{group}", AUDITOR, batch=32))
@@ -289,6 +189,13 @@ class BrokerMachine(RuleBasedStateMachine):
                 name = letter.body.decode()
                 self.dead[group, name] += 1
         assert self.dead == Counter({key: 1 for key, place in self.places.items() if place.over == "dead"})
+        self.letters_seen = self._letters()
+
+    def _letters(self) -> list[int]:
+        """How many there are, as the model knows and as the broker does."""
+        topics = [self.rig.broker.topics.find(f"%DLQ%{group}") for group in GROUPS]
+        dead = sum(place.over == "dead" for place in self.places.values())
+        return [dead, *(topic.queues[0].max_offset for topic in topics if topic)]
 
     def teardown(self) -> None:
         """Nothing is lost: all that is not over still comes, and then nothing more, not even after a crash."""
@@ -317,97 +224,10 @@ class BrokerMachine(RuleBasedStateMachine):
             assert self.rig.receive(request(topic, group, batch=32, tag=GROUPS[group])) == []
         self._count("runs")
 
-    # -- the model ---------------------------------------------------------------------------------------------------
-
-    def _pairs(self) -> list[tuple[str, str]]:
-        return [(group, topic) for group in GROUPS for topic in TOPICS]
-
-    def _now_ms(self) -> int:
-        return self.rig.clock.lease_ms()
-
-    def _count(self, what: str, count: int = 1) -> None:
-        self.counts[what] += count
-
-    def _found(self) -> Iterator[tuple[str, str]]:
-        """(group, topic) of each message that a receive has to find."""
-        for (group, name), place in self.places.items():
-            if place.lease is None and not place.over:
-                yield group, self.sent[name].topic
-
-    def _held(self) -> Iterator[tuple[str, str, Place, Lease]]:
-        for (group, name), place in self.places.items():
-            if place.lease is not None:
-                yield group, name, place, place.lease
-
-    def _pick(self, pick: int) -> tuple[str, str, Place, Lease]:
-        """One of those that are held, the latest for 0."""
-        held = list(self._held())
-        return held[-1 - pick % len(held)]
-
-    def _leave(self, place: Place, over: str) -> None:
-        assert place.lease is not None
-        place.old_handles.append(place.lease.handle)
-        place.lease = None
-        place.over = over
-
-    def _collect(self) -> None:
-        """Polls that were answered meanwhile."""
-        for wanted, answer in [poll for poll in self.polls if poll[1].done()]:
-            self._take(wanted, answer.result())
-        self.polls = [poll for poll in self.polls if not poll[1].done()]
-
-    def _take(self, wanted: ReceiveRequest, messages: Sequence[Delivered]) -> None:
-        assert len(messages) <= wanted.batch
-        for message in messages:
-            name = message.body.decode()
-            assert name in self.sent, f"never sent: {name}"
-            sent = self.sent[name]
-            place = self.places.get((wanted.group, name))
-            assert place is not None, f"{name} is not wanted by {wanted.group}"
-            where = (message.topic, message.queue_id, message.queue_offset, message.properties.get("TAGS", ""))
-            assert where == (sent.topic, sent.queue_id, sent.offset, sent.tag)
-            assert message.properties["UNIQ_KEY"] == f"id-{name}"
-            self._deliver(wanted, place, message)
-        self._count("delivered", len(messages))
-
-    def _deliver(self, wanted: ReceiveRequest, place: Place, message: Delivered) -> None:
-        assert not place.over, f"delivered though it is {place.over}: {message}"
-        assert place.lease is None, f"delivered while it is invisible: {message}"
-        place.attempts += 1
-        assert message.attempt == place.attempts <= ATTEMPTS_MAX
-        assert message.handle not in place.old_handles
-        now_ms = self._now_ms()
-        due_ms = now_ms + (RENEW_MS if wanted.auto_renew else wanted.invisible_ms)
-        renewed = wanted.auto_renew and (wanted.group, wanted.client_id) in self.online
-        place.lease = Lease(message.handle, now_ms, due_ms, wanted.client_id if renewed else "")
-
-    def _expire(self) -> None:
-        """As the broker's tick: what is due ends, is renewed, or is given up by the server."""
-        now_ms = self._now_ms()
-        for _, _, place, lease in list(self._held()):
-            if lease.due_ms > now_ms:
-                continue
-            if not lease.client:
-                self._end(place)
-            elif now_ms - lease.taken_ms < RENEW_TOTAL_MS:
-                lease.due_ms = min(now_ms + RENEW_MS, lease.taken_ms + RENEW_TOTAL_MS)
-            else:
-                lease.client, lease.due_ms = "", now_ms + RETRY_MS
-
-    def _end(self, place: Place) -> None:
-        self._leave(place, "dead" if place.attempts >= ATTEMPTS_MAX else "")
-        self._count("ended")
-
 
 def play(machine: type[BrokerMachine], how: settings) -> None:
-    """Runs it without syncs: kill -9 does not need them, and the disk is what takes the time. Nor is a failure shrunk,
-    which takes minutes; it prints its steps, which thousands of warnings about crashes would bury.
-    """
-    with ExitStack() as patched:
-        for name in ("fsync", "fdatasync"):
-            patched.enter_context(mock.patch.object(os, name))
-        patched.enter_context(mock.patch.object(lmdb, "open", functools.partial(lmdb.open, sync=False)))
-        patched.enter_context(mock.patch.object(logging.getLogger("rmq.store"), "disabled", True))
+    """Runs it. A failure is not shrunk, which takes minutes; it prints its steps."""
+    with unsynced(), quiet():
         run_state_machine_as_test(
             machine, settings=settings(how, deadline=None, database=None, phases=[Phase.generate])
         )

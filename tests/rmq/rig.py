@@ -5,6 +5,7 @@ disk is waited for, for WAIT_S at the most.
 """
 
 import asyncio
+import functools
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from rmq.message import Delivered, Outgoing, SendResult
 from rmq.port import Answer, ReceiveRequest
 from rmq_store.disk import Disk
 from rmq_store.record import encode_properties
+from rmq_store.store import Store
 
 WAIT_S = 30.0
 TOPIC = "orders"
@@ -94,15 +96,22 @@ class Rig:
 
     def __init__(self, settings: Config, clock: Clock | None = None, disk: Disk | None = None) -> None:
         self.disk = disk
-        self.loop = asyncio.new_event_loop()
-        self.clock = ManualClock(frozen=True)
+        self.loop = self._new_loop()
+        self.clock = clock if isinstance(clock, ManualClock) else ManualClock(frozen=True)
         self._used_clock = clock or self.clock
         self.config = settings
+        self.before_tick: Callable[[], None] = lambda: None  # of a new life: the state is as it was recovered
         try:
-            self.broker = Broker(settings, self._used_clock, self.loop, disk=disk)
+            self.broker = self._new_broker()
         except BaseException:
             self.loop.close()
             raise
+
+    def _new_loop(self) -> asyncio.AbstractEventLoop:
+        return asyncio.new_event_loop()
+
+    def _new_broker(self) -> Broker:
+        return Broker(self.config, self._used_clock, self.loop, functools.partial(Store, disk=self.disk))
 
     # -- verbs -------------------------------------------------------------------------------------------------------
 
@@ -172,7 +181,8 @@ class Rig:
         self.turn()
 
     def settle(self) -> None:
-        """All that was written becomes safe."""
+        """All that was done becomes safe."""
+        self.turn()  # the journal of this turn is written
         store = self.broker._store
         self.run_while(lambda: store.flusher.safe < store.log.end)
 
@@ -206,7 +216,8 @@ class Rig:
         self.turn()
         self.clock.advance(ms=pause_ms)
         self.config = msgspec.structs.replace(self.config, **settings)
-        self.broker = Broker(self.config, self._used_clock, self.loop, disk=self.disk)
+        self.broker = self._new_broker()
+        self.before_tick()
         self.broker.tick()
         self.turn()
 
