@@ -19,8 +19,9 @@ from tests.store.support import SEGMENT_BYTES, Rig
 LOG = f"commitlog/{0:020d}"
 
 
-def test_the_offset_of_a_damaged_message_is_not_given_again(tmp_path: Path) -> None:
-    """A group has passed it: the next message would be hidden from that group."""
+@pytest.mark.parametrize("repaired", [False, True])
+def test_the_offset_of_a_damaged_message_is_not_given_again(tmp_path: Path, repaired: bool) -> None:
+    """A group has passed it: the next message would be hidden from that group, before a repair and after it."""
     rig = Rig(tmp_path)
     rig.send("t", body=b"first")
     rig.send("t", body=b"second")
@@ -31,8 +32,10 @@ def test_the_offset_of_a_damaged_message_is_not_given_again(tmp_path: Path) -> N
     (entry,) = rig.store.state.topics["t"].queues[0].read(1, 1)
     rig.crash()
     rot.inflict(tmp_path, [Damage(LOG, entry.position + 95, b"\xff")])
+    if repaired:
+        survey(tmp_path).carry_out()
     rig = Rig(tmp_path)
-    assert len(rig.store.report.damaged) == 1
+    assert len(rig.store.report.damaged) == (0 if repaired else 1)
     assert rig.send("t", body=b"third") == 2
     rig.turn()
     [ledger] = rig.take("g", "t", 1)

@@ -144,6 +144,21 @@ def test_a_lost_record_is_found_missing_once(tmp_path: Path) -> None:
     rig.crash()
 
 
+def test_a_lease_that_names_a_message_again_does_not_hide_a_lost_delivery(tmp_path: Path) -> None:
+    """Of 0 and 1 the delivery is lost; the next lease holds 0 once more, and a new 2: 1 is not settled by it."""
+    rig = Rig(tmp_path, SimDisk())
+    for _ in range(3):
+        rig.send("t")
+    doubt, state = Doubt(rig.store.state), rig.store.state
+    doubt.begin(rig.store.log.end)
+    again = Leased("g", "t", 7, 0, 1 << 50, "", [(0, 3, [0, 2], [2, 1])])
+    assert doubt.before(again)
+    state.apply(again)
+    ledger = state.leases.subscription("g", "t").ledger(0)
+    assert {offset: found.lease is not None for offset, found in ledger.open.items()} == {0: True, 1: False, 2: True}
+    rig.crash()
+
+
 def test_an_ack_holds_though_the_delivery_s_record_is_lost(tmp_path: Path) -> None:
     """It proves that there was one."""
     disk = SimDisk()
