@@ -94,12 +94,6 @@ def newer(data: Path) -> None:
     (data / "rmq" / "format").write_text("99\n")
 
 
-def unreadable_format(data: Path) -> None:
-    """A format file that holds no text."""
-    (data / "rmq").mkdir(parents=True)
-    (data / "rmq" / "format").write_bytes(b"\xff\xfe\x00")
-
-
 def a_file(data: Path) -> None:
     """The directory is a file."""
     data.write_text("")
@@ -135,7 +129,6 @@ def a_log_of_two_sizes(data: Path) -> None:
     ("make", "said"),
     [
         (newer, "format 99"),
-        (unreadable_format, "format"),
         (a_file, "--data"),
         (a_file_for_the_log, "commitlog"),
         (a_file_for_our_own, "rmq"),
