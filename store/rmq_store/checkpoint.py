@@ -6,13 +6,18 @@
     g <group>                        the GroupPut entry
     c <group> 00 <topic> 00 <queue>  [next, [[origin topic, queue, offset -> retry offset], ...]]
     o <group> 00 <topic> 00 <queue> 00 <chunk>   [[offset, attempt, sequence, taken_ms, due_ms, client], ...]
+    w                                [the latest due time of a timer that fired]
+    w <due_ms> <number>              [first number]: one timer that waits; both 8 bytes, big-endian
 
 A commit is whole or absent. Its order is the crash story: the log is synced to `position`, then the queue files, then
 LMDB commits. A crash before the commit: the last checkpoint counts, and the log is replayed from its position.
 """
 
+import itertools
 import logging
 import shutil
+import struct
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +28,9 @@ import msgspec
 log_ = logging.getLogger("rmq.store")
 FORMAT = 1
 MAP_BYTES = 8 << 30  # address space, not disk; a bigger copy is not written and the start takes longer
+TIMER = b"w"  # first byte of the keys of timers
+TIMER_KEY = struct.Struct(">cqq")  # TIMER, due_ms, number
+_BEHIND_TIMERS = bytes((TIMER[0] + 1,))
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
@@ -64,7 +72,7 @@ class Checkpoint:
         try:
             with self._env.begin() as txn:
                 raw = txn.get(b"m")
-                pairs = [(bytes(k), _decode(v)) for k, v in txn.cursor() if bytes(k) != b"m"] if raw else []
+                pairs = _read(txn) if raw else iter(())
             meta = msgspec.msgpack.decode(raw, type=Meta) if raw else None
         except (lmdb.Error, msgspec.DecodeError):
             self.discard()
@@ -74,7 +82,7 @@ class Checkpoint:
         if meta.format != FORMAT:
             self.discard()
             return None
-        return meta, iter(pairs)
+        return meta, pairs
 
     def discard(self) -> None:
         """Starts over: the log has all that is in here."""
@@ -83,10 +91,12 @@ class Checkpoint:
         self._env = self._open()
 
     def commit(self, meta: Meta, pairs: list[tuple[bytes, bytes | None]], *, everything: bool) -> None:
-        """Pairs that changed since the last one, None deletes; or all there are. Raises lmdb.Error."""
+        """Pairs that changed since the last one, None deletes; or all there are, but for those of timers, which are
+        always told as changes. Raises lmdb.Error.
+        """
         with self._env.begin(write=True) as txn:
             if everything:
-                txn.drop(self._env.open_db(), delete=False)
+                _drop_all_but_timers(txn)
             for key, value in pairs:
                 if value is None:
                     txn.delete(key)
@@ -97,3 +107,31 @@ class Checkpoint:
     def close(self) -> None:
         """Gives the files back."""
         self._env.close()
+
+
+def _read(txn: "lmdb.Transaction") -> Iterator[tuple[bytes, Any]]:
+    """All pairs, in the keys' order. A million timers are in memory as numbers until they are asked for."""
+    pairs: list[tuple[bytes, Any]] = []
+    timers = array("q")
+    for key, value in txn.cursor():
+        key, decoded = bytes(key), _decode(value)
+        if len(key) == TIMER_KEY.size and key.startswith(TIMER):
+            timers.extend((*TIMER_KEY.unpack(key)[1:], *decoded))
+        elif key != b"m":
+            pairs.append((key, decoded))
+    return itertools.chain(pairs, _timers(timers))
+
+
+def _timers(rows: "array[int]") -> Iterator[tuple[bytes, Any]]:
+    for at in range(0, len(rows), 3):
+        yield TIMER_KEY.pack(TIMER, rows[at], rows[at + 1]), [rows[at + 2]]
+
+
+def _drop_all_but_timers(txn: "lmdb.Transaction") -> None:
+    cursor = txn.cursor()
+    more = cursor.first()
+    while more:
+        if cursor.key()[:1] == TIMER:
+            more = cursor.set_range(_BEHIND_TIMERS)
+        else:
+            more = cursor.delete()

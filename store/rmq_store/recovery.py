@@ -7,7 +7,7 @@ import logging
 
 import msgspec
 
-from rmq_store import journal, snapshot
+from rmq_store import journal, snapshot, timers
 from rmq_store.checkpoint import Checkpoint, Meta
 from rmq_store.commitlog import CommitLog, Gap
 from rmq_store.errors import StoreError
@@ -107,4 +107,6 @@ def replay(state: State, found: Record) -> None:
     state.index(queue, found.queue_offset, found.position, found.size, tags_code(tags) if tags else 0)
     origin = Origin.parse(properties.get(Origin.PROPERTY, ""))
     if origin is not None:
-        state.settle_origin(origin, found.topic, found.queue_id, found.queue_offset)
+        state.settle_origin(origin, found.topic, found.queue_id, found.queue_offset, timers.due_of(properties))
+    elif found.topic == timers.TOPIC:
+        state.timers.put(found.queue_offset, timers.due_of(properties), found.queue_offset)

@@ -40,7 +40,9 @@ class Job:
         self.stale_folders, state.stale_folders = state.stale_folders, []
         self.stale_files, state.stale_files = state.stale_files, []
         self._everything, state.rewrite = state.rewrite, False
+        self._timers = state.timers.take_changes()
         self._pairs = snapshot.changed(state, everything=self._everything)
+        self._pairs += snapshot.timer_pairs(self._timers, state.timers.fired_ms)
 
     def run(self) -> None:
         """Raises OSError or lmdb.Error; the old checkpoint counts then."""
@@ -65,6 +67,7 @@ class Job:
     def take_back(self, state: State) -> None:
         """It failed: the next one saves everything, and these queues with it, unless their topic went meanwhile."""
         state.rewrite = True
+        state.timers.give_back(self._timers)
         state.stale_folders[:0] = self.stale_folders
         state.stale_files[:0] = self.stale_files
         for queue, _ in self.queues:

@@ -8,17 +8,19 @@ from typing import Any
 
 import msgspec
 
+from rmq_store.checkpoint import TIMER, TIMER_KEY
 from rmq_store.consumequeue import ConsumeQueue
 from rmq_store.journal import GroupPut, TopicPut
 from rmq_store.leases import CHUNK_BITS, Lease, Leases, Ledger, Open
 from rmq_store.state import State, Topic
+from rmq_store.timers import Changes, Timers
 
 Pairs = list[tuple[bytes, bytes | None]]
 _encode = msgspec.msgpack.Encoder().encode
 
 
 def changed(state: State, *, everything: bool) -> Pairs:
-    """Pairs to store so that the checkpoint equals `state`; marks the state clean."""
+    """Pairs to store so that the checkpoint equals `state`, timers aside; marks the state clean."""
     leases = state.leases
     topics = set(state.topics) if everything else state.dirty_topics | {q.topic for q in state.dirty_queues}
     groups = set(state.groups) if everything else state.dirty_groups
@@ -33,11 +35,30 @@ def changed(state: State, *, everything: bool) -> Pairs:
     return pairs
 
 
+def timer_pairs(changes: Changes, fired_ms: int) -> Pairs:
+    """Pairs to store for timers that came and went. Timers are never part of `everything`: there may be a million."""
+    pairs: Pairs = [(TIMER, _encode([fired_ms]))]
+    for number, (due_ms, first) in changes.items():
+        pairs.append((TIMER_KEY.pack(TIMER, due_ms, number), None if first < 0 else _encode([first])))
+    return pairs
+
+
+def _restore_timer(timers: Timers, key: bytes, value: list[int]) -> None:
+    if key == TIMER:
+        timers.fired_ms = value[0]
+        return
+    _, due_ms, number = TIMER_KEY.unpack(key)
+    timers.put(number, due_ms, value[0])
+
+
 def restore(state: State, pairs: Iterator[tuple[bytes, Any]]) -> None:
     """The reverse of `changed(everything=True)`, into an empty state."""
     shared: dict[tuple[object, ...], Lease] = {}
     later: list[tuple[Ledger, list[Any]]] = []
-    for key, value in pairs:  # LMDB's order: c (cursors), g, o (open messages), t (topics)
+    for key, value in pairs:  # LMDB's order: c (cursors), g, o (open messages), t (topics), w (timers)
+        if key.startswith(TIMER):
+            _restore_timer(state.timers, key, value)
+            continue
         kind, names = key[:1], key[1:].decode().split("\x00")
         if kind == b"t":
             _restore_topic(state, names[0], value)
@@ -62,6 +83,7 @@ def forget_changes(state: State) -> None:
         ledger.dirty.clear()
     state.leases.dirty.clear()
     _forget_names(state)
+    state.timers.changes.clear()
     state.stale_folders.clear()
     state.stale_files.clear()
 
