@@ -61,7 +61,7 @@ class Delay:
                 Code.TOO_MANY_REQUESTS,
                 f"timers_max = {self._config.timers_max} delayed messages are waiting: send later, or recall some",
             )
-        self._store.log.make_room(sum([draft.size for draft, *_ in (*plain, *waiting)]))
+        self._store.log.make_room(sum([draft.size for draft, _ in plain]) + sum([draft.size for draft, *_ in waiting]))
         offset = self._store.append_all(queue, plain) if plain else 0
         number = self._store.append_timers(waiting) if waiting else 0
         results = []

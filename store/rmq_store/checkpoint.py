@@ -131,7 +131,4 @@ def _drop_all_but_timers(txn: "lmdb.Transaction") -> None:
     cursor = txn.cursor()
     more = cursor.first()
     while more:
-        if cursor.key()[:1] == TIMER:
-            more = cursor.set_range(_BEHIND_TIMERS)
-        else:
-            more = cursor.delete()
+        more = cursor.set_range(_BEHIND_TIMERS) if cursor.key()[:1] == TIMER else cursor.delete()

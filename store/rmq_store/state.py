@@ -1,5 +1,5 @@
-"""Everything that is derived from the log: topics with their queues, groups, leases, timers. One transition, live and in
-replay.
+"""Everything that is derived from the log: topics with their queues, groups, leases, timers. One transition, live
+and in replay.
 
 `apply` is called for each journal entry, in log order, when it is made and again in a replay: the state after a crash
 is the replay of the log up to its end, by construction.

@@ -33,6 +33,7 @@ def delayed(rig: Rig, body: str, ms: int, **properties: str) -> Outgoing:
 
 
 def send(rig: Rig, body: str, ms: int) -> SendResult:
+    """One for `ms` from now."""
     (result,) = rig.send(delayed(rig, body, ms))
     return result
 
@@ -45,10 +46,12 @@ def taken(rig: Rig) -> list[str]:
 
 
 def recall(rig: Rig, handle: str, topic: str = TOPIC) -> str:
+    """The id of what was recalled."""
     return rig.wait(rig.broker.recall(topic, handle))
 
 
 def code_of(rig: Rig, handle: str, topic: str = TOPIC) -> Code:
+    """Why it cannot be recalled."""
     with pytest.raises(ClientError) as caught:
         recall(rig, handle, topic)
     return caught.value.code
