@@ -18,7 +18,7 @@ import logging
 import shutil
 import struct
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ class Checkpoint:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._env = self._open()
 
-    def commit(self, meta: Meta, pairs: list[tuple[bytes, bytes | None]], *, everything: bool) -> None:
+    def commit(self, meta: Meta, pairs: Iterable[tuple[bytes, bytes | None]], *, everything: bool) -> None:
         """Pairs that changed since the last one, None deletes; or all there are, but for those of timers, which are
         always told as changes. Raises lmdb.Error.
         """

@@ -12,6 +12,7 @@ the queue files lies behind the ends that it knows. After 3: what 4 left is dele
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -42,7 +43,7 @@ class Job:
         self._everything, state.rewrite = state.rewrite, False
         self._timers = state.timers.take_changes()
         self._pairs = snapshot.changed(state, everything=self._everything)
-        self._pairs += snapshot.timer_pairs(self._timers, state.timers.fired_ms)
+        self._fired_ms = state.timers.fired_ms
 
     def run(self) -> None:
         """Raises OSError or lmdb.Error; the old checkpoint counts then."""
@@ -55,7 +56,8 @@ class Job:
             with contextlib.closing(self._disk.open(path, FILE_BYTES)) as file:
                 file.write(offset, data)
                 file.sync()
-        self._checkpoint.commit(self._meta, self._pairs, everything=self._everything)
+        pairs = itertools.chain(self._pairs, snapshot.timer_pairs(self._timers, self._fired_ms))
+        self._checkpoint.commit(self._meta, pairs, everything=self._everything)
         for path in self.stale_files:
             self._disk.remove(path)
 

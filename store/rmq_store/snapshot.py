@@ -13,9 +13,10 @@ from rmq_store.consumequeue import ConsumeQueue
 from rmq_store.journal import GroupPut, TopicPut
 from rmq_store.leases import CHUNK_BITS, Lease, Leases, Ledger, Open
 from rmq_store.state import State, Topic
-from rmq_store.timers import Changes, Timers
+from rmq_store.timers import GONE, Changes, Timers
 
-Pairs = list[tuple[bytes, bytes | None]]
+Pair = tuple[bytes, bytes | None]
+Pairs = list[Pair]
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -35,12 +36,15 @@ def changed(state: State, *, everything: bool) -> Pairs:
     return pairs
 
 
-def timer_pairs(changes: Changes, fired_ms: int) -> Pairs:
-    """Pairs to store for timers that came and went. Timers are never part of `everything`: there may be a million."""
-    pairs: Pairs = [(TIMER, _encode([fired_ms]))]
-    for number, (due_ms, first) in changes.items():
-        pairs.append((TIMER_KEY.pack(TIMER, due_ms, number), None if first < 0 else _encode([first])))
-    return pairs
+def timer_pairs(changes: Changes, fired_ms: int) -> Iterator[Pair]:
+    """Pairs to store for timers that came and went, in that order. For the worker: `changes` are nobody else's by then.
+
+    Timers are never part of `everything`: there may be a million.
+    """
+    yield TIMER, _encode([fired_ms])
+    for at in range(0, len(changes), 3):
+        due_ms, number, first = changes[at : at + 3]
+        yield TIMER_KEY.pack(TIMER, due_ms, number), None if first == GONE else _encode([first])
 
 
 def _restore_timer(timers: Timers, key: bytes, value: list[int]) -> None:
@@ -83,7 +87,7 @@ def forget_changes(state: State) -> None:
         ledger.dirty.clear()
     state.leases.dirty.clear()
     _forget_names(state)
-    state.timers.changes.clear()
+    state.timers.take_changes()
     state.stale_folders.clear()
     state.stale_files.clear()
 

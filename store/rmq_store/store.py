@@ -248,7 +248,7 @@ class Store:
 
     def _changed_tables(self) -> int:
         state = self.state
-        return len(state.leases.dirty) + len(state.dirty_queues) + len(state.timers.changes)
+        return len(state.leases.dirty) + len(state.dirty_queues) + len(state.timers.changes) // 3
 
     def _write_journal(self) -> None:
         """Raises StoreError. What found no room is kept: the state has it already, so it must come before all else."""

@@ -13,7 +13,9 @@ its millisecond has many and about 150 where it is alone, one that was carried f
 (tests/store/test_timers.py).
 """
 
+from array import array
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from rmq_store.wheel import Wheel
 
@@ -26,8 +28,9 @@ REAL_QUEUE = "REAL_QID"
 TIMER_PROPERTIES = (OUT_MS, REAL_TOPIC, REAL_QUEUE)  # what a timer's record has besides the message's own
 _SLOT_MS = 1000  # Apache's timerPrecisionMs
 
-Changes = dict[int, tuple[int, int]]
-"""By number: (due_ms, first number), or (due_ms, -1) for a timer that is gone."""
+GONE = -1
+Changes: TypeAlias = "array[int]"
+"""Due time, number and first number of each timer that came, or GONE for one that went; the last one counts."""
 
 
 class Timers:
@@ -37,7 +40,7 @@ class Timers:
         self._wheel = Wheel()
         self._carried: dict[int, int] = {}  # first number -> the current one, where they differ
         self.fired_ms = 0
-        self.changes: Changes = {}  # since the last checkpoint
+        self.changes: Changes = array("q")  # since the last checkpoint
 
     def __len__(self) -> int:
         return len(self._wheel)
@@ -48,7 +51,7 @@ class Timers:
             self._remove(first, due_ms)
             self._carried[first] = number
         self._wheel.add(due_ms, number)
-        self.changes[number] = due_ms, first
+        self.changes.extend((due_ms, number, first))
 
     def fired(self, first: int, due_ms: int) -> None:
         """The real message is in the log."""
@@ -62,7 +65,7 @@ class Timers:
     def _remove(self, first: int, due_ms: int) -> None:
         number = self._carried.pop(first, first)
         self._wheel.remove(due_ms, number)
-        self.changes[number] = due_ms, -1
+        self.changes.extend((due_ms, number, GONE))
 
     def current(self, first: int) -> int:
         """The number of the record that holds this timer now."""
@@ -98,17 +101,17 @@ class Timers:
 
     def take_changes(self) -> Changes:
         """For a checkpoint; what `give_back` gets where that one failed."""
-        changes, self.changes = self.changes, {}
+        changes, self.changes = self.changes, array("q")
         return changes
 
     def give_back(self, changes: Changes) -> None:
-        """They are still to be saved, but for what has changed again."""
-        self.changes = changes | self.changes
+        """They are still to be saved, before what has changed since."""
+        self.changes = changes + self.changes
 
     def clear(self) -> None:
         """The timer topic was dropped."""
         for due_ms, number in self._wheel.earliest(len(self._wheel)):
-            self.changes[number] = due_ms, -1
+            self.changes.extend((due_ms, number, GONE))
         self._wheel.clear()
         self._carried.clear()
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 import hypothesis
 from hypothesis import HealthCheck, settings
 
-from tests.model.machine import BrokerMachine, play
+from tests.model.delayed import DelayMachine
+from tests.model.machine import play
 
 ROUNDS = 20
 EXAMPLES = 150
@@ -18,7 +19,7 @@ def run(seed: int) -> Mapping[str, int]:
     counts: Counter[str] = Counter()
     name = f"Machine{seed}"
     machine = hypothesis.seed(seed)(
-        type(name, (BrokerMachine,), {"flush": ("fast", "durable")[seed % 2], "counts": counts})
+        type(name, (DelayMachine,), {"flush": ("fast", "durable")[seed % 2], "counts": counts})
     )
     play(machine, settings(max_examples=EXAMPLES, stateful_step_count=STEPS, suppress_health_check=list(HealthCheck)))
     return counts

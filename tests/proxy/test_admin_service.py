@@ -358,17 +358,19 @@ def test_timers(make: Maker, run: Run) -> None:
     async def scenario() -> None:
         async with an_admin(make) as admin:
 
-            async def listed(**fields: object) -> list[tuple[int, int, str]]:
-                request = pb.ListTimersRequest(**fields)
+            async def listed(request: pb.ListTimersRequest) -> list[tuple[int, int, str]]:
                 page = await admin.ask("ListTimers", request, pb.ListTimersResponse.FromString)
                 return [(timer.number, timer.due_ms, timer.message.message_id) for timer in page.timers]
 
-            assert await listed(topic=TOPIC, limit=5) == [(5, NOW_MS + 5, "id-0-5"), (7, NOW_MS + 7, "id-0-7")]
+            assert await listed(pb.ListTimersRequest(topic=TOPIC, limit=5)) == [
+                (5, NOW_MS + 5, "id-0-5"),
+                (7, NOW_MS + 7, "id-0-7"),
+            ]
             assert admin.port.of("timers") == [(TOPIC, 5)]
-            assert await listed(number=0) == [(0, NOW_MS + 9, "id-0-0")]
+            assert await listed(pb.ListTimersRequest(number=0)) == [(0, NOW_MS + 9, "id-0-0")]
             large = kept(1, body=bytes(PAGE_BYTES_MAX))
             admin.port.answers["timers"] = [Timer(n, NOW_MS, large) for n in (1, 2)]
-            assert await listed() == [(1, NOW_MS, "id-0-1")]
+            assert await listed(pb.ListTimersRequest()) == [(1, NOW_MS, "id-0-1")]
             await admin.ask("CancelTimer", pb.CancelTimerRequest(number=3), pb.CancelTimerResponse.FromString)
             assert admin.port.of("cancel_timer") == [(3,)]
 

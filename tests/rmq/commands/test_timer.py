@@ -19,7 +19,7 @@ def waiting(server: FakeServer) -> FakeServer:
 
 def one(server: FakeServer) -> None:
     """Only the first."""
-    server.answers["timers"] = server.answers["timers"][:1]  # type: ignore[index]  # the list that the fixture put there
+    server.answers["timers"] = server.answers["timers"][:1]
 
 
 def test_list_shows_what_waits(rmq: Commands, waiting: FakeServer) -> None:
@@ -48,7 +48,7 @@ def test_nothing_that_waits_is_a_note(rmq: Commands, server: FakeServer) -> None
 def test_show_tells_the_properties(rmq: Commands, waiting: FakeServer) -> None:
     """The sender's own, in order; as JSON the whole message."""
     one(waiting)
-    waiting.answers["timers"][0].message.properties.update({"b": "2", "a": "1"})  # type: ignore[index]  # as in `one`
+    waiting.answers["timers"][0].message.properties.update({"b": "2", "a": "1"})
     assert rmq("timer", "show", "4").out.splitlines()[2:] == ["a=1", "b=2"]
     assert json.loads(rmq("timer", "show", "4", "--json").out)["number"] == 4
     assert waiting.asked("timers") == [("", 32, 4), ("", 32, 4)]
