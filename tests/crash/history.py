@@ -4,7 +4,8 @@ A history is complete when its last client has drained every topic for every gro
 are milliseconds of the wall clock that server and clients share. What is promised (issue 4 and facts
 users-and-peers.md 5b): an acknowledged send comes to every group until that group has acknowledged it; nothing comes
 that was not sent, or was refused, or with another body; no message is stored twice; a settled message stays settled;
-a leased one stays invisible. A lease may be lost in a kill: that is only a redelivery.
+a leased one stays invisible; a delayed one does not come before its time, a recalled one never. A lease may be lost in
+a kill: that is only a redelivery.
 """
 
 import enum
@@ -25,13 +26,22 @@ class Outcome(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """One message given to the server; `key` is its message id, used once."""
+    """One message given to the server; `key` is its message id, used once. `due_ms`: 0 unless it is delayed."""
 
     key: str
     topic: str
     digest: bytes
     began_ms: int
     ended_ms: int
+    outcome: Outcome
+    due_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """A delayed message called back by its sender."""
+
+    key: str
     outcome: Outcome
 
 
@@ -79,6 +89,7 @@ class History:
     acks: list[Ack] = field(default_factory=list)
     releases: list[Release] = field(default_factory=list)
     kills: list[int] = field(default_factory=list)
+    recalls: list[Recall] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +102,7 @@ class Problem:
 
 
 LOST, PHANTOM, CHANGED, DOUBLED, UNDONE, LEASED = "lost", "phantom", "changed", "doubled", "undone", "leased"
+EARLY, RECALLED = "early", "recalled"
 Pair: TypeAlias = tuple[str, str]  # group, key
 
 
@@ -102,15 +114,21 @@ def check(history: History) -> list[Problem]:
         *_doubled(history),
         *_undone(history),
         *_while_leased(history),
+        *_early(history),
+        *_recalled(history),
     ]
 
 
 def _lost(history: History) -> Iterator[Problem]:
-    """After the drain each group has settled each acknowledged send, or may have in a call that was cut off."""
+    """After the drain each group has settled each acknowledged send that was not recalled, or may have in a call that
+    was cut off.
+    """
     settled = {(a.group, a.key) for a in history.acks if a.outcome is not Outcome.FAILED}
     seen = {(d.group, d.key) for d in history.deliveries}
+    recalled = {recall.key for recall in history.recalls if recall.outcome is not Outcome.FAILED}
     for send in history.sends:
-        for group in history.groups if send.outcome is Outcome.OK else ():
+        expected = send.outcome is Outcome.OK and send.key not in recalled
+        for group in history.groups if expected else ():
             if (group, send.key) not in settled:
                 how = "came, but not again after the last failure" if (group, send.key) in seen else "never came"
                 yield Problem(LOST, send.key, f"acknowledged at {send.ended_ms}, {how} to group {group}: {send}")
@@ -168,3 +186,17 @@ def _while_leased(history: History) -> Iterator[Problem]:
             excused = any(first.began_ms <= ms <= second.ended_ms for ms in excuses)
             if second.ended_ms < first.began_ms + first.invisible_ms and not excused:
                 yield Problem(LEASED, pair[1], f"leased, and delivered again: {first}, {second}")
+
+
+def _early(history: History) -> Iterator[Problem]:
+    due_ms = {send.key: send.due_ms for send in history.sends}
+    for delivery in history.deliveries:
+        if delivery.ended_ms < due_ms.get(delivery.key, 0):
+            yield Problem(EARLY, delivery.key, f"due at {due_ms[delivery.key]} only: {delivery}")
+
+
+def _recalled(history: History) -> Iterator[Problem]:
+    recalled = {recall.key for recall in history.recalls if recall.outcome is Outcome.OK}
+    for delivery in history.deliveries:
+        if delivery.key in recalled:
+            yield Problem(RECALLED, delivery.key, f"recalled, and delivered: {delivery}")

@@ -19,13 +19,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.crash.history import History, Outcome, Problem, check
-from tests.crash.workload import INVISIBLE_MS, Workload, now_ms
+from tests.crash.workload import DELAYS_MS, INVISIBLE_MS, Workload, now_ms
 from tests.serving import Server, ServerError
 
 GROUPS = ("group-a", "group-b")
 RUN_S_MAX = 0.8
 STARTS_KILLED = 0.3
-QUIET_S = INVISIBLE_MS / 1000 + 1.5  # longer than any lease of ours
+QUIET_S = max(INVISIBLE_MS, *DELAYS_MS) / 1000 + 1.5  # longer than any lease and any delay of ours
 PROBLEMS_SHOWN = 20
 SIGNS_OF_TROUBLE = ("Traceback", "damaged")
 
@@ -115,10 +115,13 @@ class Campaign:
     def counts(self) -> Mapping[str, int]:
         """What the ledger keeps."""
         sends = Counter(send.outcome for send in self.history.sends)
+        recalls = Counter(recall.outcome for recall in self.history.recalls)
         acks = Counter(ack.outcome for ack in self.history.acks)
         return {
             "kills": len(self.history.kills),
             "sent": sends[Outcome.OK],
+            "delayed": sum(1 for send in self.history.sends if send.due_ms),
+            "recalled": recalls[Outcome.OK],
             "sends_cut_off": sends[Outcome.UNKNOWN],
             "delivered": len(self.history.deliveries),
             "acked": acks[Outcome.OK],

@@ -8,14 +8,17 @@ import pytest
 from tests.crash.history import (
     CHANGED,
     DOUBLED,
+    EARLY,
     LEASED,
     LOST,
     PHANTOM,
+    RECALLED,
     UNDONE,
     Ack,
     Delivery,
     History,
     Outcome,
+    Recall,
     Release,
     Send,
     check,
@@ -96,6 +99,22 @@ def given_twice(history: History) -> None:
     history.deliveries.append(replace(DELIVERY, began_ms=1035, served_ms=1045, ended_ms=1048))
 
 
+def early(history: History) -> None:
+    """Delayed, and there before its time."""
+    history.sends[:] = [replace(SEND, due_ms=1041)]
+
+
+def recalled(history: History) -> None:
+    """Called back, and delivered."""
+    history.recalls.append(Recall(KEY, Outcome.OK))
+
+
+def lost_though_its_recall_failed(history: History) -> None:
+    """A refused recall takes nothing back."""
+    lost(history)
+    history.recalls.append(Recall(KEY, Outcome.FAILED))
+
+
 @pytest.mark.parametrize(
     ("plant", "kinds"),
     [
@@ -111,6 +130,9 @@ def given_twice(history: History) -> None:
         (overwritten, {DOUBLED}),
         (undone, {UNDONE}),
         (given_twice, {LEASED}),
+        (early, {EARLY}),
+        (recalled, {RECALLED}),
+        (lost_though_its_recall_failed, {LOST}),
     ],
 )
 def test_finds_what_is_planted(plant: Callable[[History], None], kinds: set[str]) -> None:
@@ -123,6 +145,28 @@ def test_finds_what_is_planted(plant: Callable[[History], None], kinds: set[str]
 def sends_cut_off(history: History) -> None:
     """Of two sends without an answer one was stored."""
     history.sends[:] = [replace(SEND, outcome=Outcome.UNKNOWN), replace(SEND, key="k2", outcome=Outcome.UNKNOWN)]
+
+
+def in_time(history: History) -> None:
+    """Delayed, and there at its millisecond."""
+    history.sends[:] = [replace(SEND, due_ms=1040)]
+
+
+def taken_back(history: History) -> None:
+    """Recalled, and never seen."""
+    lost(history)
+    history.recalls.append(Recall(KEY, Outcome.OK))
+
+
+def recall_cut_off(history: History) -> None:
+    """It may have been done, or not."""
+    history.recalls.append(Recall(KEY, Outcome.UNKNOWN))
+
+
+def recall_cut_off_and_done(history: History) -> None:
+    """The message does not come."""
+    lost(history)
+    history.recalls.append(Recall(KEY, Outcome.UNKNOWN))
 
 
 def ack_cut_off(history: History) -> None:
@@ -164,6 +208,10 @@ def on_its_way_when_settled(history: History) -> None:
     [
         good,
         sends_cut_off,
+        in_time,
+        taken_back,
+        recall_cut_off,
+        recall_cut_off_and_done,
         ack_cut_off,
         ack_cut_off_and_not_done,
         again_after_its_time,

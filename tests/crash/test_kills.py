@@ -30,4 +30,6 @@ def test_what_was_acknowledged_survives_kills(flush: str) -> None:
     assert counts["kills"] == KILLS
     assert counts["sent"] > 100
     assert counts["acked"] > 100
+    assert counts["delayed"] > 20
+    assert counts["recalled"] > 5
     assert counts["sends_cut_off"] + counts["acks_cut_off"] > 0

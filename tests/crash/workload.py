@@ -1,4 +1,4 @@
-"""Clients that send, receive, acknowledge and give back, many calls in flight, and write all of it into a History.
+"""Clients that send, recall, receive, acknowledge and give back, many calls in flight, and write it all into a History.
 
 Owns the calls and what is made of their answers: OK, refused, or cut off. Promises: no call begins after `stop`, and a
 call that is cut off before it is an error. Knows nothing of processes (runner.py kills them) and judges nothing
@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 
 from rmq_proto import v2
-from tests.crash.history import Ack, Delivery, History, Outcome, Release, Send
+from tests.crash.history import Ack, Delivery, History, Outcome, Recall, Release, Send
 from tests.process import wire
 
 OK, MULTIPLE, NOTHING_NEW = 20000, 30000, 40401
@@ -24,6 +24,7 @@ INVISIBLE_MS = 1500
 CALL_TIMEOUT_S = 20.0
 SENDERS, RECEIVERS = 16, 3  # in flight; receivers are for each topic and group
 BATCH_MAX, BODY_BYTES_MAX = 4, 8192
+DELAYED, DELAYS_MS, RECALLED = 0.2, (1, 100, 1000, 2500), 0.3  # how many are delayed, by how much, and recalled
 
 R = TypeVar("R")
 Unary = Callable[..., Awaitable[bytes]]
@@ -48,6 +49,7 @@ class Workload:
         self._send = cast(Unary, self._channel.unary_unary(wire.SERVICE + "SendMessage"))
         self._receive = cast(Listing, self._channel.unary_stream(wire.SERVICE + "ReceiveMessage"))
         self._ack = cast(Unary, self._channel.unary_unary(wire.SERVICE + "AckMessage"))
+        self._recall = cast(Unary, self._channel.unary_unary(wire.SERVICE + "RecallMessage"))
         self._change = cast(Unary, self._channel.unary_unary(wire.SERVICE + "ChangeInvisibleDuration"))
         self._history = history
         self._topics = topics
@@ -112,17 +114,32 @@ class Workload:
         began_ms = now_ms()
         answer = await self._call(self._send, wire.send(*batch).SerializeToString())
         codes = [0] * len(batch)
+        handles: dict[str, str] = {}
         if answer is not None:
             response = v2.SendMessageResponse.FromString(answer)
             codes = [entry.status.code for entry in response.entries] or [response.status.code] * len(batch)
+            handles = {entry.message_id: entry.recall_handle for entry in response.entries if entry.recall_handle}
         for message, code in zip(batch, codes, strict=True):
-            key, outcome = message.system_properties.message_id, outcome_of(code)
-            self._history.sends.append(Send(key, topic, digest(message.body), began_ms, now_ms(), outcome))
+            system, outcome = message.system_properties, outcome_of(code)
+            due_ms = wire.get_ms(system.delivery_timestamp)
+            sent = Send(system.message_id, topic, digest(message.body), began_ms, now_ms(), outcome, due_ms)
+            self._history.sends.append(sent)
+        for key in [key for key in handles if self._rng.random() < RECALLED]:
+            await self._call_back(topic, key, handles[key])
+
+    async def _call_back(self, topic: str, key: str, handle: str) -> None:
+        request = v2.RecallMessageRequest(topic=v2.Resource(name=topic), recall_handle=handle)
+        answer = await self._call(self._recall, request.SerializeToString()) if not self._over.is_set() else None
+        code = v2.RecallMessageResponse.FromString(answer).status.code if answer is not None else 0
+        self._history.recalls.append(Recall(key, outcome_of(code)))
 
     def _message(self, topic: str) -> v2.Message:
         self._sent += 1
         body = self._rng.randbytes(self._rng.randint(1, BODY_BYTES_MAX))
-        return wire.message(topic, body, f"{self._life}-{self._sent}")
+        message = wire.message(topic, body, f"{self._life}-{self._sent}")
+        if self._rng.random() < DELAYED:
+            wire.set_ms(message.system_properties.delivery_timestamp, now_ms() + self._rng.choice(DELAYS_MS))
+        return message
 
     async def _take(self, topic: str, group: str) -> dict[str, str]:
         """Message id -> handle."""
@@ -139,8 +156,7 @@ class Workload:
                     case "message":
                         messages.append(v2.Message.FromString(response.message.SerializeToString()))
                     case "delivery_timestamp":
-                        stamp = response.delivery_timestamp
-                        served_ms = stamp.seconds * 1000 + stamp.nanos // 1_000_000
+                        served_ms = wire.get_ms(response.delivery_timestamp)
         except grpc.aio.AioRpcError as error:
             self._must_be_over(error)
         self._note(group, messages, began_ms, served_ms or began_ms)
