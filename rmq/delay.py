@@ -29,6 +29,7 @@ from rmq_store.store import Store
 
 log_ = logging.getLogger("rmq.delay")
 DELAY = MessageType.DELAY
+_DELIVER_MS = timers.DELIVER_MS.encode()
 _RETRY_MS = 1000  # where the disk is full
 
 
@@ -54,7 +55,9 @@ class Delay:
         """
         now_ms = self._clock.wall_ms()
         dues = [_due_ms(message) for message in messages]
-        waiting = [(*timed(*draft), due) for draft, due in zip(drafts, dues, strict=True) if due > now_ms]
+        waiting = [
+            (timed(draft, due), code, due) for (draft, code), due in zip(drafts, dues, strict=True) if due > now_ms
+        ]
         plain = [draft for draft, due in zip(drafts, dues, strict=True) if due <= now_ms]
         if waiting and len(self._timers) + len(waiting) > self._config.timers_max:
             raise ClientError(
@@ -175,26 +178,24 @@ class Delay:
             raise _not_ours("of another message")
 
 
-def timed(draft: Draft, tags_code: int) -> tuple[Draft, int]:
+def timed(draft: Draft, due_ms: int) -> Draft:
     """The record that waits in the timer topic, and says where the message goes."""
-    due_ms = int(record.property_bytes(draft.properties, timers.DELIVER_MS.encode()))
     own = {
         timers.OUT_MS: str(timers.out_ms(due_ms)),
         timers.REAL_TOPIC: draft.topic.decode(),
         timers.REAL_QUEUE: str(draft.queue_id),
     }
-    waiting = Draft(
+    return Draft(
         timers.TOPIC_BYTES, 0, draft.body, draft.properties + record.encode_properties(own), draft.sys_flag,
         draft.born_ms, draft.born_host, draft.born_port, draft.reconsume_times,
     )  # fmt: skip
-    return waiting, tags_code
 
 
 def _due_ms(message: Outgoing) -> int:
     """0 where it is not delayed."""
     if message.type is not DELAY:
         return 0
-    return timers.due_of(record.decode_properties(message.properties))
+    return timers.due_of({timers.DELIVER_MS: record.property_bytes(message.properties, _DELIVER_MS).decode()})
 
 
 def first_number(number: int, properties: dict[str, str]) -> int:

@@ -141,7 +141,7 @@ class Wheel:
         """A copy of up to `limit` of the keys that are due then, in order of setting."""
         slot = self._slots.get(due_ms)
         if slot is None or isinstance(slot, int):
-            return () if slot is None else (slot,)
+            return () if slot is None else (slot,)[:limit]
         front = self._taken.get(due_ms, 0)
         return slot[front : front + limit]
 

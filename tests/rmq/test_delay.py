@@ -285,3 +285,61 @@ def test_the_loop_s_own_timer_delivers() -> None:
         live.send(outgoing("soon", **{m.TIMER_DELIVER_MS: str(due_ms)}))
         assert bodies(live.until(poll)) == ["soon"]
         assert clock.wall_ms() >= due_ms
+
+
+def test_delayed_messages_for_people(rig: Rig) -> None:
+    """They are listed by due time, of one topic or all; one can be shown and cancelled, by its number."""
+    admin = rig.broker.admin
+    rig.send(delayed(rig, "late", 90), delayed(rig, "soon", 10))
+    rig.send(outgoing("else", topic="other", **{m.TIMER_DELIVER_MS: str(rig.clock.wall_ms() + 50)}))
+    assert [one.message.body.decode() for one in admin.timers("", 9)] == ["soon", "else", "late"]
+    assert [one.number for one in admin.timers("", 2)] == [1, 2]
+    assert [one.number for one in admin.timers(TOPIC, 9)] == [1, 0]
+    assert [one.number for one in admin.timers(TOPIC, 1)] == [1]
+    listing = admin.timers("", 9)
+    assert next(iter(listing)).number == 1
+    shown = admin.timer(2)
+    assert (shown.message.topic, shown.due_ms) == ("other", rig.clock.wall_ms() + 50)
+    rig.wait(admin.cancel_timer(2))
+    assert [one.number for one in listing] == [0]
+    rig.advance(90)
+    assert taken(rig) == ["soon", "late"]
+    assert rig.receive(request("other")) == []
+
+
+@pytest.mark.parametrize("number", [-1, 0, 7])
+def test_a_timer_that_does_not_wait_is_not_there(rig: Rig, number: int) -> None:
+    """Fired, or never was."""
+    send(rig, "came", 10)
+    rig.advance(10)
+    for verb in (rig.broker.admin.timer, rig.broker.admin.cancel_timer):
+        with pytest.raises(ClientError) as caught:
+            verb(number)
+        assert caught.value.code is Code.NOT_FOUND
+
+
+def test_the_timer_topic_cannot_be_deleted_by_hand(rig: Rig) -> None:
+    """All delayed messages would be gone."""
+    send(rig, "waits", 10)
+    with pytest.raises(ClientError, match="cancel single ones"):
+        rig.broker.admin.delete_topic(timers.TOPIC)
+
+
+def test_a_reset_takes_what_waits() -> None:
+    """A server for tests begins anew, and its numbers with it; an old handle is nobody's."""
+    with contextlib.closing(Rig(config())) as rig:
+        old = send(rig, "old", 10)
+        rig.wait(rig.broker.admin.reset())
+        send(rig, "new", 20)
+        assert code_of(rig, old.recall_handle) is Code.ILLEGAL_MESSAGE_ID
+        rig.advance(20)
+        assert taken(rig) == ["new"]
+
+
+def test_time_moved_within_a_turn(rig: Rig) -> None:
+    """Sent and due before its record is in a file: it comes all the same."""
+    answer = rig.broker.send([delayed(rig, "at once", 50)])
+    rig.clock.advance(ms=50)
+    rig.broker.catch_up()
+    rig.wait(answer)
+    assert taken(rig) == ["at once"]

@@ -39,9 +39,10 @@ def test_a_state_restored_from_its_pairs_is_that_state(ops: list[Op]) -> None:
     """Carried messages, their names and their leases included."""
     rig = Rig(None)
     run(rig, ops)
-    pairs = sorted(
-        (key, value) for key, value in snapshot.changed(rig.store.state, everything=True) if value is not None
-    )
+    timers = rig.store.state.timers
+    told = dict(snapshot.timer_pairs(timers.changes, timers.fired_ms))
+    told |= dict(snapshot.changed(rig.store.state, everything=True))
+    pairs = sorted((key, value) for key, value in told.items() if value is not None)
     queues = [queue for topic in rig.store.state.topics.values() for queue in topic.queues]
     for queue in queues:
         for path, offset, data in queue.unwritten():
