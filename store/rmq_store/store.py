@@ -221,11 +221,7 @@ class Store:
 
         For messages that stand for no other. Raises as `append`: all of them or none.
         """
-        self.flusher.touch()
-        self.log.make_room(sum([draft.size for draft, _ in drafts]))
-        first = queue.max_offset
-        for draft, tags_code in drafts:
-            self._append(queue, draft, tags_code)
+        first = self._append_all(queue, drafts)
         self._touch()
         return first
 
@@ -234,9 +230,18 @@ class Store:
         if timers.TOPIC not in self.state.topics:
             self.apply(TopicPut(timers.TOPIC, recovery.UNKNOWN_TYPE, 1))
         queue = self.state.topics[timers.TOPIC].queues[0]
-        first = self.append_all(queue, [(draft, tags_code) for draft, tags_code, _ in drafts])
+        first = self._append_all(queue, [(draft, tags_code) for draft, tags_code, _ in drafts])
         for number, (_, _, due_ms) in enumerate(drafts, first):
             self.state.timers.put(number, due_ms, number)
+        self._touch()  # not before: a checkpoint may be made in it, of the log and of all that is known of it
+        return first
+
+    def _append_all(self, queue: ConsumeQueue, drafts: Sequence[tuple[Draft, int]]) -> int:
+        self.flusher.touch()
+        self.log.make_room(sum([draft.size for draft, _ in drafts]))
+        first = queue.max_offset
+        for draft, tags_code in drafts:
+            self._append(queue, draft, tags_code)
         return first
 
     def _append(self, queue: ConsumeQueue, draft: Draft, tags_code: int) -> int:

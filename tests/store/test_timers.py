@@ -83,6 +83,19 @@ def test_a_dropped_timer_topic_takes_all_timers_along(tmp_path: Path) -> None:
     again.close()
 
 
+def test_a_checkpoint_that_a_timer_itself_sets_off_has_that_timer(tmp_path: Path) -> None:
+    """The log is not read again before its position, so whoever is killed behind it relies on it."""
+    rig = Rig(tmp_path, checkpoint_records=1)
+    for n in range(3):
+        rig.delay(DUE_MS + n)
+        rig.until(lambda: rig.store._saver is not None and rig.store._saver._running is None)
+    rig.delay(DUE_MS + 3)
+    rig.crash()
+    again = Rig(tmp_path)
+    assert again.store.state.timers.earliest(9) == [(DUE_MS + n, n) for n in range(4)]
+    again.close()
+
+
 @pytest.mark.parametrize(("a_millisecond", "bytes_max"), [(1000, 16), (2, 110), (1, 170)])
 def test_a_timer_takes_little_memory(a_millisecond: int, bytes_max: int) -> None:
     """Numbers and due times included, the list of changes aside: a checkpoint takes it."""
