@@ -35,6 +35,7 @@ ROUNDS = 3
 LOAD_S = 8.0
 COLD_S = 20.0  # the first receive, which is not looked at, has all the others before it
 FILES_MAX = 4096
+CHECKPOINT_S = 1.0  # checkpoint_interval_ms
 
 Figure = Callable[[Stand, Path], Coroutine[None, None, list[Line]]]
 
@@ -161,6 +162,46 @@ async def polls(_stand: Stand, folder: Path) -> list[Line]:
     return [Line("a waiting poll", used_kib, "KiB", "4 KB")]
 
 
+async def timers(_stand: Stand, folder: Path) -> list[Line]:
+    """Memory of a million delayed messages, two a millisecond; then how late others come beside them."""
+    broker = make_broker(folder / "data", timers_max=2_000_000)
+    await fill(broker, 300_000, BODY[:100])  # what any load takes is there before
+    before = anonymous_mib()
+    begin_ms = SystemClock().wall_ms() + 3_600_000
+    await delay(broker, 1_000_000, begin_ms)
+    await asyncio.sleep(2 * CHECKPOINT_S)
+    lines = [Line("1 M delayed messages that wait", anonymous_mib() - before, "MiB", "150 MB")]
+    lines += await lateness(broker)
+    broker.close()
+    begin_s = time.perf_counter()
+    broker = make_broker(folder / "data", timers_max=2_000_000)
+    lines.append(Line("the same, start of the broker", time.perf_counter() - begin_s, "s"))
+    broker.close()
+    return lines
+
+
+async def lateness(broker: Broker) -> list[Line]:
+    """2,000 a second for five seconds, beside all that waits: from the due time to the answer of a receive."""
+    broker.receive(request("late", 1))
+    begin_ms = SystemClock().wall_ms() + 3_000
+    await delay(broker, 10_000, begin_ms)
+    late_ms: list[int] = []
+    while len(late_ms) < 10_000:
+        taken = broker.receive(request("late", 32, poll_ms=10_000))
+        messages = await taken if isinstance(taken, asyncio.Future) else taken
+        now_ms = SystemClock().wall_ms()
+        late_ms += [now_ms - int(one.properties["TIMER_DELIVER_MS"]) for one in messages]
+        broker.ack("late", "figures", [one.handle for one in messages])
+        await asyncio.sleep(0)
+    late_ms.sort()
+    assert late_ms[0] >= 0
+    return [
+        Line("2,000 due a second, late, p50", late_ms[5_000], "ms"),
+        Line("2,000 due a second, late, p99", late_ms[9_900], "ms", "25 ms"),
+        Line("2,000 due a second, late, most", late_ms[-1], "ms"),
+    ]
+
+
 MEASURED = (
     restart,
     restart_large,
@@ -168,6 +209,7 @@ MEASURED = (
     backlog,
     leases,
     polls,
+    timers,
     scale.polls_wide,
     scale.connections,
     scale.tls,
@@ -189,6 +231,23 @@ async def fill(broker: Broker, count: int, body: bytes) -> None:
     )
     for done in range(0, count, 100):
         answer = broker.send([message] * 100)
+        if (done % 10_000 == 0 or done + 100 >= count) and isinstance(answer, asyncio.Future):
+            await answer
+
+
+async def delay(broker: Broker, count: int, begin_ms: int) -> None:
+    """Sends `count` delayed messages, two for each millisecond from `begin_ms` on, in an order of no kind."""
+    for done in range(0, count, 100):
+        batch = []
+        for number in range(done, done + 100):
+            due_ms = begin_ms + number * 7919 % count // 2
+            properties = {"UNIQ_KEY": f"{number:034}", "TIMER_DELIVER_MS": str(due_ms)}
+            batch.append(
+                Outgoing(
+                    "figures", BODY[:100], f"{number:034}", encode_properties(properties), MessageType.DELAY, "", 0
+                )
+            )
+        answer = broker.send(batch)
         if (done % 10_000 == 0 or done + 100 >= count) and isinstance(answer, asyncio.Future):
             await answer
 

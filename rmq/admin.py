@@ -8,11 +8,12 @@ dead letters are deadletters.py's.
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 
-from rmq.adminport import GroupInfo, Kept, Page, QueueRange, Start, StoreInfo, TopicInfo
+from rmq.adminport import GroupInfo, Kept, Page, QueueRange, Start, StoreInfo, Timer, TopicInfo
 from rmq.browse import Browser
 from rmq.clock import Clock, ManualClock
 from rmq.config import Config
 from rmq.deadletters import REPLAYS, DeadLetters
+from rmq.delay import Delay
 from rmq.errors import ClientError, Code
 from rmq.filter import ALL, Filter
 from rmq.groups import Groups
@@ -20,6 +21,7 @@ from rmq.groupviews import GroupViews
 from rmq.message import MessageType
 from rmq.port import Answer
 from rmq.retry import RetryPolicy
+from rmq.timerviews import TimerViews
 from rmq.topics import Topics
 from rmq.traffic import Traffic
 from rmq.waiters import Waiters
@@ -28,6 +30,7 @@ from rmq_store.journal import Acked, Cursors, GroupDrop, TopicDrop
 from rmq_store.leases import Subscription
 from rmq_store.state import Topic
 from rmq_store.store import Store
+from rmq_store.timers import TOPIC as TIMER_TOPIC
 
 _SETTLED_AT_ONCE = 10_000  # offsets in one entry of the journal
 
@@ -49,6 +52,7 @@ class Admin:
         loop: asyncio.AbstractEventLoop,
         *,
         traffic: Traffic,
+        delay: Delay,
         online: set[tuple[str, str]],
         subscribe: Callable[[str, str], Subscription],
         tick: Callable[[], None],
@@ -66,6 +70,7 @@ class Admin:
         self._catch_up = catch_up
         self._browser = Browser(store, topics, loop)
         self.views = GroupViews(store, self._browser, waiters, clock, online)
+        self._timers = TimerViews(store, delay)
         self._letters = DeadLetters(store, topics, self._browser, loop, subscribe=subscribe, tick=tick)
 
     def describe(self) -> StoreInfo:
@@ -120,6 +125,8 @@ class Admin:
 
     def delete_topic(self, name: str) -> Answer[None]:
         """See AdminPort."""
+        if name == TIMER_TOPIC:
+            raise ClientError(Code.BAD_REQUEST, f"{name} holds all delayed messages that wait: cancel single ones")
         self._drop_topic(self._browser.require(name).name)
         return self._store.when_safe(None)
 
@@ -218,6 +225,20 @@ class Admin:
         """See AdminPort."""
         self.views.require(group)
         return self._letters.replay(group, message_ids)
+
+    # -- delayed messages --------------------------------------------------------------------------------------------
+
+    def timers(self, topic: str, limit: int) -> Iterator[Timer]:
+        """See AdminPort."""
+        return self._timers.all(topic, limit)
+
+    def timer(self, number: int) -> Timer:
+        """See AdminPort."""
+        return self._timers.one(number)
+
+    def cancel_timer(self, number: int) -> Answer[None]:
+        """See AdminPort."""
+        return self._timers.cancel(number)
 
     # -- tests -------------------------------------------------------------------------------------------------------
 

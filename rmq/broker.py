@@ -11,9 +11,11 @@ from pathlib import Path
 
 from rmq import message as m
 from rmq.admin import Admin
+from rmq.alarm import Alarm
 from rmq.brokermetrics import DISK, MEMORY, BrokerMetrics
 from rmq.clock import Clock
 from rmq.config import Config
+from rmq.delay import DELAY, Delay
 from rmq.errors import ClientError, Code, ConfigError
 from rmq.filter import Filter
 from rmq.groups import Groups
@@ -35,6 +37,7 @@ from rmq_store.store import Settings, Store
 
 log_ = logging.getLogger("rmq.broker")
 _TICK_LEASES = 500  # leases ended in one turn: a few milliseconds
+_TICK_TIMERS = 100  # delayed messages delivered in one turn: as long
 _POLLS_A_TURN = 32  # waiting polls answered in one turn, of at most receive_batch_max messages each
 _RETENTION_S = 10.0  # Apache: cleanResourceInterval
 _MEMORY_RETENTION_S = 1.0  # how long the ring may overshoot memory_bytes_max
@@ -75,6 +78,7 @@ class Broker:
         self.groups = Groups(self._store, config)
         self._traffic = Traffic()
         self._pop = Pop(self._store, self.topics, self.groups, clock, config, self._traffic)
+        self._delay = Delay(self._store, self.topics, clock, config)
         self._waiters = Waiters(loop, polls_max=config.polls_max, per_group_max=config.polls_per_group_max)
         self.admin = Admin(
             self._store,
@@ -85,6 +89,7 @@ class Broker:
             config,
             loop,
             traffic=self._traffic,
+            delay=self._delay,
             online=self._pop.online,
             subscribe=self._subscription,
             tick=self.tick,
@@ -92,8 +97,8 @@ class Broker:
         )
         self._to_serve: dict[Subscription, None] = {}
         self._serving = False  # _serve is on its way
-        self._agenda: asyncio.TimerHandle | None = None
-        self._agenda_ms = 0
+        self._lease_alarm = Alarm(loop, clock.lease_ms, self.tick)
+        self._timer_alarm = Alarm(loop, clock.wall_ms, self.tick)
         self._ending = self._closed = False
         self.recovered_clients = self._pop.rearm()
         self._declare()
@@ -174,11 +179,27 @@ class Broker:
             queue = self.topics.next_queue(topic)
             queue_id, name = queue.queue_id, topic.name_bytes
             drafts = [(self._draft(name, queue_id, message), record.tags_code(message.tag)) for message in messages]
-            first = self._store.append_all(queue, drafts)
+            results = self._append(queue, messages, drafts)
         except StoreFull as error:
             raise _unavailable(error) from None
         self._traffic.sent(topic, messages, sum([draft.size for draft, _ in drafts]))
-        return self._store.when_safe([SendResult(queue_id, first + place) for place in range(len(messages))])
+        return self._store.when_safe(results)
+
+    def _append(
+        self, queue: ConsumeQueue, messages: Sequence[Outgoing], drafts: Sequence[tuple[Draft, int]]
+    ) -> Sequence[SendResult]:
+        for message in messages:
+            if message.type is DELAY:
+                results = self._delay.send(queue, messages, drafts)
+                self._arm()
+                return results
+        first = self._store.append_all(queue, drafts)
+        return [SendResult(queue.queue_id, first + place) for place in range(len(messages))]
+
+    def recall(self, topic: str, handle: str) -> Answer[str]:
+        """See BrokerPort."""
+        self.topics.must_take(topic, DELAY)
+        return self._delay.recall(topic, handle)
 
     def _admit(self, messages: Sequence[Outgoing]) -> Topic:
         name, kind = messages[0].topic, messages[0].type
@@ -316,30 +337,32 @@ class Broker:
     def tick(self) -> None:
         """Does what is due. Called by the agenda's timer, and by whoever moved a ManualClock."""
         self._disarm()  # it was set by a clock that may have been moved since
+        self._delay.tick(_TICK_TIMERS)
         self._pop.tick(self._clock.lease_ms(), _TICK_LEASES)
         self._serve_woken()
         self._arm()
 
     def catch_up(self) -> None:
         """Does all that is due, however much, and what retention wants by now: somebody moved a ManualClock."""
-        leases = self._store.state.leases
-        while (due_ms := leases.wheel.next_due_ms()) is not None and due_ms <= self._clock.lease_ms():
+        while self._is_due():
             self.tick()
         self._cleaning.cancel()
         self._clean(all_of_it=True)
 
+    def _is_due(self) -> bool:
+        lease_ms, timer_ms = self._store.state.leases.wheel.next_due_ms(), self._delay.next_due_ms()
+        return (lease_ms is not None and lease_ms <= self._clock.lease_ms()) or (
+            timer_ms is not None and timer_ms <= self._clock.wall_ms()
+        )
+
     def _arm(self) -> None:
-        due_ms = self._store.state.leases.wheel.next_due_ms()
-        if due_ms is None or self._closed or (self._agenda is not None and self._agenda_ms <= due_ms):
-            return
-        self._disarm()
-        self._agenda_ms = due_ms
-        self._agenda = self._loop.call_later(max(due_ms - self._clock.lease_ms(), 0) / 1000, self.tick)
+        if not self._closed:
+            self._lease_alarm.set(self._store.state.leases.wheel.next_due_ms())
+            self._timer_alarm.set(self._delay.next_due_ms())
 
     def _disarm(self) -> None:
-        if self._agenda is not None:
-            self._agenda.cancel()
-            self._agenda = None
+        self._lease_alarm.cancel()
+        self._timer_alarm.cancel()
 
     def _clean(self, *, all_of_it: bool = False) -> None:
         more = False

@@ -58,6 +58,7 @@ class BrokerMetrics:
         value("rocketmq_consumer_group_number", "gauge", "Consumer groups.", len(self._state.groups))
         value("rmq_leases", "gauge", "Receives whose messages are not all settled or due yet.", len(leases.leases))
         value("rmq_open_messages", "gauge", "Messages delivered and not settled; see leases_max.", leases.open_count)
+        value("rmq_delayed_messages", "gauge", "Delayed messages that wait; see timers_max.", len(self._state.timers))
         value("rmq_timers", "gauge", "Timers of leases that are set.", len(leases.wheel))
         value("rmq_waiting_polls", "gauge", "Receives that wait for a message; see polls_max.", len(self._waiters))
         yield

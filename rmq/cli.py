@@ -31,6 +31,7 @@ ELSEWHERE = {
     "health": ("health", "Says whether a server serves."),
     "message": ("message", "Sends and shows messages."),
     "store": ("store", "Looks into a data directory without a server."),
+    "timer": ("timer", "Shows delayed messages that wait, and cancels them."),
     "topic": ("topic", "Creates, shows, changes and deletes topics."),
     "wait": ("health", "Waits until a server serves."),
 }

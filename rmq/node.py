@@ -245,6 +245,7 @@ def _limits(config: Config) -> Limits:
         auto_renew_ms=config.auto_renew_ms,
         poll_ms_min=config.poll_ms_min,
         poll_ms_max=config.poll_ms_max,
+        delay_ms_max=config.delay_ms_max,
         receive_batch_max=config.receive_batch_max,
         client_silent_ms=config.client_silent_ms,
     )

@@ -72,6 +72,11 @@ class BrokerPort(Protocol):
     def send(self, messages: Sequence[Outgoing]) -> Answer[Sequence[SendResult]]:
         """Stores all of one topic's messages or none; results in request order."""
 
+    def recall(self, topic: str, handle: str) -> Answer[str]:
+        """A delayed message is never delivered; returns its id. Once more is OK. Raises PRECONDITION_FAILED when its
+        time has passed, ILLEGAL_MESSAGE_ID for a handle that is not of this topic and broker.
+        """
+
     def receive(self, request: ReceiveRequest) -> Answer[Sequence[Delivered]]:
         """Leases messages; empty after `poll_ms` without any. Cancelling the Future leaves the poll."""
 

@@ -15,7 +15,7 @@ from rmq_store.record import TOPIC_BYTES_MAX
 from rmq_store.state import Topic
 from rmq_store.store import Store
 
-SERVED = (MessageType.NORMAL,)
+SERVED = (MessageType.NORMAL, MessageType.DELAY)
 
 
 class Topics:
@@ -94,9 +94,7 @@ class Topics:
         MESSAGE_PROPERTY_CONFLICT_WITH_TYPE, and as require.
         """
         for kind in kinds.difference(SERVED):
-            raise ClientError(
-                Code.NOT_IMPLEMENTED, f"{kind.name} messages are not served yet, only NORMAL ones (topic {name})"
-            )
+            raise ClientError(Code.NOT_IMPLEMENTED, f"{kind.name} messages are not served yet (topic {name})")
         topic = self.require(name)
         stored = MessageType(topic.type)
         if stored is MessageType.MIXED or kinds == {stored} or _is_internal(name):
@@ -109,6 +107,14 @@ class Topics:
             )
         seen = {stored, *kinds} - {MessageType.UNSPECIFIED}
         return self.make(name, seen.pop() if len(seen) == 1 else MessageType.MIXED, len(topic.queues))
+
+    def must_take(self, name: str, kind: MessageType) -> None:
+        """Raises MESSAGE_PROPERTY_CONFLICT_WITH_TYPE where profile strict lets no such message into the topic, and
+        TOPIC_NOT_FOUND.
+        """
+        if not self._dev and self.kind(name) not in (kind, MessageType.MIXED):
+            text = f"topic {name} is of type {self.kind(name).name}, not {kind.name}"
+            raise ClientError(Code.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE, text)
 
     def next_queue(self, topic: Topic) -> ConsumeQueue:
         """The queue of the next send."""

@@ -1,10 +1,10 @@
 """Turns what the broker's tables say (rmq.adminport) and what is known of clients into the messages of rmq.admin.v1."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
-from rmq.adminport import GroupInfo, GroupTopicInfo, Kept, OpenInfo, Page, StoreInfo, TopicInfo
+from rmq.adminport import GroupInfo, GroupTopicInfo, Kept, OpenInfo, Page, StoreInfo, Timer, TopicInfo
 from rmq.message import BORN_HOST, KEYS, SYS_FLAG_COMPRESSED, TAGS, UNIQ_KEY, MessageType
 from rmq_proto import admin as pb
 from rmq_proto import v2
@@ -92,6 +92,16 @@ def message(kept: Kept) -> pb.Message:
         attempt=kept.attempt,
         compressed=bool(kept.sys_flag & SYS_FLAG_COMPRESSED),
     )
+
+
+def timers(found: Iterable[Timer], bytes_max: int) -> Iterator[pb.Timer]:
+    """As many as fit into `bytes_max`, but one at least."""
+    size = 0
+    for count, timer in enumerate(found):
+        size += message_bytes(timer.message)
+        if count and size > bytes_max:
+            return
+        yield pb.Timer(number=timer.number, due_ms=timer.due_ms, message=message(timer.message))
 
 
 def message_bytes(kept: Kept) -> int:

@@ -1,4 +1,6 @@
-"""SendMessage: checks, converts and stores a batch of one topic's messages; one entry per message, in request order."""
+"""SendMessage: checks, converts and stores a batch of one topic's messages; one entry per message, in request order.
+RecallMessage: takes a delayed one back.
+"""
 
 from collections.abc import Sequence
 from functools import partial
@@ -17,6 +19,7 @@ from rmq_proxy.validate import Limits
 from rmq_proxy.wire import BYTES, VARINT, key, varint
 
 FAILED = Failed(v2.SendMessageResponse)
+RECALL_FAILED = Failed(v2.RecallMessageResponse)
 
 
 class Producing:
@@ -43,6 +46,17 @@ class Producing:
                 raise ClientError(Code.MESSAGE_CORRUPTED, "topic in message is not same; send one topic per request")
             batch.append(outgoing(message, topic, peer, self._limits, now_ms))
         return then(self._broker.send(batch), partial(encode, [one.message_id for one in batch]), FAILED)
+
+    def recall(self, caller: Caller, request: v2.RecallMessageRequest) -> Answer[bytes]:
+        """The answer names the message that will not be delivered."""
+        topic = caller.topic(request.topic)
+
+        def encode_recalled(message_id: str) -> bytes:
+            response = v2.RecallMessageResponse(message_id=message_id)
+            write_ok(response.status)
+            return response.SerializeToString()
+
+        return then(self._broker.recall(topic, request.recall_handle), encode_recalled, RECALL_FAILED)
 
 
 def encode(ids: Sequence[str], results: Sequence[SendResult]) -> bytes:

@@ -1,6 +1,6 @@
 """A copy of the state in LMDB, for a fast start only: never the truth, discarded when in doubt.
 
-    key                              value (msgpack, but for the first)
+    key                              value (msgpack, but for the first and the last)
     m                                0  4  CRC-32 of the rest   4  8  sum of the CRC-32s of all other keys with values
                                      12 .. Meta: what the copy stands for (msgpack)
     t <topic>                        [type, [[first offset, max offset], ... per queue]]
@@ -8,6 +8,8 @@
     c <group> 00 <topic> 00 <queue>  [next, [[origin topic, queue, offset -> retry offset], ...]]
     q <topic> 00 <queue> 00 <file>   checksums of a queue file: see queuesums.py
     o <group> 00 <topic> 00 <queue> 00 <chunk>   [[offset, attempt, sequence, taken_ms, due_ms, client], ...]
+    w                                [the latest due time of a timer that fired]
+    w <due_ms> <number>              first number: one timer that waits; each 8 bytes, big-endian, no msgpack
 
 What is not what was committed is told by the checksums, or by lmdbfile.py before LMDB may touch it.
 
@@ -18,7 +20,7 @@ LMDB commits. A crash before the commit: the last checkpoint counts, and the log
 import logging
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +32,26 @@ from rmq_store.disk import remove_tree
 from rmq_store.lmdbfile import Pair, Unreadable
 
 log_ = logging.getLogger("rmq.store")
-FORMAT = 2
+FORMAT = 3
 MAP_BYTES = 8 << 30  # address space, not disk; a bigger copy is not written and the start takes longer
+TIMER = b"w"  # first byte of the keys of timers, and the key of what is known of all
+_TIMER_KEY = struct.Struct(">cqq")  # TIMER, due_ms, number
+_NUMBER = struct.Struct(">q")
+_TIMER_ROW = struct.Struct(">qqq")  # due_ms, number, first number: a key without its first byte, and its value
+_BEHIND_TIMERS = bytes((TIMER[0] + 1,))
 _SUMS = struct.Struct(">IQ")
 _SUM_MASK = (1 << 64) - 1
 _META_KEY = b"m"
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
+
+Changed = tuple[bytes, bytes | None]
+"""A key and its value, None: there is none any more."""
+
+
+def timer_pair(due_ms: int, number: int, first: int | None) -> Changed:
+    """Of a timer that waits; `first` None: of one that went."""
+    return _TIMER_KEY.pack(TIMER, due_ms, number), None if first is None else _NUMBER.pack(first)
 
 
 class Meta(msgspec.Struct, array_like=True):
@@ -53,28 +68,44 @@ class Meta(msgspec.Struct, array_like=True):
 
 
 class Kept(msgspec.Struct):
-    """What a checkpoint's file holds, checked. `sum`: of its pairs."""
+    """What a checkpoint's file holds, checked. `pairs`: all but those of timers, of which there may be a million."""
 
     meta: Meta
-    sum: int
     pairs: list[Pair]
+    packed_timers: bytearray
 
     def decoded(self) -> Iterator[tuple[bytes, Any]]:
         """The pairs, in the order of the keys. Raises msgspec.DecodeError."""
         return ((key, _decode(value)) for key, value in self.pairs)
 
+    def timers(self) -> Iterator[tuple[int, int, int]]:
+        """(due_ms, number, first number) of each timer, in that order."""
+        yield from _TIMER_ROW.iter_unpack(self.packed_timers)
+
 
 def read(folder: Path) -> Kept | None:
     """None where there is no checkpoint. Raises OSError, and Unreadable: it is not one that we committed."""
+    raw, total = b"", 0
+    pairs: list[Pair] = []
+    timers = bytearray()
     try:
-        pairs = lmdbfile.read(folder / "data.mdb")
+        for key, value in lmdbfile.read(folder / "data.mdb"):
+            if key == _META_KEY:
+                raw = value
+                continue
+            total += _sum_of(key, value)
+            if len(key) == _TIMER_KEY.size and key.startswith(TIMER) and len(value) == _NUMBER.size:
+                timers += key[1:] + value
+            else:
+                pairs.append((key, value))
     except FileNotFoundError:
         return None
-    if not pairs:
+    if not (raw or pairs or timers):
         return None
-    raw = dict(pairs).get(_META_KEY, b"")
-    pairs = [(key, value) for key, value in pairs if key != _META_KEY]
-    total = sum(_sum_of(key, value) for key, value in pairs) & _SUM_MASK
+    return Kept(_meta(raw, total & _SUM_MASK), pairs, timers)
+
+
+def _meta(raw: bytes, total: int) -> Meta:
     if len(raw) < _SUMS.size or _SUMS.unpack_from(raw) != (zlib.crc32(raw[4:]), total):
         raise Unreadable("its checksums do not match")
     try:
@@ -83,7 +114,7 @@ def read(folder: Path) -> Kept | None:
         raise Unreadable(f"it is another version's: {error}") from None
     if meta.format != FORMAT:
         raise Unreadable(f"it has format {meta.format}, not {FORMAT}")
-    return Kept(meta, total, pairs)
+    return meta
 
 
 def _sum_of(key: bytes, value: bytes) -> int:
@@ -102,7 +133,6 @@ class Checkpoint:
         except Unreadable as error:
             log_.warning("the checkpoint is damaged (%s): it is discarded, the whole log is read", error)
             remove_tree(folder)
-        self._sum = self._kept.sum if self._kept else 0
         self._env = self._environment()
 
     def _environment(self) -> "lmdb.Environment":
@@ -118,15 +148,17 @@ class Checkpoint:
         """Starts over: the log has all that is in here."""
         self._env.close()
         remove_tree(self._folder)  # for good: one day the log would reach where it claims to have been
-        self._sum = 0
         self._env = self._environment()
 
-    def commit(self, meta: Meta, pairs: list[tuple[bytes, bytes | None]], *, everything: bool) -> None:
-        """Pairs that changed since the last one, None deletes; or all there are. Raises lmdb.Error."""
-        total = 0 if everything else self._sum
+    def commit(self, meta: Meta, pairs: Iterable[Changed], *, everything: bool) -> None:
+        """Pairs that changed since the last one; or all there are, but for those of timers, which are always told as
+        changes. Raises lmdb.Error.
+        """
         with self._env.begin(write=True) as txn:
+            raw = txn.get(_META_KEY)  # not what was last asked for: a commit that raised may be there, or not
+            total: int = _SUMS.unpack_from(raw)[1] if raw else 0
             if everything:
-                txn.drop(self._env.open_db(), delete=False)
+                total -= _drop_all_but_timers(txn)
             for key, value in pairs:
                 before = txn.get(key)
                 total -= _sum_of(key, before) if before is not None else 0
@@ -135,11 +167,24 @@ class Checkpoint:
                 else:
                     txn.put(key, value)
                     total += _sum_of(key, value)
-            total &= _SUM_MASK
-            rest = total.to_bytes(8, "big") + _encode(meta)
+            rest = (total & _SUM_MASK).to_bytes(8, "big") + _encode(meta)
             txn.put(_META_KEY, zlib.crc32(rest).to_bytes(4, "big") + rest)
-        self._sum = total
 
     def close(self) -> None:
         """Gives the files back."""
         self._env.close()
+
+
+def _drop_all_but_timers(txn: "lmdb.Transaction") -> int:
+    """Returns the sum of the pairs that went."""
+    total = 0
+    cursor = txn.cursor()
+    more = cursor.first()
+    while more:
+        key = bytes(cursor.key())
+        if key.startswith(TIMER):
+            more = cursor.set_range(_BEHIND_TIMERS)
+        else:
+            total += _sum_of(key, bytes(cursor.value())) if key != _META_KEY else 0
+            more = cursor.delete()
+    return total

@@ -92,19 +92,20 @@ class _File:
                     raise Unreadable(f"page {page} is free, but in use or not there")
                 self._used.add(page)
 
-    def pairs(self, number: int) -> list[Pair]:
-        """All of one tree, in order; every count that its description has is compared."""
+    def pairs(self, number: int) -> Iterator[Pair]:
+        """All of one tree, in order; at the end every count that its description has is compared."""
         _, _, depth, branches, leaves, overflows, entries, root = self.meta.trees[number]
         self._counts, self._last = [0, 0, 0], None
         self._key_of = _integer if number == 0 else bytes
-        pairs: list[Pair] = []
+        found = 0
         if root != _NONE:
             if not 0 < depth <= _DEPTH_MAX:
                 raise Unreadable("a tree's depth is wrong")
-            pairs = list(self._walk(root, depth))
-        if [len(pairs), *self._counts] != [entries, branches, leaves, overflows]:
+            for pair in self._walk(root, depth):
+                found += 1
+                yield pair
+        if [found, *self._counts] != [entries, branches, leaves, overflows]:
             raise Unreadable("a tree is not what its description says")
-        return pairs
 
     def _take(self, number: int, count: int = 1) -> int:
         """Where a page begins; each is taken once."""
@@ -183,9 +184,11 @@ def _integer(key: bytes) -> int:
     return int(_WORD.unpack(key)[0])
 
 
-def read(path: Path) -> list[Pair]:
-    """Every pair that a file holds, in the order of the keys. Raises OSError, and Unreadable where it is not sound."""
+def read(path: Path) -> Iterator[Pair]:
+    """Every pair that a file holds, in the order of the keys; whoever has asked for all of them knows it to be sound.
+
+    Raises OSError, and Unreadable where it is not.
+    """
     file = _File(path.read_bytes())
-    pairs = file.pairs(1)
+    yield from file.pairs(1)
     file.free_pages()
-    return pairs

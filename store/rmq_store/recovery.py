@@ -11,7 +11,7 @@ import logging
 
 import msgspec
 
-from rmq_store import journal, snapshot
+from rmq_store import journal, snapshot, timers
 from rmq_store.checkpoint import Checkpoint, Meta
 from rmq_store.commitlog import CommitLog, Gap
 from rmq_store.consumequeue import ENTRY, ENTRY_BYTES, FILLER, ConsumeQueue
@@ -129,7 +129,7 @@ def _load(log: CommitLog, state: State, checkpoint: Checkpoint | None) -> tuple[
         log_.warning("the checkpoint does not fit the log: it is discarded, the whole log is read")
         checkpoint.discard()
         return log.begin, meta.last_position + meta.last_size
-    snapshot.restore(state, loaded.decoded())
+    snapshot.restore(state, loaded)
     state.start_number = meta.start_number
     state.sequence_floor = meta.sequence_floor
     state.state_complete.update(meta.state_complete)
@@ -182,7 +182,9 @@ def replay(state: State, found: Record, doubt: Doubt | None = None) -> None:
     if origin is not None:
         if doubt is not None:
             doubt.before_origin(origin)
-        state.settle_origin(origin, found.topic, found.queue_id, found.queue_offset)
+        state.settle_origin(origin, found.topic, found.queue_id, found.queue_offset, timers.due_of(properties))
+    elif found.topic == timers.TOPIC:
+        state.timers.put(found.queue_offset, timers.due_of(properties), found.queue_offset)
 
 
 def rebuild(log: CommitLog, queue: ConsumeQueue, start: int, end: int, after: int | None, before: int | None) -> bytes:

@@ -12,6 +12,7 @@ the queue files lies behind the ends that it knows. After 3: what 4 left is dele
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -52,7 +53,9 @@ class Job:
         self.stale_folders, state.stale_folders = state.stale_folders, []
         self.stale_files, state.stale_files = state.stale_files, []
         self._everything, state.rewrite = state.rewrite, False
+        self._timers = state.timers.take_changes()
         self._pairs = snapshot.changed(state, everything=self._everything)
+        self._fired_ms = state.timers.fired_ms
 
     def run(self) -> None:
         """Raises OSError or lmdb.Error; the old checkpoint counts then."""
@@ -66,7 +69,8 @@ class Job:
                 file.write(offset, data)
                 file.sync()
         self._sync_folders()
-        self._checkpoint.commit(self._meta, self._pairs, everything=self._everything)
+        pairs = itertools.chain(self._pairs, snapshot.timer_pairs(self._timers, self._fired_ms))
+        self._checkpoint.commit(self._meta, pairs, everything=self._everything)
         for path in self.stale_files:
             self._disk.remove(path)
 
@@ -87,6 +91,7 @@ class Job:
     def take_back(self, state: State) -> None:
         """It failed: the next one saves everything, and these queues with it, unless their topic went meanwhile."""
         state.rewrite = True
+        state.timers.give_back(self._timers)
         state.stale_folders[:0] = self.stale_folders
         state.stale_files[:0] = self.stale_files
         for queue, _ in self.queues:

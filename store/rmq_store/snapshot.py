@@ -8,17 +8,19 @@ from typing import Any
 
 import msgspec
 
+from rmq_store.checkpoint import TIMER, Changed, Kept, timer_pair
 from rmq_store.consumequeue import ConsumeQueue
 from rmq_store.journal import GroupPut, TopicPut
 from rmq_store.leases import CHUNK_BITS, Lease, Leases, Ledger, Open
 from rmq_store.state import State, Topic
+from rmq_store.timers import GONE, Changes
 
-Pairs = list[tuple[bytes, bytes | None]]
+Pairs = list[Changed]
 _encode = msgspec.msgpack.Encoder().encode
 
 
 def changed(state: State, *, everything: bool) -> Pairs:
-    """Pairs to store so that the checkpoint equals `state`; marks the state clean."""
+    """Pairs to store so that the checkpoint equals `state`, timers aside; marks the state clean."""
     leases = state.leases
     topics = set(state.topics) if everything else state.dirty_topics | {q.topic for q in state.dirty_queues}
     groups = set(state.groups) if everything else state.dirty_groups
@@ -36,15 +38,27 @@ def changed(state: State, *, everything: bool) -> Pairs:
     return pairs
 
 
-def restore(state: State, pairs: Iterator[tuple[bytes, Any]]) -> None:
+def timer_pairs(changes: Changes, fired_ms: int) -> Iterator[Changed]:
+    """Pairs to store for timers that came and went, in that order. For the worker: `changes` are nobody else's by then.
+
+    Timers are never part of `everything`: there may be a million.
+    """
+    yield TIMER, _encode([fired_ms])
+    for at in range(0, len(changes), 3):
+        due_ms, number, first = changes[at : at + 3]
+        yield timer_pair(due_ms, number, None if first == GONE else first)
+
+
+def restore(state: State, kept: Kept) -> None:
     """The reverse of `changed(everything=True)`, into an empty state."""
     shared: dict[tuple[object, ...], Lease] = {}
     later: list[tuple[Ledger, list[Any]]] = []
     sums: list[tuple[list[str], list[Any]]] = []
-    for (
-        key,
-        value,
-    ) in pairs:  # LMDB's order: c (cursors), g, o (open messages), q (checksums of queue files), t (topics)
+    # LMDB's order: c (cursors), g, o (open messages), q (checksums of queue files), t (topics), w (timers)
+    for key, value in kept.decoded():
+        if key == TIMER:
+            state.timers.fired_ms = value[0]
+            continue
         kind, names = key[:1], key[1:].decode().split("\x00")
         if kind == b"t":
             _restore_topic(state, names[0], value)
@@ -64,6 +78,8 @@ def restore(state: State, pairs: Iterator[tuple[bytes, Any]]) -> None:
         _restore_moved(state.leases, ledger, moved)
     for (topic, queue_id, number), (first, end, data) in sums:
         state.topics[topic].queues[int(queue_id)].restore_sums(int(number), (first, end, data))
+    for due_ms, timer, first_timer in kept.timers():
+        state.timers.put(timer, due_ms, first_timer)
     forget_changes(state)
 
 
@@ -73,6 +89,7 @@ def forget_changes(state: State) -> None:
         ledger.dirty.clear()
     state.leases.dirty.clear()
     _forget_names(state)
+    state.timers.take_changes()
     state.stale_folders.clear()
     state.stale_files.clear()
 

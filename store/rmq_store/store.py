@@ -17,14 +17,14 @@ from typing import TypeVar
 import lmdb
 import msgspec
 
-from rmq_store import journal, recovery, snapshot, storeformat
+from rmq_store import journal, recovery, snapshot, storeformat, timers
 from rmq_store.checkpoint import Checkpoint
 from rmq_store.commitlog import CommitLog
 from rmq_store.consumequeue import FILLER_SIZE, ConsumeQueue, Entry, QueueFiles
 from rmq_store.disk import DirectoryLock, Disk, MemoryDisk, RealDisk
 from rmq_store.errors import StoreError, StoreFull
 from rmq_store.flush import Flusher, Mode
-from rmq_store.journal import Change, Cursors, QueueEnds, Started, StateEnd, TopicPut
+from rmq_store.journal import Change, Cursors, QueueEnds, Started, StateEnd, TimersFired, TopicPut
 from rmq_store.keyindex import KeyIndex
 from rmq_store.record import BLANK_BYTES, SYS_FLAG_ROLLBACK, Damaged, Draft, Record, peek_size
 from rmq_store.saver import Saver
@@ -192,18 +192,25 @@ class Store:
     # -- write -------------------------------------------------------------------------------------------------------
 
     def append(
-        self, topic: Topic, queue: ConsumeQueue, draft: Draft, tags_code: int, origin: Origin | None = None
+        self,
+        topic: Topic,
+        queue: ConsumeQueue,
+        draft: Draft,
+        tags_code: int,
+        origin: Origin | None = None,
+        due_ms: int = 0,
     ) -> int:
         """Buffers a message at the queue's end; returns its queue offset. Raises StoreFull: nothing happened then.
 
-        StoreError: the log can't go on; `on_failure` hears of it at the turn's end.
+        `due_ms`: of the timer that it stands for. StoreError: the log can't go on; `on_failure` hears of it at the
+        turn's end.
         """
         self.flusher.touch()
         if origin is not None:
             self._write_journal()  # what this record ends or moves must come before it in the log
         offset = self._append(queue, draft, tags_code)
         if origin is not None:
-            self.state.settle_origin(origin, topic.name, queue.queue_id, offset)
+            self.state.settle_origin(origin, topic.name, queue.queue_id, offset, due_ms)
             if origin.attempt:
                 self.log.write()  # it may be taken in this very turn
         self._touch()
@@ -214,12 +221,27 @@ class Store:
 
         For messages that stand for no other. Raises as `append`: all of them or none.
         """
+        first = self._append_all(queue, drafts)
+        self._touch()
+        return first
+
+    def append_timers(self, drafts: Sequence[tuple[Draft, int, int]]) -> int:
+        """As append_all, for records of the timer topic, each with its tags code and due_ms; the first number."""
+        if timers.TOPIC not in self.state.topics:
+            self.apply(TopicPut(timers.TOPIC, recovery.UNKNOWN_TYPE, 1))
+        queue = self.state.topics[timers.TOPIC].queues[0]
+        first = self._append_all(queue, [(draft, tags_code) for draft, tags_code, _ in drafts])
+        for number, (_, _, due_ms) in enumerate(drafts, first):
+            self.state.timers.put(number, due_ms, number)
+        self._touch()  # not before: a checkpoint may be made in it, of the log and of all that is known of it
+        return first
+
+    def _append_all(self, queue: ConsumeQueue, drafts: Sequence[tuple[Draft, int]]) -> int:
         self.flusher.touch()
         self.log.make_room(sum([draft.size for draft, _ in drafts]))
         first = queue.max_offset
         for draft, tags_code in drafts:
             self._append(queue, draft, tags_code)
-        self._touch()
         return first
 
     def _append(self, queue: ConsumeQueue, draft: Draft, tags_code: int) -> int:
@@ -251,8 +273,12 @@ class Store:
         self.keys.touch()
         if self._saver is not None:
             self._saver.touch()
-        elif len(self.state.leases.dirty) + len(self.state.dirty_queues) > _FORGET_CHANGES:
+        elif self._changed_tables() > _FORGET_CHANGES:
             snapshot.forget_changes(self.state)
+
+    def _changed_tables(self) -> int:
+        state = self.state
+        return len(state.leases.dirty) + len(state.dirty_queues) + len(state.timers.changes) // 3
 
     def _write_journal(self) -> None:
         """Raises StoreError. What found no room is kept: the state has it already, so it must come before all else."""
@@ -283,7 +309,7 @@ class Store:
     def _state_changes(self, base: int) -> Iterator[list[Change]]:
         """What belongs together comes together: nothing else happens in between."""
         state = self.state
-        yield [Started(self.sequence >> SEQUENCE_BITS)]
+        yield [Started(self.sequence >> SEQUENCE_BITS), TimersFired(state.timers.fired_ms)]
         for name in list(state.topics):
             if (topic := state.topics.get(name)) is not None:
                 ends = [queue.max_offset for queue in topic.queues]

@@ -33,7 +33,8 @@ class UnavailableError(Exception):
 class Language:
     """One client. `body_bytes_max`: what it can both send and receive (facts: grpc.md 2.5).
 
-    `reports_ack`: whether its ack raises what the server answered.
+    `reports_ack`: whether its ack raises what the server answered. `delays`: its driver sends and recalls delayed
+    messages.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Language:
     pushes: bool = True
     changes_invisible: bool = True
     reports_ack: bool = True
+    delays: bool = False
     body_bytes_max: int = 4 * MIB
 
 
@@ -139,7 +141,7 @@ def old_python(version: str) -> Language:
     )
 
 
-PYTHON = Language("python", (), build_python, lambda target: [sys.executable, str(target / "driver.py")])
+PYTHON = Language("python", (), build_python, lambda target: [sys.executable, str(target / "driver.py")], delays=True)
 FOREIGN = (
     Language(
         "node",
@@ -157,7 +159,7 @@ FOREIGN = (
         reports_ack=False,
         body_bytes_max=2 * MIB - ENVELOPE_BYTES,
     ),
-    Language("java", ("java", "javac", "mvn"), build_java, java, env=WITHOUT_TLS),
+    Language("java", ("java", "javac", "mvn"), build_java, java, env=WITHOUT_TLS, delays=True),
     Language(
         "rust",
         ("cargo",),

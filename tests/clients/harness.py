@@ -174,6 +174,18 @@ class Producer(Client):
         message_id: str = self.process.call("send", self.name, body=text, **args)["message_id"]
         return message_id
 
+    def delay(self, body: bytes, due_ms: int) -> tuple[str, str]:
+        """Sends to its topic for then, wall-clock time; returns the message id and what recalls it."""
+        text = base64.b64encode(body).decode()
+        args: JSON = {"topic": self.topic, "tag": None, "keys": [], "properties": {}, "due_ms": due_ms}
+        answer = self.process.call("send", self.name, body=text, **args)
+        return answer["message_id"], answer["recall"]
+
+    def recall(self, handle: str) -> str:
+        """Takes a delayed message back; returns its id. Raises DriverError where the server refuses."""
+        message_id: str = self.process.call("recall", self.name, topic=self.topic, recall=handle)["message_id"]
+        return message_id
+
 
 class SimpleConsumer(Client):
     def receive(self, most: int = 32, invisible_s: int = 30, within_s: float = CALL_S) -> list[Received]:

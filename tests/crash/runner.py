@@ -144,6 +144,8 @@ class Campaign:
         return {
             "kills": len(history.kills),
             "sent": sends[Outcome.OK],
+            "delayed": sum(bool(send.deliver_ms) for send in history.sends),
+            "recalled": sum(recall.outcome is Outcome.OK for recall in history.recalls),
             "sends_cut_off": sends[Outcome.UNKNOWN],
             "delivered": len(history.deliveries),
             "acked": acks[Outcome.OK],

@@ -8,13 +8,13 @@ unknown     the answer did not come: may be there or not
 import contextlib
 import errno
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import lmdb
 
-from rmq_store.checkpoint import Checkpoint, Meta
+from rmq_store.checkpoint import Changed, Checkpoint, Meta
 from rmq_store.disk import RealDisk
 from rmq_store.errors import StoreError, StoreFull
 from rmq_store.flush import Mode
@@ -288,7 +288,7 @@ def failing_commits(disk: FaultDisk) -> Iterator[None]:
     """LMDB's commits are calls of the disk, too."""
     commit = Checkpoint.commit
 
-    def counted(self: Checkpoint, meta: Meta, pairs: list[tuple[bytes, bytes | None]], *, everything: bool) -> None:
+    def counted(self: Checkpoint, meta: Meta, pairs: Iterable[Changed], *, everything: bool) -> None:
         try:
             disk.check(COMMIT)
         except OSError as error:

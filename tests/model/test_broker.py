@@ -5,7 +5,8 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.model.machine import BrokerMachine, play
+from tests.model.delayed import DelayMachine
+from tests.model.machine import play
 
 EXAMPLES = int(os.environ.get("RMQ_MODEL_EXAMPLES", "40"))
 
@@ -16,7 +17,9 @@ def test_the_broker_behaves_as_its_model(flush: str) -> None:
 
     RMQ_MODEL_EXAMPLES for more runs.
     """
-    before = BrokerMachine.counts["runs"]
-    machine = type("BrokerMachine", (BrokerMachine,), {"flush": flush})
+    before = DelayMachine.counts["runs"]
+    machine = type("DelayMachine", (DelayMachine,), {"flush": flush})
     play(machine, settings(max_examples=EXAMPLES, stateful_step_count=40, suppress_health_check=list(HealthCheck)))
-    assert BrokerMachine.counts["runs"] >= before + EXAMPLES
+    assert DelayMachine.counts["runs"] >= before + EXAMPLES
+    assert DelayMachine.counts["came due"]
+    assert DelayMachine.counts["recalled"]

@@ -18,6 +18,7 @@ from rmq.adminport import (
     QueueRange,
     Start,
     StoreInfo,
+    Timer,
     TopicInfo,
 )
 from rmq.errors import ClientError, Code
@@ -39,6 +40,7 @@ FACTS = Facts("9.9", 4321, "/data", "fast", "dev", NOW_MS - 60_000, True)
 STORE = StoreInfo(100, 5000, 4900, 1 << 40, 2, 1, 7, 3)
 PREFIX = "/rmq.admin.v1.Admin/"
 NO_TOPIC = ClientError(Code.TOPIC_NOT_FOUND, "there is no topic nowhere")
+NO_TIMER = ClientError(Code.NOT_FOUND, "there is no delayed message 9 that waits")
 NO_GROUP = ClientError(Code.CONSUMER_GROUP_NOT_FOUND, "there is no group nobody")
 
 
@@ -175,6 +177,15 @@ class FakeAdmin:
 
     def replay(self, group: str, message_ids: Sequence[str]) -> Answer[int]:
         return self._answer(4, "replay", group, tuple(message_ids))
+
+    def timers(self, topic: str, limit: int) -> Sequence[Timer]:
+        return self._now([Timer(n, NOW_MS + n, kept(n)) for n in (5, 7)], "timers", topic, limit)
+
+    def timer(self, number: int) -> Timer:
+        return self._now(Timer(number, NOW_MS + 9, kept(number)), "timer", number)
+
+    def cancel_timer(self, number: int) -> Answer[None]:
+        return self._answer(None, "cancel_timer", number)
 
     def advance(self, ms: int) -> int:
         return self._now(NOW_MS + ms, "advance", ms)

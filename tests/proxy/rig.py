@@ -88,6 +88,9 @@ class FakeBroker:
         self.stored.extend(messages)
         return self._answer(results, "send", messages)
 
+    def recall(self, topic: str, handle: str) -> Answer[str]:
+        return self._answer("ID-1", "recall", topic, handle)
+
     def receive(self, request: ReceiveRequest) -> Answer[Sequence[Delivered]]:
         return self._answer(self.messages, "receive", request)
 

@@ -90,6 +90,10 @@ def test_messages(make: Maker, run: Run) -> None:
             assert [m.offset for m in await asked(lambda admin: admin.find(TOPIC, key="k"))] == [3]
             assert [m.topic for m in await asked(lambda admin: admin.dead_letters("g"))] == ["%DLQ%g"]
             assert await asked(lambda admin: admin.replay("g", ["id-1"])) == 4
+            assert [t.number for t in await asked(lambda admin: admin.timers(TOPIC))] == [5, 7]
+            assert [t.number for t in await asked(lambda admin: admin.timers(number=0))] == [0]
+            await asked(lambda admin: admin.cancel_timer(8))
+            assert asked.rig.admin.of("cancel_timer") == [(8,)]
 
     run(scenario())
 

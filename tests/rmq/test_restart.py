@@ -211,7 +211,8 @@ def test_a_stop_answers_what_was_sent(disk_rig: Rig) -> None:
     assert not isinstance(answer, list)
     disk_rig.turn()
     assert disk_rig.until(answer)[0].queue_offset == 0  # type: ignore[arg-type]  # a Future: see above
-    assert disk_rig.broker._agenda is None
+    assert disk_rig.broker._lease_alarm._timer is None
+    assert disk_rig.broker._timer_alarm._timer is None
     disk_rig._start(0, {})
     assert bodies(disk_rig.receive()) == ["a"]
 

@@ -10,7 +10,7 @@ import logging
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -21,8 +21,7 @@ import lmdb
 from rmq.broker import Broker
 from rmq.clock import ManualClock
 from rmq.config import Config
-from rmq_store.checkpoint import Checkpoint, Meta
-from rmq_store.snapshot import Pairs
+from rmq_store.checkpoint import Changed, Checkpoint, Meta
 from rmq_store.store import Store
 from tests.rmq.rig import WAIT_S, Rig
 from tests.sim.disk import Faults, SimDisk
@@ -47,7 +46,7 @@ class SimCheckpoint(Checkpoint):
         super().__init__(folder)
         self.on_commit: Callable[[int], None] = lambda position: None
 
-    def commit(self, meta: Meta, pairs: Pairs, *, everything: bool) -> None:
+    def commit(self, meta: Meta, pairs: Iterable[Changed], *, everything: bool) -> None:
         """See Checkpoint."""
         super().commit(meta, pairs, everything=everything)
         self.on_commit(meta.position)

@@ -18,12 +18,14 @@ from rmq_store.errors import StoreError, StoreFull
 from rmq_store.flush import Mode
 from rmq_store.journal import Acked, Cursors, GroupPut, Leased, TopicPut
 from rmq_store.leases import Ledger, Open
-from rmq_store.record import Draft, Record
+from rmq_store.record import Draft, Record, encode_properties
 from rmq_store.recovery import Report, recover
 from rmq_store.retention import Retention
 from rmq_store.segment import FOLDER
 from rmq_store.state import Origin, State, Topic
 from rmq_store.store import Settings, Store
+from rmq_store.timers import DELIVER_MS
+from rmq_store.timers import TOPIC as TIMER_TOPIC
 
 SEGMENT_BYTES = 64 << 10
 SETTINGS = Settings(
@@ -135,6 +137,19 @@ class Rig:
         target = self.topic(topic, queue_id + 1)
         return self.store.append(target, target.queues[queue_id], draft(topic, queue_id, body, properties), 0)
 
+    def delay(self, due_ms: int) -> None:
+        """A timer."""
+        properties = encode_properties({DELIVER_MS: str(due_ms)})
+        self.store.append_timers([(Draft(TIMER_TOPIC.encode(), 0, b"later", properties, 0, 1, bytes(4), 0), 0, due_ms)])
+
+    def fire(self, first: int, due_ms: int, topic: str) -> None:
+        """A timer's real message."""
+        kept = self.topic(topic)
+        origin = Origin(0, TIMER_TOPIC, 0, first, "")
+        properties = encode_properties({DELIVER_MS: str(due_ms), Origin.PROPERTY: origin.text()})
+        draft = Draft(kept.name_bytes, 0, b"now", properties, 0, 1, bytes(4), 0)
+        self.store.append(kept, kept.queues[0], draft, 0, origin, due_ms)
+
     def fill(self, size: int) -> None:
         """Messages until they are refused."""
         with pytest.raises(StoreFull, match="disk full"):
@@ -215,8 +230,16 @@ def view(state: State, now_ms: int = 0) -> dict[str, object]:
         },
         "groups": dict(state.groups),
         "places": dict(_places(state, now_ms)),
+        "timers": (sorted(_timers(state)), state.timers.fired_ms),
         "count": sum(len(ledger.open) for ledger in state.leases.ledgers()) == state.leases.open_count,
     }
+
+
+def _timers(state: State) -> Iterator[tuple[int, int, int]]:
+    firsts = {number: first for first, number in state.timers._carried.items()}
+    for due_ms, number in state.timers.earliest(len(state.timers)):
+        yield due_ms, number, firsts.pop(number, number)
+    assert not firsts, "a timer that is gone is remembered"
 
 
 def _queue(queue: ConsumeQueue) -> tuple[int, int, list[tuple[int, int, int]]]:

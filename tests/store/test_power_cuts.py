@@ -249,7 +249,7 @@ def test_what_is_known_of_a_delivery_only_from_later_is_no_new_message(tmp_path:
         state.apply(extended)
     else:
         doubt.before_origin(origin)
-        state.settle_origin(origin, "%RETRY%g", 0, 0)
+        state.settle_origin(origin, "%RETRY%g", 0, 0, 0)
     ledger = state.leases.subscription("g", "t").ledger(0)
     assert (ledger.next, sorted({*ledger.open, *ledger.moved})) == (2, [0, 1])
     rig.crash()
