@@ -33,6 +33,7 @@ from rmq_store.lmdbfile import Pair, Unreadable
 
 log_ = logging.getLogger("rmq.store")
 FORMAT = 3
+_OLDEST_FORMAT = 2  # without timers, else alike
 MAP_BYTES = 8 << 30  # address space, not disk; a bigger copy is not written and the start takes longer
 TIMER = b"w"  # first byte of the keys of timers, and the key of what is known of all
 _TIMER_KEY = struct.Struct(">cqq")  # TIMER, due_ms, number
@@ -112,7 +113,7 @@ def _meta(raw: bytes, total: int) -> Meta:
         meta = msgspec.msgpack.decode(raw[_SUMS.size :], type=Meta)
     except msgspec.DecodeError as error:
         raise Unreadable(f"it is another version's: {error}") from None
-    if meta.format != FORMAT:
+    if not _OLDEST_FORMAT <= meta.format <= FORMAT:
         raise Unreadable(f"it has format {meta.format}, not {FORMAT}")
     return meta
 

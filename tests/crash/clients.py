@@ -1,4 +1,4 @@
-"""Clients that send, receive, acknowledge, give back and bury, many calls in flight, and write it into a History.
+"""Clients that send, recall, receive, acknowledge, give back and bury, many calls in flight, and write a History.
 
 Owns the calls and what is made of their answers: OK, refused, or cut off. Promises: no call begins after `stop`, a call
 that is cut off before it is an error unless the server may die by itself, and senders never run so far ahead that
@@ -20,7 +20,7 @@ import grpc.aio
 from rmq_proto import v2
 from tests.crash.plans import Plan
 from tests.history.checker import is_lost
-from tests.history.history import DLQ, Ack, Bury, Change, Delivery, History, Message, Outcome, Send
+from tests.history.history import DLQ, Ack, Bury, Change, Delivery, History, Message, Outcome, Recall, Send
 from tests.process import wire
 
 OK, NOTHING_NEW = 20000, 40401
@@ -29,6 +29,7 @@ CALL_TIMEOUT_S = 20.0
 POLL_MS = 100
 DRAIN_S = 5.0
 BATCH_MAX, BODY_BYTES_MAX = 4, 2048
+DELAYS_MS, RECALLED = (1, 50, 800), 0.3  # of delayed messages: by how much, and how many are called back
 OWED_MAX = 96  # with two groups and bodies of 1 KiB about: a small part of the smallest log
 TAGS = ("", "a", "bb")
 AUDITOR = "auditor"
@@ -61,6 +62,10 @@ class Owed:
         """Its dead letter must come."""
         self.left.update({(DLQ + group, key)} - self._came)
 
+    def recalled(self, key: str) -> None:
+        """It may be that it never comes."""
+        self.left -= {(group, key) for group in self.groups}
+
     def came(self, to: str, key: str) -> None:
         """To a group, or from a dead letter topic; if its sender got no answer it is known only now."""
         self._came.add((to, key))
@@ -76,6 +81,7 @@ class Clients:
         self._channel = grpc.aio.insecure_channel(endpoint, [("grpc.use_local_subchannel_pool", 1)])
         self._send = cast(Unary, self._channel.unary_unary(wire.SERVICE + "SendMessage"))
         self._receive = cast(Listing, self._channel.unary_stream(wire.SERVICE + "ReceiveMessage"))
+        self._recall = cast(Unary, self._channel.unary_unary(wire.SERVICE + "RecallMessage"))
         self._ack = cast(Unary, self._channel.unary_unary(wire.SERVICE + "AckMessage"))
         self._change = cast(Unary, self._channel.unary_unary(wire.SERVICE + "ChangeInvisibleDuration"))
         self._bury = cast(Unary, self._channel.unary_unary(wire.SERVICE + "ForwardMessageToDeadLetterQueue"))
@@ -87,10 +93,10 @@ class Clients:
 
     async def run(self, plan: Plan, topics: Sequence[str]) -> None:
         """Until `stop`, and the end of the calls that are in flight then."""
-        work = [self._sender(topics) for _ in range(plan.senders)]
+        work = [self._sender(topics, plan.delayed) for _ in range(plan.senders)]
         pairs = [(topic, group) for topic in topics for group in self._history.groups]
         work += [self._receiver(*pair, plan) for pair in pairs for _ in range(plan.receivers)]
-        if plan.bury:
+        if plan.bury or plan.retention:  # which may take a dead letter that nobody has seen
             work += [self._settle_all(DLQ + group, AUDITOR) for group in self._history.groups]
         await asyncio.gather(*work)
         await self._channel.close()
@@ -123,10 +129,11 @@ class Clients:
                 self._last_came_s = time.monotonic()
                 await self._settle(topic, group, handles)
 
-    async def _sender(self, topics: Sequence[str]) -> None:
+    async def _sender(self, topics: Sequence[str], delayed: float) -> None:
         while not self._over:
             if len(self._owed.left) < OWED_MAX:
-                await self._send_some(self._rng.choice(topics))
+                topic = self._rng.choice(topics)
+                await self._recall_some(topic, await self._send_some(topic, delayed))
             else:
                 await asyncio.sleep(0.005)
 
@@ -157,26 +164,46 @@ class Clients:
             raise error
         self._over = True
 
-    async def _send_some(self, topic: str) -> None:
-        batch = [self._message(topic) for _ in range(self._rng.randint(1, BATCH_MAX))]
+    async def _send_some(self, topic: str, delayed: float) -> Handles:
+        """The recall handles of those that are delayed."""
+        batch = [self._message(topic, delayed) for _ in range(self._rng.randint(1, BATCH_MAX))]
         began_ms = now_ms()
         answer = await self._call(self._send, wire.send(*batch).SerializeToString())
         codes = [0] * len(batch)
+        handles: Handles = {}
         if answer is not None:
             response = v2.SendMessageResponse.FromString(answer)
             codes = [entry.status.code for entry in response.entries] or [response.status.code] * len(batch)
+            handles = {entry.message_id: entry.recall_handle for entry in response.entries if entry.recall_handle}
         for message, code in zip(batch, codes, strict=True):
             key, outcome = message.system_properties.message_id, outcome_of(code)
-            self._history.sends.append(Send(key, topic, seen(message), began_ms, now_ms(), outcome))
+            deliver_ms = wire.get_ms(message.system_properties.delivery_timestamp)
+            self._history.sends.append(Send(key, topic, seen(message), began_ms, now_ms(), outcome, deliver_ms))
             if outcome is Outcome.OK:
                 self._owed.sent(key)
+        return handles
 
-    def _message(self, topic: str) -> v2.Message:
+    async def _recall_some(self, topic: str, handles: Handles) -> None:
+        for key, handle in handles.items():
+            if self._rng.random() < RECALLED and not self._over:
+                await self._call_back(topic, key, handle)
+
+    async def _call_back(self, topic: str, key: str, handle: str) -> None:
+        request, began_ms = v2.RecallMessageRequest(topic=v2.Resource(name=topic), recall_handle=handle), now_ms()
+        answer = await self._call(self._recall, request.SerializeToString())
+        outcome = outcome_of(v2.RecallMessageResponse.FromString(answer).status.code if answer is not None else 0)
+        self._history.recalls.append(Recall(key, began_ms, now_ms(), outcome))
+        if outcome is not Outcome.FAILED:
+            self._owed.recalled(key)
+
+    def _message(self, topic: str, delayed: float) -> v2.Message:
         key = f"{self._life}-{next(self._ids)}"
         made = wire.message(topic, self._rng.randbytes(self._rng.randint(1, BODY_BYTES_MAX)), key)
         if tag := self._rng.choice(TAGS):
             made.system_properties.tag = tag
         made.system_properties.keys.append(f"key-{key}")
+        if self._rng.random() < delayed:
+            wire.set_ms(made.system_properties.delivery_timestamp, now_ms() + self._rng.choice(DELAYS_MS))
         return made
 
     async def _take(self, topic: str, group: str) -> Handles:
@@ -193,8 +220,7 @@ class Clients:
                     case "message":
                         messages.append(v2.Message.FromString(response.message.SerializeToString()))
                     case "delivery_timestamp":
-                        stamp = response.delivery_timestamp
-                        served_ms = stamp.seconds * 1000 + stamp.nanos // 1_000_000
+                        served_ms = wire.get_ms(response.delivery_timestamp)
         except grpc.aio.AioRpcError as error:
             self._history.cut_off.append((group, topic))
             self._cut_off(error)

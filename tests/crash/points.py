@@ -8,7 +8,7 @@ import importlib
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rmq_store.segment import Segment
 from rmq_store.store import Store
@@ -27,6 +27,7 @@ class Point:
     counts: Callable[..., bool] = lambda *_: True
     starting: bool = False  # passed while the server starts, whatever clients do
     retaining: bool = False  # passed where retention is at work
+    delaying: bool = False  # passed where messages are delayed
 
 
 def _has_changes(store: Store) -> bool:
@@ -37,11 +38,11 @@ def _repeats_state(store: Store) -> bool:
     return store._state_left is not None
 
 
-def _both(name: str, function: str, often: int = 1, *, starting: bool = False, retaining: bool = False) -> list[Point]:
-    return [
-        Point(f"{moment} {name}", function, moment == "after", often, starting=starting, retaining=retaining)
-        for moment in ("before", "after")
-    ]
+def _both(
+    name: str, function: str, often: int = 1, *, starting: bool = False, retaining: bool = False, delaying: bool = False
+) -> list[Point]:
+    point = Point(name, function, False, often, starting=starting, retaining=retaining, delaying=delaying)
+    return [replace(point, name=f"{moment} {name}", after=moment == "after") for moment in ("before", "after")]
 
 
 JOB = "rmq_store.saver:Job.run"
@@ -62,10 +63,15 @@ POINTS = {
         *_both("segment roll", "rmq_store.commitlog:CommitLog._roll", 2),
         Point("before state repetition", "rmq_store.store:Store._continue_state", False, 2, _repeats_state),
         *_both("carry-forward", "rmq_store.retention:Retention._move", 5, retaining=True),
+        *_both(
+            "carry-forward of a timer", "rmq_store.retention:Retention._move_timer", 2, retaining=True, delaying=True
+        ),
         *_both("segment drop", "rmq_store.store:Store.drop_segments", retaining=True),
         *_both("segment delete", "rmq_store.commitlog:CommitLog.delete", retaining=True),
         *_both("lease", "rmq.pop:Pop._lease", 20),
         *_both("dead letter", "rmq.pop:Pop._bury", 10),
+        *_both("timer", "rmq.delay:Delay._fire", 10, delaying=True),
+        *_both("recall", "rmq.delay:Delay.recall", 5, delaying=True),
         *_both("lock", "rmq_store.store:_take", starting=True),
         *_both("replayed record", "rmq_store.recovery:replay", 20, starting=True),
         *_both("end of replay", "rmq_store.commitlog:CommitLog.set_end", starting=True),

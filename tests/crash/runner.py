@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tests.crash.clients import INVISIBLE_MS, Clients, Owed, now_ms
-from tests.crash.plans import CHANGE, PLANS, RESTART, RETAIN, Plan
+from tests.crash.clients import DELAYS_MS, INVISIBLE_MS, Clients, Owed, now_ms
+from tests.crash.plans import CHANGE, DELAY, PLANS, RESTART, RETAIN, Plan
 from tests.crash.points import POINTS, Point
 from tests.crash.server import Server
 from tests.history.checker import Problem, check
@@ -23,7 +23,7 @@ AT_A_POINT = 0.5  # of the kills; the others come at any moment
 POINT_WITHIN_S = 0.4
 NAMED_WITHIN_S = 20.0  # on the slowest machine: it is over as soon as the point is passed
 START_S = 0.15
-QUIET_S = 0.2 + INVISIBLE_MS / 1000  # no lease of ours is longer
+QUIET_S = 0.2 + max(INVISIBLE_MS, *DELAYS_MS) / 1000  # no lease and no delay of ours is longer
 SIGNS_OF_TROUBLE = ("Traceback", "damaged")
 
 
@@ -72,7 +72,7 @@ class Campaign:
             if plan is RESTART:
                 points = [point for point in POINTS.values() if point.starting]
             else:
-                points = [p for p in POINTS.values() if not p.starting and (plan.retention or not p.retaining)]
+                points = [point for point in POINTS.values() if not point.starting and _is_passed(point, plan)]
             point = self.rng.choice(points)
             return Death(plan, POINT_WITHIN_S, point, self.rng.randint(1, point.often))
         starting = plan is RESTART and self.rng.random() < 0.7
@@ -156,6 +156,10 @@ class Campaign:
         }
 
 
+def _is_passed(point: Point, plan: Plan) -> bool:
+    return (plan.retention or not point.retaining) and (plan.delayed > 0 or not point.delaying)
+
+
 RETENTION = {"RMQ_LOG_BYTES_MAX": "384KiB"}
 FIXED: Mapping[str, str] = {
     "RMQ_FLUSH_INTERVAL_MS": "20",
@@ -196,7 +200,7 @@ def plan_for(point: Point) -> Plan:
     """The workload in which it is passed."""
     if point.starting:
         return RESTART
-    return RETAIN if point.retaining else CHANGE
+    return RETAIN if point.retaining else DELAY if point.delaying else CHANGE
 
 
 def report(problems: Sequence[Problem], what: str, shown: int = 20) -> str:

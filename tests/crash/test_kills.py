@@ -31,6 +31,8 @@ def test_what_was_acknowledged_survives_kills() -> None:
         assert counts[f"{flush}_kills"] == kills.KILLS
         assert counts[f"{flush}_sent"] > 50
         assert counts[f"{flush}_acked"] > 50
+    assert counts["durable_delayed"] + counts["fast_delayed"] > 20
+    assert counts["durable_recalled"] + counts["fast_recalled"] > 0
 
 
 @pytest.mark.parametrize("flush", ["durable", "fast"])

@@ -1,14 +1,18 @@
 """LMDB's file read without LMDB: the same pairs, or a clear no; whatever the bytes are, never a crash."""
 
+import contextlib
 import random
 import struct
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import lmdb
 import pytest
 
 from rmq_store import checkpoint, lmdbfile
-from rmq_store.checkpoint import FORMAT, Checkpoint, Meta
+from rmq_store.checkpoint import FORMAT, TIMER, Checkpoint, Meta, timer_pair
 from rmq_store.lmdbfile import Unreadable
 from tests.faults import rot
 
@@ -114,6 +118,37 @@ def test_checksums_follow_every_commit(tmp_path: Path) -> None:
     assert kept(tmp_path) == {b"a": b"3", b"c": b"4"}
     one.commit(META, [(b"d", b"5")], everything=True)
     assert kept(tmp_path) == {b"d": b"5"}
+    one.close()
+
+
+def test_timers_stay_when_everything_is_written_anew(tmp_path: Path) -> None:
+    """And the checksums with them; keys before and behind theirs go."""
+    one = Checkpoint(tmp_path)
+    timers = [timer_pair(70, 2, 2), timer_pair(60, 3, 1), timer_pair(60, 4, 4)]
+    one.commit(META, [(b"a", b"1"), (b"x", b"2"), (TIMER, b"\x91\x05"), *timers], everything=False)
+    one.commit(META, [(b"d", b"5"), timer_pair(60, 4, None)], everything=True)
+    found = checkpoint.read(tmp_path)
+    assert found is not None
+    assert (list(found.timers()), found.pairs) == ([(60, 3, 1), (70, 2, 2)], [(b"d", b"5"), (TIMER, b"\x91\x05")])
+    one.close()
+
+
+def test_checksums_are_right_after_a_commit_that_failed_and_was_done(tmp_path: Path) -> None:
+    """LMDB raises when its last sync fails: what it wrote may be there, or not. Whoever failed tells all again."""
+    one = Checkpoint(tmp_path)
+    env = one._env
+
+    @contextlib.contextmanager
+    def begin(*, write: bool) -> Iterator[lmdb.Transaction]:
+        with env.begin(write=write) as txn:
+            yield txn
+        raise lmdb.DiskError("too late")
+
+    again = [timer_pair(60, 3, 3), (b"a", b"1")]
+    with mock.patch.object(one, "_env", SimpleNamespace(begin=begin)), pytest.raises(lmdb.DiskError):
+        one.commit(META, again, everything=False)
+    one.commit(META, again, everything=True)
+    assert kept(tmp_path) == {b"a": b"1"}
     one.close()
 
 

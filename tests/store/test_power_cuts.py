@@ -12,6 +12,7 @@ from rmq_store.flush import Mode
 from rmq_store.journal import Cursors, Extended, Leased, StateEnd
 from rmq_store.segment import FOLDER, Segment
 from rmq_store.state import Origin
+from rmq_store.timers import TOPIC as TIMERS
 from tests.sim.disk import SimDisk
 from tests.store.support import Rig, view
 
@@ -230,6 +231,17 @@ def test_a_repetition_of_the_state_with_a_hole_is_none(tmp_path: Path) -> None:
     doubt = Doubt(rig.store.state)
     doubt.begin(1000)
     assert [doubt.before(StateEnd(base)) for base in (500, 1000)] == [False, True]
+    rig.crash()
+
+
+def test_a_timer_that_came_due_is_nobody_s_delivery(tmp_path: Path) -> None:
+    """Its message says what it stands for, as one that was carried forward does; no group had it before."""
+    rig = Rig(tmp_path, SimDisk())
+    rig.delay(1)
+    doubt = Doubt(rig.store.state)
+    doubt.begin(rig.store.log.end)
+    doubt.before_origin(Origin(0, TIMERS, 0, 0, ""))
+    assert not rig.store.state.leases.subscriptions
     rig.crash()
 
 
