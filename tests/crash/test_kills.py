@@ -31,8 +31,6 @@ def test_what_was_acknowledged_survives_kills() -> None:
         assert counts[f"{flush}_kills"] == kills.KILLS
         assert counts[f"{flush}_sent"] > 50
         assert counts[f"{flush}_acked"] > 50
-    assert counts["durable_delayed"] + counts["fast_delayed"] > 20
-    assert counts["durable_recalled"] + counts["fast_recalled"] > 0
 
 
 @pytest.mark.parametrize("flush", ["durable", "fast"])
@@ -41,6 +39,8 @@ def test_each_named_point_is_survived(flush: str) -> None:
     counts = kill_at_each_point(flush, some_seed())
     missed = [name for name in POINTS if f"point_{name.replace(' ', '_')}" not in counts]
     assert not missed
+    assert counts["delayed"] > 20
+    assert counts["recalled"] > 0
 
 
 def test_a_planted_bug_is_found_by_kills() -> None:

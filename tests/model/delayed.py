@@ -5,6 +5,7 @@ due time and then of sending; recalled means never delivered; a handle answers a
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 import pytest
@@ -13,6 +14,8 @@ from hypothesis.stateful import precondition, rule
 
 from rmq import message as m
 from rmq.errors import ClientError, Code
+from rmq.recallhandle import RecallHandle
+from rmq_store import timers
 from tests.model.machine import BrokerMachine
 from tests.model.model import TAGS, TOPICS, Sent
 from tests.rmq.rig import outgoing
@@ -42,6 +45,8 @@ class DelayMachine(BrokerMachine):
     def __init__(self) -> None:
         super().__init__()
         self.delayed: list[Waiting] = []
+        self.cut_off: dict[str, str] = {}  # delayed sends that may or may not be stored: message id and name
+        self.perhaps_recalled: list[Waiting] = []
 
     def waiting(self) -> list[Waiting]:
         """In the order in which they will come."""
@@ -75,6 +80,47 @@ class DelayMachine(BrokerMachine):
         assert self.rig.wait(self.rig.broker.recall(one.topic, one.handle)) == f"id-{one.name}"
         one.recalled = True
         self._count("recalled")
+
+    # -- verbs that a crash cuts off ---------------------------------------------------------------------------------
+
+    def _begin_send(self, pick: int) -> None:
+        if pick % 3:
+            super()._begin_send(pick)
+            return
+        name, topic, due_ms = self._next_name(), TOPICS[pick % 2], self.rig.clock.wall_ms() + 500 + pick
+        self.cut_off[f"id-{name}"] = name
+        self.rig.broker.send([outgoing(name, topic=topic, tag="a", **{m.TIMER_DELIVER_MS: str(due_ms)})])
+
+    def _begin_ack(self, pick: int) -> None:
+        """A recall, in a third of the cases."""
+        if pick % 3 or not (waiting := self.waiting()):
+            super()._begin_ack(pick)
+            return
+        one = waiting[pick % len(waiting)]
+        self.rig.broker.recall(one.topic, one.handle)
+        self.perhaps_recalled.append(one)
+
+    def _resolve(self) -> None:
+        super()._resolve()
+        state = self.rig.broker._store.state
+        for one in self.perhaps_recalled:
+            handle = RecallHandle.parse(one.handle)
+            one.recalled = not state.timers.waits(handle.number, handle.due_ms)
+            self._count("recalls found", one.recalled)
+        for due_ms, number in sorted(state.timers.earliest(len(state.timers)), key=lambda timer: timer[1]):
+            kept = self.rig.broker._delay.read(number)
+            assert kept is not None
+            properties = kept.decode_properties()
+            if (name := self.cut_off.get(properties["UNIQ_KEY"])) is not None:
+                self._found_delayed(name, properties, due_ms, number)
+        self.perhaps_recalled.clear()
+        self.cut_off.clear()
+
+    def _found_delayed(self, name: str, properties: Mapping[str, str], due_ms: int, number: int) -> None:
+        topic, queue_id = properties[timers.REAL_TOPIC], int(properties[timers.REAL_QUEUE])
+        handle = RecallHandle(topic, self.rig.config.broker_name, due_ms, number, f"id-{name}").text()
+        self.delayed.append(Waiting(name, topic, "a", queue_id, due_ms, handle, len(self.delayed)))
+        self._count("delayed sends found")
 
     def _expire(self) -> None:
         """What came due has been stored, after all that was in its queue before."""

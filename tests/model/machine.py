@@ -158,11 +158,11 @@ class BrokerMachine(Crashes):
         self.rig.send(*(outgoing("x" * 8_000, topic="filler") for _ in range(10)))
         self.rig.clean()
         topics = {name: self.rig.broker.topics.find(name) for name in TOPICS}
-        for (_, name), place in self.places.items():
+        for (group, name), place in self.places.items():
             sent = self.sent[name]
             topic = topics[sent.topic]
             if place.is_new and topic is not None and sent.offset < topic.queues[sent.queue_id].min_offset:
-                place.over = "gone"
+                place.over = "" if self._seen(group, sent) == "ready 0" else "gone"  # in doubt since a power cut: open
         self.aged = len(self.sent)
         self._count("cleaned")
 
