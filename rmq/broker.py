@@ -44,6 +44,7 @@ _MEMORY_RETENTION_S = 1.0  # how long the ring may overshoot memory_bytes_max
 _MEMORY_SEGMENTS = 8
 _ORIGIN = m.RMQ_ORIGIN.encode()
 _ORIGIN_BYTES = 1024  # what a dead letter or a carried message adds to its properties, at most
+_PROPERTIES_BYTES_MAX = PROPERTIES_BYTES_MAX - _ORIGIN_BYTES
 
 
 class Broker:
@@ -177,8 +178,7 @@ class Broker:
         try:
             topic = self._admit(messages)
             queue = self.topics.next_queue(topic)
-            queue_id, name = queue.queue_id, topic.name_bytes
-            drafts = [(self._draft(name, queue_id, message), record.tags_code(message.tag)) for message in messages]
+            drafts = self._drafts(queue, topic.name_bytes, messages)
             results = self._append(queue, messages, drafts)
         except StoreFull as error:
             raise _unavailable(error) from None
@@ -208,29 +208,38 @@ class Broker:
                 return self.topics.admit(name, {message.type for message in messages})
         return self.topics.known(name, kind) or self.topics.admit(name, {kind})
 
-    def _draft(self, topic: bytes, queue_id: int, message: Outgoing) -> Draft:
-        """The record to be; it leaves room for what a dead letter or a carried message says of its origin."""
-        properties = message.properties
-        if _ORIGIN in properties and record.property_bytes(properties, _ORIGIN):
-            # a replay would take it for ours, and settle what it names
-            raise ClientError(Code.ILLEGAL_MESSAGE_PROPERTY_KEY, f"property {m.RMQ_ORIGIN} is the server's own")
-        properties += self._own_properties
-        if len(properties) > PROPERTIES_BYTES_MAX - _ORIGIN_BYTES:
-            raise ClientError(
-                Code.MESSAGE_PROPERTIES_TOO_LARGE,
-                f"all properties take {len(properties)} bytes, at most {PROPERTIES_BYTES_MAX - _ORIGIN_BYTES}",
+    def _drafts(self, queue: ConsumeQueue, topic: bytes, messages: Sequence[Outgoing]) -> Sequence[tuple[Draft, int]]:
+        """The records to be, with their tags codes; they leave room for what a dead letter or a carried message says of
+        its origin. Raises ClientError.
+        """
+        queue_id, own, fixed = queue.queue_id, self._own_properties, record.fixed_bytes(topic)
+        size_max = self._store.log.segment_bytes - record.BLANK_BYTES - _ORIGIN_BYTES
+        drafts = []
+        for message in messages:
+            properties, body, tag = message.properties, message.body, message.tag
+            if _ORIGIN in properties and record.property_bytes(properties, _ORIGIN):
+                # a replay would take it for ours, and settle what it names
+                raise ClientError(Code.ILLEGAL_MESSAGE_PROPERTY_KEY, f"property {m.RMQ_ORIGIN} is the server's own")
+            properties += own
+            host = record.host_bytes(message.born_host)
+            size = fixed + len(host) + len(body) + len(properties)
+            if len(properties) > _PROPERTIES_BYTES_MAX or size > size_max:
+                raise _too_large(len(properties), size, size_max)
+            draft = Draft(
+                topic,
+                queue_id,
+                body,
+                properties,
+                message.sys_flag,
+                message.born_ms,
+                host,
+                message.born_port,
+                0,
+                0,
+                size,
             )
-        host = record.host_bytes(message.born_host)
-        draft = Draft(
-            topic, queue_id, message.body, properties, message.sys_flag, message.born_ms, host, message.born_port
-        )
-        bytes_max = self._store.log.segment_bytes - record.BLANK_BYTES - _ORIGIN_BYTES
-        if draft.size > bytes_max:
-            raise ClientError(
-                Code.MESSAGE_BODY_TOO_LARGE,
-                f"the message takes {draft.size} bytes, a segment of this store holds at most {bytes_max}",
-            )
-        return draft
+            drafts.append((draft, record.tags_code(tag) if tag else 0))
+        return drafts
 
     # -- receive -----------------------------------------------------------------------------------------------------
 
@@ -394,6 +403,14 @@ class Broker:
         self._cleaning.cancel()
         self._disarm()
         self._store.close()
+
+
+def _too_large(properties_bytes: int, size: int, size_max: int) -> ClientError:
+    if properties_bytes > _PROPERTIES_BYTES_MAX:
+        text = f"all properties take {properties_bytes} bytes, at most {_PROPERTIES_BYTES_MAX}"
+        return ClientError(Code.MESSAGE_PROPERTIES_TOO_LARGE, text)
+    text = f"the message takes {size} bytes, a segment of this store holds at most {size_max}"
+    return ClientError(Code.MESSAGE_BODY_TOO_LARGE, text)
 
 
 def _unavailable(error: StoreFull) -> ClientError:

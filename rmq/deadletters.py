@@ -185,7 +185,7 @@ class DeadLetters:
         properties = kept.decode_properties() | {m.RETRY_TOPIC: dead.topic, m.RMQ_ORIGIN: origin.text()}
         for name in (m.DLQ_ORIGIN_TOPIC, m.DLQ_ORIGIN_MESSAGE_ID):
             properties.pop(name, None)
-        draft = Draft(
+        draft = Draft.make(
             retry.name_bytes, 0, kept.body, record.encode_properties(properties), kept.sys_flag, kept.born_ms,
             kept.born_host, kept.born_port,
         )  # fmt: skip

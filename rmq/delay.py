@@ -123,7 +123,7 @@ class Delay:
         for name in timers.TIMER_PROPERTIES:
             properties.pop(name, None)
         properties[Origin.PROPERTY] = origin.text()
-        draft = Draft(
+        draft = Draft.make(
             topic.name_bytes, queue_id, kept.body, record.encode_properties(properties), kept.sys_flag, kept.born_ms,
             kept.born_host, kept.born_port, kept.reconsume_times,
         )  # fmt: skip
@@ -185,7 +185,7 @@ def timed(draft: Draft, due_ms: int) -> Draft:
         timers.REAL_TOPIC: draft.topic.decode(),
         timers.REAL_QUEUE: str(draft.queue_id),
     }
-    return Draft(
+    return Draft.make(
         timers.TOPIC_BYTES, 0, draft.body, draft.properties + record.encode_properties(own), draft.sys_flag,
         draft.born_ms, draft.born_host, draft.born_port, draft.reconsume_times,
     )  # fmt: skip

@@ -352,7 +352,7 @@ class Pop:
             m.DLQ_ORIGIN_MESSAGE_ID: properties.get(m.UNIQ_KEY, ""),
             m.RMQ_ORIGIN: origin.text(),
         }
-        draft = Draft(
+        draft = Draft.make(
             topic.name_bytes, 0, kept.body, record.encode_properties(properties), kept.sys_flag, kept.born_ms,
             kept.born_host, kept.born_port, max(found.attempt - 1, 0),
         )  # fmt: skip

@@ -19,6 +19,7 @@ from rmq.retry import RetryPolicy
 
 T = TypeVar("T")
 Answer: TypeAlias = T | asyncio.Future[T]
+"""Most that wait are a Later: whoever chains on it saves turns of the loop."""
 
 
 class BrokerQueues(msgspec.Struct):

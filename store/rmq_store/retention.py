@@ -132,7 +132,7 @@ class Retention:
         topic = store.state.topics[topic_name]
         origin = Origin(kept.position, first_topic, first.queue_id, first_offset, group, found.attempt + 1)
         properties = kept.decode_properties() | {"RETRY_TOPIC": first_topic, Origin.PROPERTY: origin.text()}
-        draft = Draft(
+        draft = Draft.make(
             topic.name_bytes, 0, kept.body, record.encode_properties(properties), kept.sys_flag, kept.born_ms,
             kept.born_host, kept.born_port, max(found.attempt - 1, 0),
         )  # fmt: skip
@@ -165,7 +165,7 @@ class Retention:
         properties = kept.decode_properties()
         origin = Origin.parse(properties.get(Origin.PROPERTY, "")) or Origin(kept.position, timers.TOPIC, 0, number, "")
         properties[Origin.PROPERTY] = origin.text()
-        draft = Draft(
+        draft = Draft.make(
             topic.name_bytes, 0, kept.body, record.encode_properties(properties), kept.sys_flag, kept.born_ms,
             kept.born_host, kept.born_port, kept.reconsume_times,
         )  # fmt: skip

@@ -46,7 +46,7 @@ WAIT_S = 30.0
 
 def draft(topic: str, queue_id: int, body: bytes = b"body", properties: bytes = b"") -> Draft:
     """A message as the broker would hand it over."""
-    return Draft(topic.encode(), queue_id, body, properties, 0, 1_700_000_000_000, b"\x7f\0\0\1", 50000)
+    return Draft.make(topic.encode(), queue_id, body, properties, 0, 1_700_000_000_000, b"\x7f\0\0\1", 50000)
 
 
 class Rig:
@@ -140,14 +140,16 @@ class Rig:
     def delay(self, due_ms: int) -> None:
         """A timer."""
         properties = encode_properties({DELIVER_MS: str(due_ms)})
-        self.store.append_timers([(Draft(TIMER_TOPIC.encode(), 0, b"later", properties, 0, 1, bytes(4), 0), 0, due_ms)])
+        self.store.append_timers(
+            [(Draft.make(TIMER_TOPIC.encode(), 0, b"later", properties, 0, 1, bytes(4), 0), 0, due_ms)]
+        )
 
     def fire(self, first: int, due_ms: int, topic: str) -> None:
         """A timer's real message."""
         kept = self.topic(topic)
         origin = Origin(0, TIMER_TOPIC, 0, first, "")
         properties = encode_properties({DELIVER_MS: str(due_ms), Origin.PROPERTY: origin.text()})
-        draft = Draft(kept.name_bytes, 0, b"now", properties, 0, 1, bytes(4), 0)
+        draft = Draft.make(kept.name_bytes, 0, b"now", properties, 0, 1, bytes(4), 0)
         self.store.append(kept, kept.queues[0], draft, 0, origin, due_ms)
 
     def fill(self, size: int) -> None:

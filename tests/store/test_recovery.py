@@ -291,7 +291,9 @@ def test_a_journal_of_a_newer_version_is_refused_and_nothing_is_touched(tmp_path
     """One line that says what to do; twice, since the first try must not cut the log off there."""
     rig = Rig(tmp_path)
     rig.send("t")
-    rig.store.log.append(Draft(journal.TOPIC, 0, b"\x63", b"", SYS_FLAG_ROLLBACK, 1, bytes(4), 0), 0, 1, journal=True)
+    rig.store.log.append(
+        Draft.make(journal.TOPIC, 0, b"\x63", b"", SYS_FLAG_ROLLBACK, 1, bytes(4), 0), 0, 1, journal=True
+    )
     rig.send("t")
     rig.turn()
     rig.crash()
