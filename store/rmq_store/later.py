@@ -1,8 +1,8 @@
 """What a verb answers when its result has to wait: one Future, which hands its result on without a turn of the loop.
 
 An asyncio callback costs a handle and a turn of the loop, and a call's answer has three of them between the log and the
-socket. So the steps on that way are kept here, and taken in the frame that resolves it. Does not schedule anything of its
-own; awaiting it, and `add_done_callback`, are asyncio's as usual.
+socket. So the steps on that way are kept here, and taken in the frame that resolves it. Does not schedule anything of
+its own; awaiting it, and `add_done_callback`, are asyncio's as usual.
 """
 
 import asyncio
