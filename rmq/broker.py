@@ -11,14 +11,18 @@ from pathlib import Path
 
 from rmq import message as m
 from rmq.admin import Admin
+from rmq.burial import Burial
 from rmq.clock import Clock
 from rmq.config import Config
 from rmq.errors import ClientError, Code, ConfigError
+from rmq.expiry import Expiry
 from rmq.filter import Filter
 from rmq.groups import Groups
+from rmq.handle import HandleMakers
 from rmq.message import Delivered, MessageType, Outgoing, SendResult
 from rmq.pop import SCAN_MAX, Pop
 from rmq.port import Answer, BrokerQueues, GroupView, ReceiveRequest
+from rmq.settle import Settling
 from rmq.topics import Topics
 from rmq.waiters import Waiters
 from rmq_store import record
@@ -59,7 +63,12 @@ class Broker:
         )
         self.topics = Topics(self._store, config)
         self.groups = Groups(self._store, config)
-        self._pop = Pop(self._store, self.topics, self.groups, clock, config)
+        makers = HandleMakers(self._store.state.leases)
+        self._online: set[tuple[str, str]] = set()
+        self._pop = Pop(self._store, self.topics, makers, clock, config, online=self._online)
+        burial = Burial(self._store, self.topics)
+        self._expiry = Expiry(self._store, self.groups, burial, clock, config, online=self._online)
+        self._settling = Settling(self._store, makers, burial, self._expiry, clock)
         self._waiters = Waiters(loop, polls_max=config.polls_max, per_group_max=config.polls_per_group_max)
         self.admin = Admin(
             self._store,
@@ -69,7 +78,7 @@ class Broker:
             clock,
             config,
             loop,
-            online=self._pop.online,
+            online=self._online,
             subscribe=self._subscription,
             tick=self.tick,
             catch_up=self.catch_up,
@@ -79,7 +88,7 @@ class Broker:
         self._agenda: asyncio.TimerHandle | None = None
         self._agenda_ms = 0
         self._ending = self._closed = False
-        self.recovered_clients = self._pop.rearm()
+        self.recovered_clients = self._expiry.rearm()
         self._declare()
         memory = mode is Mode.MEMORY
         self._retention = Retention(
@@ -123,7 +132,7 @@ class Broker:
         self.groups.require(group)
         for name in subscriptions:
             self._subscription(group, name)
-        self._pop.online.add((group, client_id))
+        self._online.add((group, client_id))
 
     def _subscription(self, group: str, name: str) -> Subscription:
         try:
@@ -133,7 +142,7 @@ class Broker:
 
     def offline(self, group: str, client_id: str) -> None:
         """See BrokerPort."""
-        self._pop.gone(group, client_id)
+        self._expiry.gone(group, client_id)
         self._arm()
 
     # -- send --------------------------------------------------------------------------------------------------------
@@ -182,7 +191,7 @@ class Broker:
         self.groups.require(request.group)
         subscription = self._subscription(request.group, request.topic)
         if request.auto_renew:
-            self._pop.online.add((request.group, request.client_id))
+            self._online.add((request.group, request.client_id))
         if self._serving and not request.filter.is_all and request.poll_ms > 0 and not self._ending:
             waiting = self._waiters.add(subscription, request)  # a turn's scans are bounded in all, see _serve
             self._serve_later(subscription)
@@ -252,11 +261,11 @@ class Broker:
 
     def ack(self, group: str, topic: str, handles: Sequence[str]) -> Answer[Sequence[ClientError | None]]:
         """See BrokerPort."""
-        return self._pop.ack(group, topic, handles)
+        return self._settling.ack(group, topic, handles)
 
     def change_invisible(self, group: str, topic: str, handle: str, invisible_ms: int, *, suspend: bool) -> Answer[str]:
         """See BrokerPort."""
-        answer = self._pop.change_invisible(group, topic, handle, invisible_ms, suspend=suspend)
+        answer = self._settling.change_invisible(group, topic, handle, invisible_ms, suspend=suspend)
         self._serve_woken()
         self._arm()
         return answer
@@ -264,7 +273,7 @@ class Broker:
     def dead_letter(self, group: str, topic: str, handle: str) -> Answer[None]:
         """See BrokerPort."""
         try:
-            return self._pop.dead_letter(group, topic, handle)
+            return self._settling.dead_letter(group, topic, handle)
         except StoreFull as error:
             raise _unavailable(error) from None
 
@@ -280,7 +289,7 @@ class Broker:
     def tick(self) -> None:
         """Does what is due. Called by the agenda's timer, and by whoever moved a ManualClock."""
         self._disarm()  # it was set by a clock that may have been moved since
-        self._pop.tick(self._clock.lease_ms(), _TICK_LEASES)
+        self._expiry.tick(self._clock.lease_ms(), _TICK_LEASES)
         self._serve_woken()
         self._arm()
 

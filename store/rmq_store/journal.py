@@ -119,6 +119,20 @@ class UnknownJournal(Exception):  # noqa: N818  # says what the entry is
     """Written by a newer version."""
 
 
+def lease_part(queue_id: int, next_offset: int, rows: list[tuple[int, int]]) -> tuple[int, int, list[int], list[int]]:
+    """A part of Leased; `rows` are (offset, attempt) of the messages."""
+    rows = sorted(rows)
+    attempts = [attempt for _, attempt in rows]
+    if all(attempt == 1 for attempt in attempts):
+        attempts = []
+    return queue_id, next_offset, steps([offset for offset, _ in rows]), attempts
+
+
+def steps(offsets: list[int]) -> list[int]:
+    """Rising offsets, each less the one before."""
+    return [offset - before for before, offset in zip([0, *offsets], offsets, strict=False)]
+
+
 def encode(changes: list[Change], bytes_max: int = BODY_BYTES_MAX) -> list[bytes]:
     """Record bodies, each of at most `bytes_max` unless a single entry is larger."""
     body = bytes((VERSION,)) + _encoder.encode(changes)

@@ -297,6 +297,12 @@ class Store:
             return None
         return found
 
+    def read_message(self, topic: str, queue_id: int, offset: int) -> Record | None:
+        """The message with a queue offset, as `read`; None where there is no such queue or offset, too."""
+        queue = self.state.queue(topic, queue_id)
+        entries = queue.read(offset, 1) if queue else []
+        return self.read(queue, offset, entries[0]) if queue and entries else None
+
     def read_at(self, position: int) -> Record | None:
         """The message at a position of the log; None where there is none that its queue lets anyone read."""
         try:
