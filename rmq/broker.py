@@ -6,8 +6,10 @@ awaits: a verb changes state at once and answers with a value, or with a Future 
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+
+import msgspec
 
 from rmq import message as m
 from rmq.admin import Admin
@@ -20,18 +22,21 @@ from rmq.filter import Filter
 from rmq.groups import Groups
 from rmq.handle import HandleMakers
 from rmq.message import Delivered, MessageType, Outgoing, SendResult
-from rmq.pop import SCAN_MAX, Pop
+from rmq.pop import Pop
 from rmq.port import Answer, BrokerQueues, GroupView, ReceiveRequest
 from rmq.settle import Settling
+from rmq.shard import queue_of
+from rmq.take import SCAN_MAX
 from rmq.topics import Topics
 from rmq.waiters import Waiters
 from rmq_store import record
 from rmq_store.consumequeue import ConsumeQueue
 from rmq_store.errors import StoreError, StoreFull
 from rmq_store.flush import Mode
-from rmq_store.leases import Subscription
+from rmq_store.ledger import Subscription
 from rmq_store.record import PROPERTIES_BYTES_MAX, Draft
 from rmq_store.retention import Retention
+from rmq_store.state import Topic
 from rmq_store.store import Settings, Store
 
 log_ = logging.getLogger("rmq.broker")
@@ -119,9 +124,12 @@ class Broker:
         del group
         return [self.topics.route(topic)]
 
-    def group(self, group: str) -> GroupView:
+    def group(self, group: str, topics: Collection[str] = ()) -> GroupView:
         """See BrokerPort."""
-        return self.groups.view(group)
+        view = self.groups.view(group)
+        if topics and all(self.topics.kind(topic) is MessageType.FIFO for topic in topics):
+            return msgspec.structs.replace(view, fifo=True)
+        return view
 
     def message_type(self, topic: str) -> MessageType:
         """See BrokerPort."""
@@ -148,15 +156,18 @@ class Broker:
     # -- send --------------------------------------------------------------------------------------------------------
 
     def send(self, messages: Sequence[Outgoing]) -> Answer[Sequence[SendResult]]:
-        """See BrokerPort. One queue a call, so a batch stays together. Raises INTERNAL_SERVER_ERROR on a full disk."""
+        """See BrokerPort. One queue a call, so a batch stays together; but each message group has its own. Raises
+        INTERNAL_SERVER_ERROR on a full disk.
+        """
         try:
             topic = self.topics.admit(messages[0].topic, {m.type_of(message.properties) for message in messages})
-            queue = self.topics.next_queue(topic)
-            drafts = [self._draft(topic.name_bytes, queue.queue_id, message) for message in messages]
+            shared = self.topics.next_queue(topic)
+            queues = [_queue(topic, message, shared) for message in messages]
+            drafts = [self._draft(topic.name_bytes, q.queue_id, one) for q, one in zip(queues, messages, strict=True)]
             self._store.log.make_room(sum(draft.size_bytes() for draft in drafts))
             results = [
                 SendResult(queue.queue_id, self._store.append(topic, queue, draft, _tags_code(message)))
-                for draft, message in zip(drafts, messages, strict=True)
+                for queue, draft, message in zip(queues, drafts, messages, strict=True)
             ]
         except StoreFull as error:
             raise _unavailable(error) from None
@@ -192,11 +203,15 @@ class Broker:
         subscription = self._subscription(request.group, request.topic)
         if request.auto_renew:
             self._online.add((request.group, request.client_id))
+        if again := self._pop.again(subscription, request):
+            self._arm()
+            return again
         if self._serving and not request.filter.is_all and request.poll_ms > 0 and not self._ending:
             waiting = self._waiters.add(subscription, request)  # a turn's scans are bounded in all, see _serve
             self._serve_later(subscription)
             return waiting
         messages = self._pop.take(subscription, request, self._waiters.others(subscription, request.filter))
+        self._serve_woken()
         if messages or request.poll_ms <= 0 or self._ending:
             self._arm()
             return messages
@@ -232,6 +247,7 @@ class Broker:
             left -= self._serve_line(subscription, left, looked_max)
             if self._pop.has_more(subscription) and self._waiters.any(subscription):
                 self._to_serve[subscription] = None
+        self._serve_woken()
         for subscription in list(self._to_serve)[:1]:
             self._serve_later(subscription)
         self._arm()
@@ -261,7 +277,9 @@ class Broker:
 
     def ack(self, group: str, topic: str, handles: Sequence[str]) -> Answer[Sequence[ClientError | None]]:
         """See BrokerPort."""
-        return self._settling.ack(group, topic, handles)
+        answer = self._settling.ack(group, topic, handles)
+        self._serve_woken()
+        return answer
 
     def change_invisible(self, group: str, topic: str, handle: str, invisible_ms: int, *, suspend: bool) -> Answer[str]:
         """See BrokerPort."""
@@ -273,11 +291,14 @@ class Broker:
     def dead_letter(self, group: str, topic: str, handle: str) -> Answer[None]:
         """See BrokerPort."""
         try:
-            return self._settling.dead_letter(group, topic, handle)
+            answer = self._settling.dead_letter(group, topic, handle)
         except StoreFull as error:
             raise _unavailable(error) from None
+        self._serve_woken()
+        return answer
 
     def _serve_woken(self) -> None:
+        self._pop.order.go_on()
         woken = self._store.state.leases.woken
         for subscription in woken:
             if self._waiters.any(subscription):
@@ -351,6 +372,11 @@ def _unavailable(error: StoreFull) -> ClientError:
         Code.INTERNAL_SERVER_ERROR,
         f"service not available now, {error}: nothing new is stored until there is space, consuming goes on",
     )
+
+
+def _queue(topic: Topic, message: Outgoing, shared: ConsumeQueue) -> ConsumeQueue:
+    message_group = message.properties.get(m.SHARDING_KEY)
+    return topic.queues[queue_of(message_group, len(topic.queues))] if message_group else shared
 
 
 def _tags_code(message: Outgoing) -> int:

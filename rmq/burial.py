@@ -9,7 +9,7 @@ from rmq.message import MessageType
 from rmq.topics import Topics
 from rmq_store import record
 from rmq_store.journal import Acked
-from rmq_store.leases import Open
+from rmq_store.ledger import Open
 from rmq_store.record import Draft
 from rmq_store.state import Origin
 from rmq_store.store import Store
@@ -28,7 +28,7 @@ class Burial:
         """The lease ends with it. Raises StoreFull, and ClientError where the topic can't be made."""
         ledger = found.ledger
         group = ledger.subscription.group
-        name, name_offset = ledger.origins.get(found.offset, (ledger, found.offset))
+        name, name_offset = self._store.state.leases.name(found)
         kept = self._store.read_message(ledger.subscription.topic, ledger.queue_id, found.offset)
         origin_topic = name.subscription.topic
         if kept is None:

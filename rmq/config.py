@@ -86,6 +86,7 @@ class Config(msgspec.Struct, frozen=True):
     sql_depth_max: Annotated[int, Meta(ge=2, le=300)] = 100
     sql_kept_chars_max: Annotated[int, Meta(ge=0, le=100_000_000)] = 262_144
     leases_max: Annotated[int, Meta(ge=1, le=100_000_000)] = 1_000_000
+    parked_max: Annotated[int, Meta(ge=0, le=10_000_000)] = 1_000_000
     client_silent_ms: Annotated[int, Meta(ge=1000, le=24 * HOUR_MS)] = 120_000
     tls_mode: Literal["disabled", "permissive", "enforcing"] = "permissive"
     tls_cert: str = ""

@@ -11,8 +11,8 @@ from rmq.config import Config
 from rmq.errors import ClientError
 from rmq.groups import Groups
 from rmq_store.errors import StoreFull
-from rmq_store.journal import Leased, lease_part
-from rmq_store.leases import Lease, Ledger
+from rmq_store.journal import Extended, Leased, lease_part
+from rmq_store.ledger import Lease, Ledger, Open
 from rmq_store.store import Store
 
 log_ = logging.getLogger("rmq.expiry")
@@ -66,7 +66,7 @@ class Expiry:
         rows: dict[Ledger, list[tuple[int, int]]] = {}
         for found in lease.held:
             if found.lease is lease:
-                name, offset = found.ledger.origins.get(found.offset, (found.ledger, found.offset))
+                name, offset = self._leases.name(found)
                 rows.setdefault(name, []).append((offset, found.attempt))
         parts = [lease_part(ledger.queue_id, ledger.next, messages) for ledger, messages in rows.items()]
         home = next(iter(rows)).subscription
@@ -81,13 +81,30 @@ class Expiry:
         attempts_max = self._groups.rules(group).attempts_max
         for found in held:
             if found.attempt < attempts_max:
-                self._leases.release(found)
+                self._release(found)
         try:
             for found in held:
                 if found.lease is lease:
                     self._burial.bury(found)
         except (StoreFull, ClientError, OSError) as error:
             self._wait_to_bury(lease, group, error)
+
+    def _release(self, found: Open) -> None:
+        """What was acked behind it in its message group comes again after it: those acks are undone, in the journal."""
+        self._leases.release(found)
+        ledger, offset = self._leases.name(found)
+        if ledger.lines is None or not ledger.lines.early:
+            return
+        subscription, now_ms = ledger.subscription, self._clock.lease_ms()
+        for at in ledger.lines.behind(offset):
+            behind = ledger.find(at)
+            if behind is None:  # parked, as all behind it: never delivered
+                return
+            if at in ledger.lines.early:
+                sequence = self._store.next_sequence()
+                names = subscription.group, subscription.topic, ledger.queue_id, at
+                self._store.apply(Extended(*names, sequence, now_ms, now_ms, behind.attempt))
+                self._leases.release(behind)
 
     def _wait_to_bury(self, lease: Lease, group: str, error: Exception) -> None:
         now_ms = self._clock.lease_ms()

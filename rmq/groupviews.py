@@ -14,7 +14,7 @@ from rmq.errors import ClientError, Code
 from rmq.waiters import Waiters
 from rmq_store.consumequeue import FILLER_SIZE
 from rmq_store.journal import GroupPut
-from rmq_store.leases import Ledger, Open, Subscription
+from rmq_store.ledger import Ledger, Open, Subscription
 from rmq_store.store import Store
 
 READY_COUNTED = 1000  # of what waits to be delivered again; beyond it the number may include what was settled meanwhile

@@ -1,4 +1,4 @@
-"""Pop consumption, first half: who gets which message next. A topic's queues all at once.
+"""Pop consumption, first half: who gets which message next. A topic's queues all at once; order.py has a say.
 
     never delivered --take--> leased --ack--> settled
                                | ^ |--change invisible: leased until then, under a new handle
@@ -17,57 +17,19 @@ from rmq.config import Config
 from rmq.errors import ClientError, Code
 from rmq.filter import Filter, reading_cost
 from rmq.handle import Handle, HandleMakers
-from rmq.message import Delivered
+from rmq.message import SHARDING_KEY, Delivered, MessageType
+from rmq.order import Order
 from rmq.port import ReceiveRequest
+from rmq.shard import key_of
+from rmq.take import SCAN_MAX, Take, Taken, delivered
 from rmq.topics import Topics
-from rmq_store import record
 from rmq_store.consumequeue import ConsumeQueue, Entry
-from rmq_store.journal import Acked, Cursors, Leased, lease_part
-from rmq_store.leases import Ledger, Open, Subscription
-from rmq_store.record import Record
+from rmq_store.journal import Acked, Cursors, Grouped, Leased, lease_part, steps
+from rmq_store.ledger import Ledger, Subscription
 from rmq_store.state import Topic
 from rmq_store.store import Store
 
-SCAN_MAX = 800  # queue entries that one take looks at, a record read in vain counts more: 4 ms (Apache: 800)
-_READ_AHEAD = 64  # queue entries read at once for a filter: a match may be the next one
-
-
-class Take:
-    """One receive being filled: messages, and what the journal needs to know of each queue.
-
-    `room` in messages, `bytes` in record bytes; the last message may be larger than what is left. `others`: filters of
-    polls that wait, what they want is left to them.
-    """
-
-    __slots__ = ("budget", "bytes", "messages", "nexts", "offsets", "others", "popped", "room", "settled", "wanted")
-
-    def __init__(self, room: int, bytes_max: int, wanted: Filter, others: Sequence[Filter]) -> None:
-        self.room = room
-        self.bytes = bytes_max
-        self.budget = SCAN_MAX
-        self.wanted = wanted
-        self.others = others
-        self.popped: list[Open] = []  # out of `ready`, not leased yet
-        self.messages: list[tuple[Ledger, int, int, Record, dict[str, str]]] = []  # ledger, offset, attempt, ...
-        self.nexts: dict[Ledger, int] = {}
-        self.offsets: dict[Ledger, list[tuple[int, int]]] = {}  # offset and attempt of what is leased
-        self.settled: dict[Ledger, list[int]] = {}
-
-    def add(self, ledger: Ledger, offset: int, attempt: int, found: Record, properties: dict[str, str]) -> None:
-        """One message for the answer."""
-        self.messages.append((ledger, offset, attempt, found, properties))
-        self.offsets.setdefault(ledger, []).append((offset, attempt))
-        self.room -= 1
-        self.bytes -= found.size
-
-    @property
-    def goes_on(self) -> bool:
-        """There is room for one more message, and leave to look for it."""
-        return self.room > 0 and self.bytes > 0 and self.budget > 0
-
-    def spares(self, properties: dict[str, str]) -> bool:
-        """A message that is not wanted here is wanted by another."""
-        return any(other.matches(properties) for other in self.others)
+_ORDERED = (MessageType.FIFO.value, MessageType.MIXED.value)  # topics whose message groups have a say
 
 
 class Pop:
@@ -90,6 +52,7 @@ class Pop:
         self._clock = clock
         self._config = config
         self._online = online
+        self.order = Order(store, config.parked_max)
         self.looked = 0  # queue entries that all takes looked at, as SCAN_MAX counts them
 
     def subscription(self, group: str, topic: Topic) -> Subscription:
@@ -112,38 +75,46 @@ class Pop:
         """
         topic = self._topics.find(subscription.topic)
         if topic is None or self._leases.subscriptions.get((subscription.group, subscription.topic)) != subscription:
-            subscription.ready.clear()  # the topic or the group was dropped: nothing comes any more
+            subscription.forget_ready()  # the topic or the group was dropped: nothing comes any more
             subscription.pending.clear()
         if topic is None or not self.has_more(subscription):
             return []
         free = self._config.leases_max - self._leases.open_count  # what is ready is counted in already
-        if free <= 0 and not subscription.ready:
+        if free <= 0 and not subscription.ready and not subscription.lines:
             self._refuse_new(subscription, topic)
             return []
         room = min(request.batch, self._config.receive_batch_max)
-        take = Take(room, self._config.receive_bytes_max, request.filter, others)
+        take = Take(
+            room, self._config.receive_bytes_max, free, request.filter, others,
+            ordered=topic.type in _ORDERED, fifo=request.fifo,
+        )  # fmt: skip
         try:
             self._take_ready(take, subscription)
-            take.room = min(take.room, free)
+            self.order.take_lines(take, subscription)
+            take.room = min(take.room, max(take.free, 0))
             self._take_pending(take, self.subscription(subscription.group, topic), topic)
         except OSError:
             subscription.ready.extendleft(reversed(take.popped))
+            subscription.lines.extendleft(reversed(take.places))
             raise
+        if take.free <= 0 and subscription.lines and not take.messages and not take.settled:
+            raise self._too_many()
         self.looked += SCAN_MAX - take.budget
         return self._lease(take, subscription, request)
 
     def _refuse_new(self, subscription: Subscription, topic: Topic) -> None:
         for queue_id in list(subscription.pending):
             if topic.queues[queue_id].visible > subscription.ledger(queue_id).next:
-                raise ClientError(
-                    Code.TOO_MANY_REQUESTS,
-                    f"leases_max = {self._config.leases_max} messages are un-acknowledged: ack some first",
-                )
+                raise self._too_many()
             del subscription.pending[queue_id]
+
+    def _too_many(self) -> ClientError:
+        text = f"leases_max = {self._config.leases_max} messages are un-acknowledged: ack some first"
+        return ClientError(Code.TOO_MANY_REQUESTS, text)
 
     def has_more(self, subscription: Subscription) -> bool:
         """A take that found nothing may find something in its next turn."""
-        return bool(subscription.ready or subscription.pending)
+        return bool(subscription.ready or subscription.lines or subscription.pending)
 
     def _take_ready(self, take: Take, subscription: Subscription) -> None:
         spared = []
@@ -154,7 +125,7 @@ class Pop:
                 continue
             take.budget -= 1
             take.popped.append(found)
-            name, name_offset = ledger.origins.get(offset, (ledger, offset))
+            name, name_offset = self._leases.name(found)
             kept = self._store.read_message(ledger.subscription.topic, ledger.queue_id, offset)
             properties = kept.decode_properties() if kept else {}
             if kept is not None and take.wanted.matches(properties):
@@ -164,7 +135,7 @@ class Pop:
             if kept is not None and take.spares(properties):
                 spared.append(found)
             else:
-                take.settled.setdefault(name, []).append(name_offset)
+                take.settle(name, name_offset)
         subscription.ready.extendleft(reversed(spared))
 
     def _take_pending(self, take: Take, subscription: Subscription, topic: Topic) -> None:
@@ -177,7 +148,9 @@ class Pop:
             if offset != ledger.next:
                 take.nexts[ledger] = offset
             del subscription.pending[queue_id]
-            if offset < queue.visible:
+            if take.stalled:
+                self.order.stall(take, ledger)
+            elif offset < queue.visible:
                 subscription.pending[queue_id] = None  # the next receive begins with another queue
 
     def _take_queue(self, take: Take, ledger: Ledger, queue: ConsumeQueue, offset: int) -> int:
@@ -198,6 +171,8 @@ class Pop:
             return True
         properties = found.decode_properties()
         if take.wanted.matches(properties):
+            if take.ordered and (message_group := properties.get(SHARDING_KEY)):
+                return self.order.admit(take, ledger, offset, key_of(message_group), found, properties)
             take.add(ledger, offset, 1, found, properties)
             return True
         take.budget -= reading_cost(found.size)
@@ -207,34 +182,66 @@ class Pop:
         group, topic = subscription.group, subscription.topic
         if take.settled:
             self._store.apply(Acked(group, topic, [(ledger.queue_id, done) for ledger, done in take.settled.items()]))
+        if take.grouped:
+            self._store.apply(Grouped(group, topic, [_grouped(ledger, rows) for ledger, rows in take.grouped.items()]))
         if not take.messages:
             if take.nexts:
                 self._store.apply(Cursors(group, topic, [(ledger.queue_id, n) for ledger, n in take.nexts.items()]))
             return []
+        ledgers = {**take.nexts, **take.offsets}
+        parts = [lease_part(q.queue_id, take.nexts.get(q, q.next), take.offsets.get(q, [])) for q in ledgers]
+        asked = _asked(request) if take.lines and request.attempt_id else 0
+        return self._hand_out(request, self._store.next_sequence(), parts, asked, take.messages)
+
+    def again(self, subscription: Subscription, request: ReceiveRequest) -> list[Delivered]:
+        """What the same client was given for the same attempt id, if its message groups are in order and all of it is
+        with it still: the same deliveries, from now on. Else nothing.
+        """
+        lease = self._leases.by_asked.get(_asked(request)) if request.attempt_id and self._leases.by_asked else None
+        if lease is None or lease.live != len(lease.held) or lease.due_ms <= self._clock.lease_ms():
+            return []
+        rows: dict[Ledger, list[tuple[int, int]]] = {}
+        messages = []
+        for found in lease.held:
+            kept = self._store.read_message(found.ledger.subscription.topic, found.ledger.queue_id, found.offset)
+            properties = kept.decode_properties() if kept else {}
+            if kept is None or not request.filter.matches(properties):
+                return []
+            name, offset = self._leases.name(found)
+            rows.setdefault(name, []).append((offset, found.attempt))
+            messages.append((name, offset, found.attempt, kept, properties))
+        parts = [lease_part(ledger.queue_id, ledger.next, of) for ledger, of in rows.items()]
+        return self._hand_out(request, lease.sequence, parts, lease.asked, messages)
+
+    def _hand_out(
+        self,
+        request: ReceiveRequest,
+        sequence: int,
+        parts: list[tuple[int, int, list[int], list[int]]],
+        asked: int,
+        messages: Sequence[Taken],
+    ) -> list[Delivered]:
+        group, topic = request.group, request.topic
         now_ms = self._clock.lease_ms()
         due_ms = now_ms + (self._config.auto_renew_ms if request.auto_renew else request.invisible_ms)
         renewed = request.auto_renew and (group, request.client_id) in self._online  # it may have gone while it polled
         until_ms = now_ms + self._config.renew_total_ms_max if renewed else due_ms
         client = request.client_id if renewed else ""
-        sequence = self._store.next_sequence()
-        ledgers = {**take.nexts, **take.offsets}
-        parts = [lease_part(q.queue_id, take.nexts.get(q, q.next), take.offsets.get(q, [])) for q in ledgers]
-        self._store.apply(Leased(group, topic, sequence, now_ms, due_ms, client, parts))
+        self._store.apply(Leased(group, topic, sequence, now_ms, due_ms, client, parts, asked))
         maker = self._makers.of(group, topic)
         return [
-            _delivered(
+            delivered(
                 topic, ledger.queue_id, offset, attempt, found, properties,
                 maker.text(Handle(ledger.queue_id, offset, sequence, until_ms)),
             )
-            for ledger, offset, attempt, found, properties in take.messages
+            for ledger, offset, attempt, found, properties in messages
         ]  # fmt: skip
 
 
 def _entries(take: Take, queue: ConsumeQueue, offset: int) -> Iterator[tuple[int, Entry]]:
     """Visible entries from an offset on, as long as the take goes on."""
     while take.goes_on and offset < queue.visible:
-        count = take.room if take.wanted.is_all else _READ_AHEAD
-        entries = queue.read(offset, min(count, take.budget, queue.visible - offset))
+        entries = queue.read(offset, min(take.ahead, take.budget, queue.visible - offset))
         if not entries:
             raise OSError(f"the index of {queue.topic} queue {queue.queue_id} ends before offset {offset}")
         for entry in entries:
@@ -244,11 +251,10 @@ def _entries(take: Take, queue: ConsumeQueue, offset: int) -> Iterator[tuple[int
             offset += 1
 
 
-def _delivered(
-    topic: str, queue_id: int, offset: int, attempt: int, found: Record, properties: dict[str, str], handle: str
-) -> Delivered:
-    return Delivered(
-        topic, queue_id, offset, found.body, properties, found.sys_flag, found.born_ms,
-        record.host_text(found.born_host), found.store_ms,
-        f"{record.host_text(found.store_host)}:{found.store_port}", attempt, handle,
-    )  # fmt: skip
+def _grouped(ledger: Ledger, rows: list[tuple[int, int]]) -> tuple[int, list[int], list[int]]:
+    """A part of Grouped; rows are (offset, key), offsets rise."""
+    return ledger.queue_id, steps([offset for offset, _ in rows]), [key for _, key in rows]
+
+
+def _asked(request: ReceiveRequest) -> int:
+    return key_of(request.group, request.topic, request.client_id, request.attempt_id)

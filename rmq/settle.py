@@ -12,7 +12,7 @@ from rmq.expiry import Expiry
 from rmq.handle import Handle, HandleMakers
 from rmq.port import Answer
 from rmq_store.journal import Acked, Extended
-from rmq_store.leases import Open
+from rmq_store.ledger import Ledger, Open
 from rmq_store.store import Store
 
 
@@ -75,14 +75,15 @@ class Settling:
         found = ledger.find(handle.offset) if ledger else None
         if found is not None and found.lease is not None and found.lease.sequence == handle.sequence:
             return found
-        if (
-            settled_ok
-            and found is None
-            and ledger is not None
-            and handle.offset < ledger.next
-            and self._clock.lease_ms() < handle.until_ms
-        ):
+        if settled_ok and ledger is not None and _is_acked(ledger, handle) and self._clock.lease_ms() < handle.until_ms:
             return None
         raise ClientError(
             Code.INVALID_RECEIPT_HANDLE, "receipt handle is expired: the message was delivered again, or is settled"
         )
+
+
+def _is_acked(ledger: Ledger, handle: Handle) -> bool:
+    """It may have been, as far as the table knows: for good, or behind others of its message group."""
+    if ledger.find(handle.offset) is None:
+        return handle.offset < ledger.next
+    return ledger.lines is not None and ledger.lines.early.get(handle.offset) == handle.sequence

@@ -15,7 +15,8 @@ from rmq_store.record import TOPIC_BYTES_MAX
 from rmq_store.state import Topic
 from rmq_store.store import Store
 
-SERVED = (MessageType.NORMAL,)
+SERVED = (MessageType.NORMAL, MessageType.FIFO)
+SERVED_TEXT = " and ".join(kind.name for kind in SERVED)
 
 
 class Topics:
@@ -90,7 +91,7 @@ class Topics:
         """
         for kind in kinds.difference(SERVED):
             raise ClientError(
-                Code.NOT_IMPLEMENTED, f"{kind.name} messages are not served yet, only NORMAL ones (topic {name})"
+                Code.NOT_IMPLEMENTED, f"{kind.name} messages are not served yet, only {SERVED_TEXT} ones (topic {name})"
             )
         topic = self.require(name)
         stored = MessageType(topic.type)

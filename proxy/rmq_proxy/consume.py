@@ -78,10 +78,10 @@ class Consuming:
             invisible_ms = to_ms(request.invisible_duration)
             validate.receive_invisible_ms(invisible_ms, self._limits)
         poll_ms = self.poll_ms(caller, request)
-        attempt_id = request.attempt_id
         return ReceiveRequest(
-            group, topic, caller.client_id, wanted, batch, invisible_ms, poll_ms, auto_renew, attempt_id
-        )
+            group, topic, caller.client_id, wanted, batch, invisible_ms, poll_ms, auto_renew, request.attempt_id,
+            fifo=caller.client is not None and caller.client.fifo_group == group,
+        )  # fmt: skip
 
     def poll_ms(self, caller: Caller, request: v2.ReceiveMessageRequest) -> int:
         """How long to wait for a message: what is asked, within 5 to 20 s, and less where the deadline is nearer.

@@ -25,7 +25,10 @@ SCAN_INTERVAL_S = 5.0
 
 
 class Client(msgspec.Struct):
-    """One client id. `groups`: what it consumes, topic -> filter by group; stored names throughout."""
+    """One client id. `groups`: what it consumes, topic -> filter by group; stored names throughout.
+
+    `fifo_group`: the group for which its last settings said fifo = true.
+    """
 
     client_id: str
     seen_s: float
@@ -33,6 +36,7 @@ class Client(msgspec.Struct):
     settings: v2.Settings | None = None
     topics: frozenset[str] = frozenset()
     settings_group: str = ""
+    fifo_group: str = ""
     groups: dict[str, Mapping[str, Filter]] = {}
 
 
@@ -78,6 +82,10 @@ class Sessions:
 
         client = self._client(client_id)
         return then(self._consumes(client, group, subscriptions), keep)
+
+    def told(self, client_id: str, group: str, *, fifo: bool) -> None:
+        """What its settings say of the order of a group's messages."""
+        self._client(client_id).fifo_group = group if fifo else ""
 
     def consumes(self, client_id: str, group: str, topic: str, wanted: Filter) -> Answer[None]:
         """A receive: news to the broker only if the client was not known to read `topic` like this. Raises as

@@ -72,10 +72,26 @@ class Leased(msgspec.Struct, array_like=True, tag="l", frozen=True):
     due_ms: int
     client: str  # "" unless the server renews the lease while this client lives
     parts: list[tuple[int, int, list[int], list[int]]]
+    asked: int = 0  # hash of who asked with which attempt id, where that has a say
+
+
+class Grouped(msgspec.Struct, array_like=True, tag="m", frozen=True):
+    """The cursor passed messages that have a message group: each is delivered after those of its group before it.
+
+    Comes before the entry that moves the cursor (Leased or Cursors). A crash between the two: the cursor passes them
+    again. Parts: (queue id, offsets each less the one before, keys of their message groups: lines.py).
+    """
+
+    group: str
+    topic: str
+    parts: list[tuple[int, list[int], list[int]]]
 
 
 class Acked(msgspec.Struct, array_like=True, tag="a", frozen=True):
-    """Settled for the group: never to be delivered again. Parts: (queue id, offsets)."""
+    """Settled for the group: never to be delivered again (behind others of its message group: once these are settled).
+
+    Parts: (queue id, offsets).
+    """
 
     group: str
     topic: str
@@ -108,7 +124,18 @@ class StateEnd(msgspec.Struct, array_like=True, tag="z", frozen=True):
 
 
 Change = (
-    TopicPut | QueueEnds | TopicDrop | GroupPut | GroupDrop | Cursors | Leased | Acked | Extended | Started | StateEnd
+    TopicPut
+    | QueueEnds
+    | TopicDrop
+    | GroupPut
+    | GroupDrop
+    | Cursors
+    | Leased
+    | Grouped
+    | Acked
+    | Extended
+    | Started
+    | StateEnd
 )
 
 _encoder = msgspec.msgpack.Encoder()

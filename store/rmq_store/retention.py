@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from rmq_store import record
 from rmq_store.commitlog import Gap
 from rmq_store.errors import StoreFull
-from rmq_store.journal import Leased, TopicPut
-from rmq_store.leases import Ledger, Open
+from rmq_store.journal import Acked, Grouped, Leased, TopicPut
+from rmq_store.ledger import Ledger, Open
 from rmq_store.record import Draft
 from rmq_store.recovery import UNKNOWN_TYPE
 from rmq_store.segment import Segment
@@ -107,7 +107,7 @@ class Retention:
     def _carry(self, ledger: Ledger) -> Iterator[None]:
         queue = self._store.state.queue(ledger.subscription.topic, ledger.queue_id)
         cut = queue.min_offset if queue else 0
-        for offset in [offset for offset in ledger.open if offset < cut]:
+        for offset in sorted(offset for offset in ledger.open if offset < cut):  # early acks after what they are behind
             if (found := ledger.open.get(offset)) is not None:
                 self._move(ledger, found)
                 yield
@@ -131,13 +131,23 @@ class Retention:
             topic.name_bytes, 0, kept.body, record.encode_properties(properties), kept.sys_flag, kept.born_ms,
             kept.born_host, kept.born_port, max(found.attempt - 1, 0),
         )  # fmt: skip
+        self._repeat_line(first, first_offset)
         store.append(topic, topic.queues[0], draft, record.tags_code(properties.get("TAGS", "")), origin)
         self._carried_bytes += draft.size_bytes()
         self._repeat_lease(first, first_offset, found)
 
+    def _repeat_line(self, first: Ledger, offset: int) -> None:
+        """As the lease below; before the message comes back, so that it has its place among those of its group."""
+        key, subscription = first.key(offset), first.subscription
+        if key is not None:
+            part = (first.queue_id, [offset], [key])
+            self._store.apply(Grouped(subscription.group, subscription.topic, [part]))
+
     def _repeat_lease(self, first: Ledger, offset: int, found: Open) -> None:
         """Its entry goes with the old segment, and a replay of what is kept must know who has the message."""
         lease, subscription = found.lease, first.subscription
+        if first.lines is not None and offset in first.lines.early:
+            self._store.apply(Acked(subscription.group, subscription.topic, [(first.queue_id, [offset])]))
         if lease is not None:
             part = (first.queue_id, first.next, [offset], [found.attempt])
             times = lease.sequence, lease.taken_ms, lease.due_ms

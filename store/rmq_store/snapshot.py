@@ -10,7 +10,9 @@ import msgspec
 
 from rmq_store.consumequeue import ConsumeQueue
 from rmq_store.journal import GroupPut, TopicPut
-from rmq_store.leases import CHUNK_BITS, Lease, Leases, Ledger, Open
+from rmq_store.leases import Leases
+from rmq_store.ledger import Lease, Ledger, Open
+from rmq_store.lines import CHUNK_BITS
 from rmq_store.state import State, Topic
 
 Pairs = list[tuple[bytes, bytes | None]]
@@ -27,6 +29,7 @@ def changed(state: State, *, everything: bool) -> Pairs:
     for ledger in list(leases.ledgers()) if everything else list(leases.dirty):
         if everything:
             ledger.dirty.update(offset >> CHUNK_BITS for offset in ledger.open)
+            ledger.dirty.update(ledger.lines.chunks() if ledger.lines is not None else ())
         pairs += _ledger_pairs(ledger)
     leases.dirty.clear()
     _forget_names(state)
@@ -37,7 +40,7 @@ def restore(state: State, pairs: Iterator[tuple[bytes, Any]]) -> None:
     """The reverse of `changed(everything=True)`, into an empty state."""
     shared: dict[tuple[object, ...], Lease] = {}
     later: list[tuple[Ledger, list[Any]]] = []
-    for key, value in pairs:  # LMDB's order: c (cursors), g, o (open messages), t (topics)
+    for key, value in pairs:  # LMDB's order: c (cursors), g, o (open messages), p (lines), t (topics)
         kind, names = key[:1], key[1:].decode().split("\x00")
         if kind == b"t":
             _restore_topic(state, names[0], value)
@@ -48,11 +51,14 @@ def restore(state: State, pairs: Iterator[tuple[bytes, Any]]) -> None:
             if kind == b"c":
                 ledger.next = value[0]
                 later.append((ledger, value[1]))
+            elif kind == b"p":
+                state.leases.restore_lines(ledger, int(names[3]), *value)
             else:
                 for row in value:
                     _restore_open(state.leases, ledger, row, shared)
     for ledger, moved in later:
         _restore_moved(state.leases, ledger, moved)
+    state.leases.parked_count = sum(len(ledger.parked()) for ledger in state.leases.ledgers())
     forget_changes(state)
 
 
@@ -94,6 +100,9 @@ def _ledger_pairs(ledger: Ledger) -> Pairs:
             if (found := ledger.open.get(offset)) is not None
         ]
         pairs.append((b"o%b\x00%d" % (name, chunk), _encode(rows) if rows else None))
+        if ledger.lines is not None:
+            packed = ledger.lines.packed(chunk)
+            pairs.append((b"p%b\x00%d" % (name, chunk), _encode(packed) if packed else None))
     ledger.dirty.clear()
     return pairs
 
@@ -101,8 +110,8 @@ def _ledger_pairs(ledger: Ledger) -> Pairs:
 def _open_row(found: Open) -> list[object]:
     lease = found.lease
     if lease is None:
-        return [found.offset, found.attempt, 0, 0, 0, ""]
-    return [found.offset, found.attempt, lease.sequence, lease.taken_ms, lease.due_ms, lease.client]
+        return [found.offset, found.attempt, 0, 0, 0, "", 0]
+    return [found.offset, found.attempt, lease.sequence, lease.taken_ms, lease.due_ms, lease.client, lease.asked]
 
 
 def _restore_topic(state: State, name: str, value: list[Any]) -> None:
@@ -113,13 +122,13 @@ def _restore_topic(state: State, name: str, value: list[Any]) -> None:
 
 
 def _restore_open(leases: Leases, ledger: Ledger, row: list[Any], shared: dict[tuple[object, ...], Lease]) -> None:
-    offset, attempt, sequence, taken_ms, due_ms, client = row
+    offset, attempt, sequence, taken_ms, due_ms, client, *asked = row  # `asked` came later
     if not sequence:
         leases.restore(ledger, offset, attempt, None)
         return
-    key = (ledger.subscription, sequence, due_ms)
+    key = (ledger.subscription, sequence, due_ms, *asked)
     if key not in shared:
-        shared[key] = leases.new_lease(ledger.subscription.group, sequence, taken_ms, due_ms, client)
+        shared[key] = leases.new_lease(ledger.subscription.group, sequence, taken_ms, due_ms, client, *asked)
     leases.restore(ledger, offset, attempt, shared[key])
 
 

@@ -17,7 +17,7 @@ from rmq_store.disk import Disk, File, MemoryDisk
 from rmq_store.errors import StoreError, StoreFull
 from rmq_store.flush import Mode
 from rmq_store.journal import Acked, Cursors, GroupPut, Leased, TopicPut
-from rmq_store.leases import Ledger, Open
+from rmq_store.ledger import Ledger, Open
 from rmq_store.record import Draft, Record
 from rmq_store.recovery import Report, recover
 from rmq_store.retention import Retention

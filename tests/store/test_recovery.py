@@ -14,7 +14,7 @@ from rmq_store.consumequeue import QueueFiles
 from rmq_store.disk import MemoryDisk
 from rmq_store.errors import StoreError
 from rmq_store.journal import Extended, GroupDrop, TopicDrop
-from rmq_store.leases import Open
+from rmq_store.ledger import Open
 from rmq_store.record import SYS_FLAG_ROLLBACK, Draft
 from rmq_store.recovery import replay
 from rmq_store.state import State

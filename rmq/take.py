@@ -1,0 +1,96 @@
+"""One receive while it is being filled, and its messages as they are handed out. Decides nothing."""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from rmq.filter import Filter
+from rmq.message import Delivered
+from rmq_store import record
+from rmq_store.ledger import Ledger, Open
+from rmq_store.record import Record
+
+SCAN_MAX = 800  # queue entries that one take looks at, a record read in vain counts more: 4 ms (Apache: 800)
+_READ_AHEAD = 64  # queue entries read at once where not each of them is taken
+
+Taken: TypeAlias = tuple[Ledger, int, int, Record, dict[str, str]]  # queue, offset, attempt, message, its properties
+
+
+class Take:
+    """One receive being filled: messages, and what the journal needs to know of each queue.
+
+    `room` in messages, `bytes` in record bytes; the last message may be larger than what is left. `others`: filters of
+    polls that wait, what they want is left to them. `free`: how many more may be open. `ordered`: the topic's messages
+    may have a message group; `fifo`: one group's messages may come together.
+    """
+
+    __slots__ = (
+        "budget", "bytes", "fifo", "free", "grouped", "lines", "messages", "nexts", "offsets", "ordered", "others",
+        "parked", "places", "popped", "room", "settled", "stalled", "wanted",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        room: int,
+        bytes_max: int,
+        free: int,
+        wanted: Filter,
+        others: Sequence[Filter],
+        *,
+        ordered: bool,
+        fifo: bool,
+    ) -> None:
+        self.room = room
+        self.bytes = bytes_max
+        self.free = free
+        self.ordered = ordered
+        self.fifo = fifo
+        self.budget = SCAN_MAX
+        self.wanted = wanted
+        self.others = others
+        self.popped: list[Open] = []  # out of `ready`, not leased yet
+        self.messages: list[Taken] = []
+        self.nexts: dict[Ledger, int] = {}
+        self.offsets: dict[Ledger, list[tuple[int, int]]] = {}  # offset and attempt of what is leased
+        self.settled: dict[Ledger, list[int]] = {}
+        self.places: list[tuple[Ledger, int]] = []  # out of the subscription's `lines`
+        self.lines: dict[tuple[Ledger, int], bool] = {}  # of each line met: whether its next message may come, too
+        self.grouped: dict[Ledger, list[tuple[int, int]]] = {}  # offset and key of what joins a line
+        self.parked = 0  # how many of these stay behind
+        self.stalled = False  # there are too many parked ones for this queue to go on
+
+    def add(self, ledger: Ledger, offset: int, attempt: int, found: Record, properties: dict[str, str]) -> None:
+        """One message for the answer; the first attempt is the one that opens it."""
+        self.messages.append((ledger, offset, attempt, found, properties))
+        self.offsets.setdefault(ledger, []).append((offset, attempt))
+        self.room -= 1
+        self.free -= attempt == 1
+        self.bytes -= found.size
+
+    def settle(self, ledger: Ledger, offset: int) -> None:
+        """One message that nobody is to get."""
+        self.settled.setdefault(ledger, []).append(offset)
+
+    @property
+    def goes_on(self) -> bool:
+        """There is room for one more message, and leave to look for it."""
+        return self.room > 0 and self.bytes > 0 and self.budget > 0
+
+    def spares(self, properties: dict[str, str]) -> bool:
+        """A message that is not wanted here is wanted by another."""
+        return any(other.matches(properties) for other in self.others)
+
+    @property
+    def ahead(self) -> int:
+        """How many queue entries to read at once."""
+        return self.room if self.wanted.is_all and not self.ordered else _READ_AHEAD
+
+
+def delivered(
+    topic: str, queue_id: int, offset: int, attempt: int, found: Record, properties: dict[str, str], handle: str
+) -> Delivered:
+    """As the client gets it."""
+    return Delivered(
+        topic, queue_id, offset, found.body, properties, found.sys_flag, found.born_ms,
+        record.host_text(found.born_host), found.store_ms,
+        f"{record.host_text(found.store_host)}:{found.store_port}", attempt, handle,
+    )  # fmt: skip
