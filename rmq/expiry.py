@@ -81,7 +81,7 @@ class Expiry:
         attempts_max = self._groups.rules(group).attempts_max
         for found in held:
             if found.attempt < attempts_max:
-                self._release(found)
+                self._release(found, attempts_max)
         try:
             for found in held:
                 if found.lease is lease:
@@ -89,8 +89,10 @@ class Expiry:
         except (StoreFull, ClientError, OSError) as error:
             self._wait_to_bury(lease, group, error)
 
-    def _release(self, found: Open) -> None:
-        """What was acked behind it in its message group comes again after it: those acks are undone, in the journal."""
+    def _release(self, found: Open, attempts_max: int) -> None:
+        """What was acked behind it in its message group comes again after it, where attempts are left: those acks are
+        undone, in the journal.
+        """
         self._leases.release(found)
         ledger, offset = self._leases.name(found)
         if ledger.lines is None or not ledger.lines.early:
@@ -100,7 +102,7 @@ class Expiry:
             behind = ledger.find(at)
             if behind is None:  # parked, as all behind it: never delivered
                 return
-            if at in ledger.lines.early:
+            if at in ledger.lines.early and behind.attempt < attempts_max:
                 sequence = self._store.next_sequence()
                 names = subscription.group, subscription.topic, ledger.queue_id, at
                 self._store.apply(Extended(*names, sequence, now_ms, now_ms, behind.attempt))

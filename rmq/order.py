@@ -46,6 +46,8 @@ class Order:
             if take.room < before and not take.fifo:
                 break
             offset = lines.at(key, index)
+            if offset in lines.early:  # on its last attempt, or the ack would have been undone
+                continue
             found = ledger.find(offset)
             if found is not None and found.lease is not None:
                 take.lines[ledger, key] = False

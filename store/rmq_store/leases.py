@@ -157,8 +157,8 @@ class Leases:
         self._forget(found)
 
     def release(self, found: Open) -> None:
-        """The lease is over: ready to be delivered again, in its turn. The caller has decided that it may, and has to
-        release what is acked early behind it as well.
+        """The lease is over: ready to be delivered again, in its turn. The caller has decided that it may, and what
+        becomes of early acks behind it.
         """
         self._leave_lease(found)
         found.lease = None
@@ -234,7 +234,7 @@ class Leases:
             subscription.forget_ready()
         for ledger in self.ledgers():
             self._unpark_from(ledger, ledger.next)
-            for key in ledger.lines.keys() if ledger.lines is not None else ():
+            for key in ledger.lines.groups() if ledger.lines is not None else ():
                 self._wake(ledger, key)
             for found in ledger.open.values():
                 name, offset = self.name(found)

@@ -6,7 +6,7 @@ A message that has a message group joins its line when the cursor passes it and 
                                 ^ front             those that were delivered come first, then the parked ones
 
 Parked: passed by the cursor and never delivered, because others of its group come before it. An ack behind the front is
-`early`: it counts once all before it is settled, and not at all if one of those is delivered again.
+`early`: it counts once all before it is settled; whether it still does if one of those comes again is not decided here.
 
 Message groups are known by a key of 55 bits, a hash of their name. Where two share a key they wait for each other: that
 costs time, never order. A message in line costs 16 bytes where its group and its 256 offsets have many, and about 300
@@ -72,8 +72,8 @@ class Lines:
             for entry in entries:
                 yield chunk << CHUNK_BITS | entry & _LOW
 
-    def keys(self) -> Iterator[int]:
-        """Of the message groups that have a line."""
+    def groups(self) -> Iterator[int]:
+        """Keys of the message groups that have a line."""
         return iter(self._lines)
 
     def key(self, offset: int) -> int | None:

@@ -2,12 +2,14 @@
 
 Held in every step: a message is delivered only if it was sent and wanted; never while it is invisible; with the attempt
 that is next; never after an answered ack or as a dead letter; what is available is delivered, to polls that wait too; a
-dead letter exists once. At the end all that was not settled is still there.
+dead letter exists once. Of a message group nothing comes before all that was sent before it is settled, or is in the
+same answer; acks count from its front. At the end all that was not settled is still there.
 """
 
 import asyncio
 import dataclasses
 import functools
+import itertools
 import os
 import shutil
 import tempfile
@@ -32,7 +34,7 @@ from hypothesis.stateful import (
 from rmq.config import GroupSetting
 from rmq.errors import Code
 from rmq.filter import by_tag
-from rmq.message import Delivered
+from rmq.message import SHARDING_KEY, Delivered
 from rmq.port import Answer, ReceiveRequest
 from tests.rmq.rig import SMALL, Rig, config, outgoing, request
 
@@ -48,6 +50,7 @@ AUDITOR = "auditor"
 POLLS_MAX = 4
 PAIR = st.tuples(st.sampled_from(sorted(GROUPS)), st.sampled_from(TOPICS))
 INVISIBLE = st.sampled_from((1_000, 30_000, 200_000))
+FIFO_ROW = st.tuples(st.sampled_from(("a", "a", "b")), st.sampled_from(("x", "y")))  # tag and message group
 
 
 @dataclasses.dataclass
@@ -58,6 +61,7 @@ class Sent:
     tag: str
     queue_id: int
     offset: int
+    message_group: str = ""
 
 
 @dataclasses.dataclass
@@ -71,18 +75,48 @@ class Lease:
     suspended: bool = False  # the delivery does not count
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Place:
-    """One message for one group. Without a lease it is available, unless it is over."""
+    """One message for one group. Without a lease it is available, unless it is over, or others come before it."""
 
     attempts: int = 0  # deliveries that count
     lease: Lease | None = None
-    over: str = ""  # acked, dead, or gone with its segment
+    over: str = ""  # acked, dead, or gone with its segment; early: acked behind one of its message group that is not
     old_handles: list[str] = dataclasses.field(default_factory=list)
+    line: "list[Place]" = dataclasses.field(default_factory=list, repr=False)  # all of its message group, in order
 
     @property
     def is_new(self) -> bool:
         return not self.old_handles and self.lease is None and not self.over
+
+    @property
+    def is_settled(self) -> bool:
+        return self.over not in ("", "early")
+
+    @property
+    def before(self) -> "Iterator[Place]":
+        """Those of its message group that have to be settled first."""
+        return itertools.takewhile(lambda place: place is not self, self.line)
+
+    def is_available(self, *, fifo: bool) -> bool:
+        """To a client that may get several of a message group, or to every other."""
+        if self.lease is not None or self.over:
+            return False
+        return all(p.is_settled or (fifo and p.lease is None) for p in self.before)
+
+    def settle_line(self) -> None:
+        """Early acks count now, as far as all before them is settled."""
+        for place in self.line:
+            if place.over == "early":
+                place.over = "acked"
+            if not place.is_settled:
+                break
+
+    def undo_acks(self) -> None:
+        """It comes again, and so does what was acked behind it."""
+        for place in self.line[self.line.index(self) + 1 :] if self.line else ():
+            if place.over == "early" and place.attempts < ATTEMPTS_MAX:
+                place.over = ""
 
 
 class BrokerMachine(RuleBasedStateMachine):
@@ -102,6 +136,7 @@ class BrokerMachine(RuleBasedStateMachine):
         )
         self.sent: dict[str, Sent] = {}
         self.places: dict[tuple[str, str], Place] = {}  # (group, body)
+        self.lines: dict[tuple[str, str, str], list[Place]] = {}  # (group, topic, message group)
         self.online: set[tuple[str, str]] = set()
         self.polls: list[tuple[ReceiveRequest, asyncio.Future[Sequence[Delivered]]]] = []
         self.dead: Counter[tuple[str, str]] = Counter()
@@ -119,24 +154,43 @@ class BrokerMachine(RuleBasedStateMachine):
     @rule(topic=st.sampled_from(TOPICS), tags=st.lists(st.sampled_from(TAGS), min_size=1, max_size=4))
     def send(self, topic: str, tags: list[str]) -> None:
         """One call with as many messages as there are tags."""
-        names = [f"m{len(self.sent) + n}" for n in range(len(tags))]
-        results = self.rig.send(*(outgoing(name, topic=topic, tag=tag) for name, tag in zip(names, tags, strict=True)))
-        for name, tag, result in zip(names, tags, results, strict=True):
-            self.sent[name] = Sent(topic, tag, result.queue_id, result.queue_offset)
+        self._send(topic, [(tag, "") for tag in tags])
+
+    @rule(topic=st.sampled_from(TOPICS), rows=st.lists(FIFO_ROW, min_size=1, max_size=5))
+    def send_fifo(self, topic: str, rows: list[tuple[str, str]]) -> None:
+        """Messages with a tag and a message group each."""
+        self._send(topic, rows)
+        self._count("sent in order", len(rows))
+
+    def _send(self, topic: str, rows: list[tuple[str, str]]) -> None:
+        names = [f"m{len(self.sent) + n}" for n in range(len(rows))]
+        results = self.rig.send(
+            *(
+                outgoing(name, topic=topic, tag=tag, **({SHARDING_KEY: line} if line else {}))
+                for name, (tag, line) in zip(names, rows, strict=True)
+            )
+        )
+        for name, (tag, line), result in zip(names, rows, results, strict=True):
+            self.sent[name] = Sent(topic, tag, result.queue_id, result.queue_offset, line)
             for group, wanted in GROUPS.items():
                 if wanted == "*" or tag in by_tag(wanted).tags:  # type: ignore[operator]  # not `*`: it has tags
-                    self.places[group, name] = Place()
+                    place = self.places[group, name] = Place()
+                    if line:
+                        place.line = self.lines.setdefault((group, topic, line), [])
+                        place.line.append(place)
         self._count("sent", len(names))
 
     @precondition(lambda self: any(self._found()))
-    @rule(pick=st.integers(0, 99), batch=st.integers(1, 5), client=st.sampled_from(CLIENTS), invisible_ms=INVISIBLE)
-    def receive(self, pick: int, batch: int, client: str, invisible_ms: int) -> None:
+    @rule(pick=st.integers(0, 99), batch=st.integers(1, 5), client=st.sampled_from(CLIENTS), invisible_ms=INVISIBLE,
+          fifo=st.booleans())  # fmt: skip
+    def receive(self, pick: int, batch: int, client: str, invisible_ms: int, fifo: bool) -> None:
         """Where there is something."""
         found = list(self._found())
         group, topic = found[pick % len(found)]
-        answer = self._ask(group, topic, batch, client, invisible_ms)
+        count = list(self._found(fifo=fifo)).count((group, topic))
+        answer = self._ask(group, topic, batch, client, invisible_ms, fifo)
         assert not isinstance(answer, asyncio.Future)
-        assert len(answer) == min(batch, found.count((group, topic)))
+        assert len(answer) == min(batch, count)
         self._count("received")
 
     @precondition(lambda self: len(self.polls) < POLLS_MAX)
@@ -147,10 +201,12 @@ class BrokerMachine(RuleBasedStateMachine):
         assert isinstance(answer, asyncio.Future) or pair in self.found_before
         self._count("polled")
 
-    def _ask(self, group: str, topic: str, batch: int, client: str, invisible_ms: int) -> Answer[Sequence[Delivered]]:
+    def _ask(
+        self, group: str, topic: str, batch: int, client: str, invisible_ms: int, fifo: bool = False
+    ) -> Answer[Sequence[Delivered]]:
         wanted = request(
             topic, group, batch=batch, tag=GROUPS[group], invisible_ms=invisible_ms, client_id=client or "simple",
-            auto_renew=bool(client), poll_ms=600_000,
+            auto_renew=bool(client), poll_ms=600_000, fifo=fifo,
         )  # fmt: skip
         if client:
             self.online.add((group, client))
@@ -178,8 +234,9 @@ class BrokerMachine(RuleBasedStateMachine):
         group, name, place, lease = self._pick(pick)
         outcomes = self.rig.ack(*[lease.handle] * times, topic=self.sent[name].topic, group=group)
         assert outcomes == [None] * times
-        self._leave(place, "acked")
-        self._count("acked")
+        early = not all(before.is_settled for before in place.before)
+        self._leave(place, "early" if early else "acked")
+        self._count("acked early" if early else "acked")
 
     @precondition(lambda self: any(place.old_handles for place in self.places.values()))
     @rule(pick=st.integers(0, 99))
@@ -311,7 +368,7 @@ class BrokerMachine(RuleBasedStateMachine):
                     self.rig.ack(message.handle, topic=topic, group=group)
                     self._leave(self.places[group, message.body.decode()], "acked")
         self.dead_letters_exist_once()
-        lost = [key for key, place in self.places.items() if not place.over]
+        lost = [key for key, place in self.places.items() if not place.is_settled]
         assert not lost, f"lost: {lost}"
         self.rig.crash(pause_ms=500_000)
         for group, topic in self._pairs():
@@ -329,10 +386,10 @@ class BrokerMachine(RuleBasedStateMachine):
     def _count(self, what: str, count: int = 1) -> None:
         self.counts[what] += count
 
-    def _found(self) -> Iterator[tuple[str, str]]:
+    def _found(self, *, fifo: bool = False) -> Iterator[tuple[str, str]]:
         """(group, topic) of each message that a receive has to find."""
         for (group, name), place in self.places.items():
-            if place.lease is None and not place.over:
+            if place.is_available(fifo=fifo):
                 yield group, self.sent[name].topic
 
     def _held(self) -> Iterator[tuple[str, str, Place, Lease]]:
@@ -350,6 +407,10 @@ class BrokerMachine(RuleBasedStateMachine):
         place.old_handles.append(place.lease.handle)
         place.lease = None
         place.over = over
+        if over:
+            place.settle_line()
+        else:
+            place.undo_acks()
 
     def _collect(self) -> None:
         """Polls that were answered meanwhile."""
@@ -359,6 +420,7 @@ class BrokerMachine(RuleBasedStateMachine):
 
     def _take(self, wanted: ReceiveRequest, messages: Sequence[Delivered]) -> None:
         assert len(messages) <= wanted.batch
+        here: list[Place] = []
         for message in messages:
             name = message.body.decode()
             assert name in self.sent, f"never sent: {name}"
@@ -369,6 +431,9 @@ class BrokerMachine(RuleBasedStateMachine):
             assert where == (sent.topic, sent.queue_id, sent.offset, sent.tag)
             assert message.properties["UNIQ_KEY"] == f"id-{name}"
             self._deliver(wanted, place, message)
+            in_turn = (p.is_settled or p.over == "early" or (wanted.fifo and p in here) for p in place.before)
+            assert all(in_turn), f"{name} is delivered before others of its message group"
+            here.append(place)
         self._count("delivered", len(messages))
 
     def _deliver(self, wanted: ReceiveRequest, place: Place, message: Delivered) -> None:

@@ -52,9 +52,13 @@ def request(
     poll_ms: int = 0,
     client_id: str = "client",
     auto_renew: bool = False,
+    attempt_id: str = "",
+    fifo: bool = False,
 ) -> ReceiveRequest:
     """A receive that does not poll, unless told otherwise."""
-    return ReceiveRequest(group, topic, client_id, by_tag(tag), batch, invisible_ms, poll_ms, auto_renew)
+    return ReceiveRequest(
+        group, topic, client_id, by_tag(tag), batch, invisible_ms, poll_ms, auto_renew, attempt_id, fifo
+    )
 
 
 def bodies(messages: Sequence[Delivered]) -> list[str]:

@@ -6,6 +6,7 @@ from rmq import message as m
 from rmq.config import GroupSetting, TopicSetting
 from rmq.errors import ClientError, Code, ConfigError
 from rmq.message import MessageType, Outgoing
+from rmq.topics import SERVED
 from tests.rmq.conftest import MakeRig
 from tests.rmq.rig import TOPIC, Rig, bodies, outgoing, request
 
@@ -42,7 +43,7 @@ def test_a_message_comes_as_it_was_sent(rig: Rig) -> None:
 def test_profile_dev_makes_a_topic_at_its_first_send(rig: Rig) -> None:
     """The route is there before; the topic is stored with the first message, whose type it takes."""
     route = rig.broker.route(TOPIC)[0]
-    assert (route.write_queues, route.accepts) == (4, (MessageType.NORMAL,))
+    assert (route.write_queues, route.accepts) == (4, SERVED)
     assert rig.broker.message_type(TOPIC) is MessageType.MIXED
     assert rig.broker.topics.find(TOPIC) is None
     rig.send("a")
@@ -112,7 +113,7 @@ def test_profile_strict_lets_the_first_message_give_a_type(disk_rig: Rig) -> Non
     """A topic that profile dev made for a consumer has none yet: it takes what is served."""
     disk_rig.receive()
     disk_rig.restart(profile="strict")
-    assert disk_rig.broker.route(TOPIC)[0].accepts == (MessageType.NORMAL,)
+    assert disk_rig.broker.route(TOPIC)[0].accepts == SERVED
     disk_rig.send("a")
     assert disk_rig.broker.message_type(TOPIC) is MessageType.NORMAL
 
@@ -120,7 +121,6 @@ def test_profile_strict_lets_the_first_message_give_a_type(disk_rig: Rig) -> Non
 @pytest.mark.parametrize(
     ("name", "value", "kind"),
     [
-        (m.SHARDING_KEY, "g", "FIFO"),
         (m.TIMER_DELIVER_MS, "9", "DELAY"),
         (m.TRAN_MSG, "true", "TRANSACTION"),
         (m.PRIORITY, "1", "PRIORITY"),

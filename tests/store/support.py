@@ -18,6 +18,7 @@ from rmq_store.errors import StoreError, StoreFull
 from rmq_store.flush import Mode
 from rmq_store.journal import Acked, Cursors, GroupPut, Leased, TopicPut
 from rmq_store.ledger import Ledger, Open
+from rmq_store.lines import Lines
 from rmq_store.record import Draft, Record
 from rmq_store.recovery import Report, recover
 from rmq_store.retention import Retention
@@ -216,6 +217,7 @@ def view(state: State, now_ms: int = 0) -> dict[str, object]:
         "groups": dict(state.groups),
         "places": dict(_places(state, now_ms)),
         "count": sum(len(ledger.open) for ledger in state.leases.ledgers()) == state.leases.open_count,
+        "parked": sum(len(ledger.parked()) for ledger in state.leases.ledgers()) == state.leases.parked_count,
     }
 
 
@@ -234,7 +236,16 @@ def _places(state: State, now_ms: int) -> Iterator[tuple[tuple[str, str, int], o
             opened = {offset: _open(found, now_ms) for offset, found in ledger.open.items()}
             moved = {o: (m.ledger.subscription.topic, m.ledger.queue_id, m.offset) for o, m in ledger.moved.items()}
             if ledger.next or opened or moved:
-                yield (group, topic, queue_id), (ledger.next, opened, moved)
+                yield (group, topic, queue_id), (ledger.next, opened, moved, _lines(state, ledger))
+
+
+def _lines(state: State, ledger: Ledger) -> object:
+    """Message groups in line, without what is gone from the queue and was never delivered; and early acks."""
+    queue = state.queue(ledger.subscription.topic, ledger.queue_id)
+    low = queue.min_offset if queue is not None else 0
+    lines = ledger.lines or Lines()
+    in_line = {offset: lines.key(offset) for offset in sorted(lines) if offset >= low or ledger.find(offset)}
+    return in_line, sorted(lines.early)
 
 
 def _open(found: Open, now_ms: int) -> tuple[object, ...]:
