@@ -67,11 +67,11 @@ class GroupViews:
     def _topic(self, subscription: Subscription, open_max: int) -> GroupTopicInfo:
         ledgers = subscription.ledgers.values()
         places = [self._place(ledger) for ledger in ledgers]
-        held = sum(len(ledger.open) + len(ledger.moved) for ledger in ledgers)
+        held = sum(len(ledger.open) + len(ledger.moved) - _acked_early(ledger) for ledger in ledgers)
         ready = _count_ready(subscription, held)
         return GroupTopicInfo(
             subscription.topic,
-            sum(max(place.max_offset - place.next_offset, 0) for place in places),
+            sum(max(place.max_offset - place.next_offset, 0) for place in places) + _parked(subscription),
             self._lag_ms(subscription.topic, places),
             held - ready,
             ready,
@@ -126,8 +126,29 @@ class GroupViews:
         return info, kept.size if kept else 0
 
 
+def _parked(subscription: Subscription) -> int:
+    """Behind the cursor, but never delivered: they wait for others of their message group."""
+    return sum(ledger.lines.parked for ledger in subscription.ledgers.values() if ledger.lines is not None)
+
+
+def _acked_early(ledger: Ledger) -> int:
+    return len(ledger.lines.early) if ledger.lines is not None else 0
+
+
 def _count_ready(subscription: Subscription, held: int) -> int:
     ready = subscription.ready
     if len(ready) > READY_COUNTED:
         return min(len(ready), held)
-    return sum(found.lease is None and found.ledger.open.get(found.offset) is found for found in ready)
+    count = sum(found.lease is None and found.ledger.open.get(found.offset) is found for found in ready)
+    return count + sum(
+        _in_line(ledger, ledger.lines) for ledger in subscription.ledgers.values() if ledger.lines is not None
+    )
+
+
+def _in_line(ledger: Ledger) -> int:
+    """Those of message groups among the first READY_COUNTED open messages: they are not in `ready`."""
+    lines = ledger.lines
+    if lines is None:
+        return 0
+    held = itertools.islice(itertools.chain(ledger.open.items(), ledger.moved.items()), READY_COUNTED)
+    return sum(one.lease is None and lines.key(at) is not None and at not in lines.early for at, one in held)

@@ -63,7 +63,7 @@ class Leases:
             for step, key in zip(steps, keys, strict=True):
                 offset += step
                 if ledger.lines.add(offset, key):
-                    self.parked_count += ledger.find(offset) is None
+                    self._park(ledger, int(ledger.find(offset) is None))
                     self._mark(ledger, offset)
 
     def apply_leased(self, change: Leased) -> Lease:
@@ -242,10 +242,16 @@ class Leases:
                     name.subscription.ready.append(found)
 
     def restore_lines(self, ledger: Ledger, chunk: int, entries: list[int], early: list[tuple[int, int]]) -> None:
-        """From a checkpoint; who calls it counts `parked_count`, when every place is known."""
+        """From a checkpoint; `count_parked` follows when every place is known."""
         if ledger.lines is None:
             ledger.lines = Lines()
         ledger.lines.unpack(chunk, entries, early)
+
+    def count_parked(self) -> None:
+        """After a checkpoint was restored."""
+        for ledger in self.ledgers():
+            if ledger.lines is not None:
+                self._park(ledger, len(ledger.parked()) - ledger.lines.parked)
 
     def restore(self, ledger: Ledger, offset: int, attempt: int, lease: Lease | None) -> None:
         """From a checkpoint; `ready` is filled by `rearm`, when every place is known."""
@@ -286,7 +292,7 @@ class Leases:
             found = ledger.open[offset] = Open(ledger, offset, attempt, lease)
             self.open_count += 1
             if ledger.lines is not None and ledger.lines.key(offset) is not None:
-                self.parked_count -= 1
+                self._park(ledger, -1)
         else:
             self._leave_lease(found)
             found.attempt, found.lease = attempt, lease
@@ -320,10 +326,15 @@ class Leases:
         self.open_count -= 1
         self._mark(ledger, offset)
 
+    def _park(self, ledger: Ledger, count: int) -> None:
+        assert ledger.lines is not None
+        ledger.lines.parked += count
+        self.parked_count += count
+
     def _unpark(self, ledger: Ledger, offset: int) -> None:
         assert ledger.lines is not None
         ledger.lines.remove(offset)
-        self.parked_count -= 1
+        self._park(ledger, -1)
         self._mark(ledger, offset)
 
     def _unpark_from(self, ledger: Ledger, offset: int) -> None:
@@ -343,7 +354,8 @@ class Leases:
             if not index[key]:
                 del index[key]
         for ledger in subscription.ledgers.values():
-            self.parked_count -= len(ledger.parked())
+            if ledger.lines is not None:
+                self._park(ledger, -ledger.lines.parked)
             for found in [*ledger.open.values(), *ledger.moved.values()]:
                 first, offset = self.name(found)
                 line = first.key(offset)

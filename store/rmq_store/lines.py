@@ -56,15 +56,19 @@ class _Line:
 
 
 class Lines:
-    """All lines of one consumer group in one queue. `early`: offset -> sequence of the delivery that was acked."""
+    """All lines of one consumer group in one queue. `early`: offset -> sequence of the delivery that was acked.
 
-    __slots__ = ("_chunks", "_end", "_lines", "early")
+    `parked` is counted by who knows what is open (leases.py).
+    """
+
+    __slots__ = ("_chunks", "_end", "_lines", "early", "parked")
 
     def __init__(self) -> None:
         self._chunks: dict[int, array[int]] = {}  # offset >> 8 -> key << 8 | offset & 255, by offset
         self._lines: dict[int, int | _Line] = {}  # an offset that is alone is its line
         self._end = 0  # behind all offsets that ever were in line
         self.early: dict[int, int] = {}
+        self.parked = 0
 
     def __iter__(self) -> Iterator[int]:
         """All offsets in line, not in order."""

@@ -58,7 +58,7 @@ def restore(state: State, pairs: Iterator[tuple[bytes, Any]]) -> None:
                     _restore_open(state.leases, ledger, row, shared)
     for ledger, moved in later:
         _restore_moved(state.leases, ledger, moved)
-    state.leases.parked_count = sum(len(ledger.parked()) for ledger in state.leases.ledgers())
+    state.leases.count_parked()
     forget_changes(state)
 
 

@@ -45,4 +45,5 @@ def parked(rig: Rig) -> int:
     """How many wait; by all counts."""
     leases = rig.broker._store.state.leases
     assert leases.parked_count == sum(len(ledger.parked()) for ledger in leases.ledgers())
+    assert leases.parked_count == sum(ledger.lines.parked for ledger in leases.ledgers() if ledger.lines is not None)
     return leases.parked_count

@@ -188,6 +188,21 @@ def test_a_reset_forgets_what_was_parked(stored: Rig) -> None:
     assert (take(rig), parked(rig)) == ([], 0)
 
 
+def test_a_group_shows_what_waits(fifo: Rig) -> None:
+    """Parked ones are lag: nobody was given them. Early acks are held by nobody; what waits in line again is ready."""
+    send(fifo, "a1", "a2", "a3", "a4", "b1")
+    a1, a2, _, b1 = [*take(fifo, 3, fifo=True), *take(fifo)]
+    ack(fifo, a2)
+
+    def shown() -> tuple[int, int, int]:
+        (found,) = fifo.broker.admin.group_info(GROUP).topics
+        return found.lag_messages, found.leased, found.ready
+
+    assert (bodies([a1, b1]), shown()) == (["a1", "b1"], (1, 3, 0))
+    fifo.advance(INVISIBLE_MS)
+    assert shown() == (1, 0, 4)
+
+
 def test_a_topic_takes_its_parked_messages_with_it(fifo: Rig) -> None:
     """And another of its name begins anew."""
     send(fifo, "a1", "a2")
