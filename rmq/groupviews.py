@@ -140,9 +140,7 @@ def _count_ready(subscription: Subscription, held: int) -> int:
     if len(ready) > READY_COUNTED:
         return min(len(ready), held)
     count = sum(found.lease is None and found.ledger.open.get(found.offset) is found for found in ready)
-    return count + sum(
-        _in_line(ledger, ledger.lines) for ledger in subscription.ledgers.values() if ledger.lines is not None
-    )
+    return count + sum(_in_line(ledger) for ledger in subscription.ledgers.values())
 
 
 def _in_line(ledger: Ledger) -> int:

@@ -16,7 +16,7 @@ from rmq.port import Answer, BrokerPort, ReceiveRequest
 from rmq_proto import v2
 from rmq_proxy import validate
 from rmq_proxy.answers import ignore, then
-from rmq_proxy.caller import CLIENT_VERSION, Caller
+from rmq_proxy.caller import CLIENT_VERSION, LANGUAGE, Caller
 from rmq_proxy.convert import deliver, set_ms, split_namespace, to_ms
 from rmq_proxy.rpc import Call
 from rmq_proxy.sessions import Sessions
@@ -31,6 +31,7 @@ DEAD_LETTER_FAILED = Failed(v2.ForwardMessageToDeadLetterQueueResponse)
 RECEIVE_OK = plain(v2.ReceiveMessageResponse)
 RECEIVE_EMPTY = plain(v2.ReceiveMessageResponse, Code.MESSAGE_NOT_FOUND, "no new message")
 DEAD_LETTER_OK = plain(v2.ForwardMessageToDeadLetterQueueResponse)
+GO = "GO"
 POLLING_CODE_VERSION = "5.0.3"  # clients from here on know ILLEGAL_POLLING_TIME; compared as text, as Apache does
 
 
@@ -80,7 +81,7 @@ class Consuming:
         poll_ms = self.poll_ms(caller, request)
         return ReceiveRequest(
             group, topic, caller.client_id, wanted, batch, invisible_ms, poll_ms, auto_renew, request.attempt_id,
-            fifo=caller.client is not None and caller.client.fifo_group == group,
+            fifo=_in_order(caller),
         )  # fmt: skip
 
     def poll_ms(self, caller: Caller, request: v2.ReceiveMessageRequest) -> int:
@@ -170,6 +171,15 @@ class Consuming:
         group = caller.group(request.group)
         answer = self._broker.dead_letter(group, topic, request.receipt_handle)
         return then(answer, lambda _: DEAD_LETTER_OK, DEAD_LETTER_FAILED)
+
+
+def _in_order(caller: Caller) -> bool:
+    """It consumes several messages of a message group in order, if it gets them together. One that outlived a start of
+    the server may have been told otherwise at its own; Go's (5.1.4) goes on with the next while it retries one.
+    """
+    client = caller.client
+    told = client is not None and client.begun and client.told_fifo is True
+    return told and caller.call.header(LANGUAGE).upper() != GO
 
 
 def _illegal_polling(call: Call, asked_ms: int) -> ClientError:

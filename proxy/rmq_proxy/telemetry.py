@@ -115,8 +115,8 @@ class Telemetry:
         language, version = caller.call.header(LANGUAGE), caller.call.header(CLIENT_VERSION)
 
         def reply(view: GroupView) -> bytes:
-            self._sessions.told(caller.client_id, group, fifo=view.fifo)
-            return settings.for_consumer(sent, view, self._limits, language, version)
+            told = msgspec.structs.replace(view, fifo=self._sessions.tells(caller.client_id, fifo=view.fifo))
+            return settings.for_consumer(sent, told, self._limits, language, version)
 
         namespace = caller.namespace(sent.subscription.group)
         known = self._sessions.subscribes(caller.client_id, namespace, sent, group, wanted)
