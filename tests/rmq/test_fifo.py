@@ -6,7 +6,7 @@ from rmq.config import TopicSetting
 from rmq.errors import ClientError, Code
 from rmq.message import MessageType
 from tests.rmq.conftest import MakeRig
-from tests.rmq.fifo import FIFO, ack, attempts, parked, send, take
+from tests.rmq.fifo import FIFO, ack, attempts, ledger_of, parked, send, take
 from tests.rmq.rig import GROUP, INVISIBLE_MS, TOPIC, Rig, bodies, request
 
 # -- who waits ---------------------------------------------------------------------------------------------------------
@@ -184,6 +184,23 @@ def test_after_its_last_attempt_a_message_is_a_dead_letter_and_the_group_goes_on
     rig.advance(INVISIBLE_MS)
     assert attempts(take(rig, fifo=True)) == [("a3", 2), ("a4", 1)]
     assert bodies(rig.receive(request(f"%DLQ%{GROUP}", "auditor", batch=9))) == ["a1"]
+
+
+def test_an_early_ack_of_a_last_attempt_counts(make_rig: MakeRig) -> None:
+    """It would have to be delivered more often than the group allows."""
+    rig = make_rig(attempts_max=2, **FIFO)
+    send(rig, "a1", "a2", "a3")
+    a1, _ = take(rig, 2, fifo=True)
+    rig.change(a1.handle, 0, suspend=True)
+    rig.advance(INVISIBLE_MS)
+    a1, a2 = take(rig, 2, fifo=True)
+    assert attempts([a1, a2]) == [("a1", 1), ("a2", 2)]
+    ack(rig, a2)
+    rig.advance(INVISIBLE_MS)
+    a1, a3 = take(rig, fifo=True)
+    assert attempts([a1, a3]) == [("a1", 2), ("a3", 1)]
+    ack(rig, a1, a3)
+    assert ledger_of(rig).open == {}
 
 
 def test_a_dead_letter_from_the_middle_of_a_group_does_not_come_back(fifo: Rig) -> None:

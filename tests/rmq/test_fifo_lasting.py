@@ -37,6 +37,20 @@ def test_order_early_acks_and_attempt_ids_outlive_the_server(stored: Rig, end: s
 
 
 @pytest.mark.parametrize("end", ["restart", "crash"])
+def test_a_long_line_outlives_the_server(stored: Rig, end: str) -> None:
+    """More than one part of a checkpoint holds."""
+    for at in range(0, 600, 100):
+        send(stored, *(f"a{n}" for n in range(at, at + 100)))
+    (first,) = take(stored)
+    while parked(stored) < 599:
+        assert take(stored) == []
+    getattr(stored, end)()
+    assert parked(stored) == 599
+    ack(stored, first)
+    assert bodies(take(stored, fifo=True)) == [f"a{n}" for n in range(1, 33)]
+
+
+@pytest.mark.parametrize("end", ["restart", "crash"])
 def test_an_ack_that_was_undone_stays_undone(stored: Rig, end: str) -> None:
     """Although the journal has it, and what it was behind is settled without another delivery."""
     stored.send(*grouped("a1", tag="old"), *grouped("a2", "a3", tag="new"))
@@ -100,6 +114,7 @@ def test_a_cursor_stops_at_parked_max_and_goes_on(make_rig: MakeRig, caplog: pyt
     with caplog.at_level(logging.WARNING, "rmq.order"):
         (a1,) = take(rig)
         assert (take(rig), take(rig), parked(rig)) == ([], [], 2)
+        assert bodies(rig.receive(request(group="other", batch=9))) == ["a1"]
         waiting = rig.poll(request(poll_ms=600_000, batch=9))
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "group billing stops in queue 0 of orders" in caplog.text
@@ -114,9 +129,11 @@ def test_a_cursor_stops_at_parked_max_and_goes_on(make_rig: MakeRig, caplog: pyt
 
 def test_at_leases_max_a_group_whose_next_message_is_new_is_refused(make_rig: MakeRig) -> None:
     """What was delivered before comes again all the same: it is counted in."""
-    rig = make_rig(leases_max=2, **FIFO)
+    rig = make_rig(leases_max=3, **FIFO)
     send(rig, "a1", "b1", "a2")
     a1, b1 = take(rig)
+    assert parked(rig) == 1
+    rig.receive(request(group="third"))
     ack(rig, a1)
     elsewhere = rig.one(request(group="other"))
     with pytest.raises(ClientError, match="leases_max") as caught:
@@ -208,8 +225,11 @@ def test_a_topic_takes_its_parked_messages_with_it(fifo: Rig) -> None:
     send(fifo, "a1", "a2")
     take(fifo)
     assert (take(fifo), parked(fifo)) == ([], 1)
+    fifo.advance(INVISIBLE_MS)
+    gone = ledger_of(fifo).subscription
     fifo.wait(fifo.broker.admin.delete_topic(TOPIC))
     assert parked(fifo) == 0
+    assert fifo.broker._pop.take(gone, request()) == []
     send(fifo, "a3")
     assert bodies(take(fifo)) == ["a3"]
 

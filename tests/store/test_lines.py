@@ -54,6 +54,18 @@ def test_what_is_not_in_line_has_no_place() -> None:
         lines.at(1, 1)
 
 
+def test_a_long_line_forgets_what_left_it() -> None:
+    """At its front, where nearly all leave."""
+    lines = Lines()
+    for offset in range(1000):
+        lines.add(offset, 1)
+    for offset in range(990):
+        lines.remove(offset)
+        assert (lines.at(1, 0), lines.length(1)) == (offset + 1, 999 - offset)
+    lines.remove(995)
+    assert _in_line(lines) == {1: [990, 991, 992, 993, 994, 996, 997, 998, 999]}
+
+
 def test_early_acks_are_saved_and_go_with_their_message() -> None:
     """Each with the sequence of the delivery that was acked."""
     lines, copy = Lines(), Lines()
