@@ -192,6 +192,8 @@ class Leases:
         elif restored is not None:
             found = restored
             self.open_count += 1
+            if ledger.key(offset) is not None:
+                self._park(ledger, -1)
             ledger.subscription.ready.append(found)
             self.woken[ledger.subscription] = None
         assert found is not None

@@ -16,7 +16,7 @@ from rmq_store.consumequeue import ConsumeQueue, QueueFiles
 from rmq_store.disk import Disk, File, MemoryDisk
 from rmq_store.errors import StoreError, StoreFull
 from rmq_store.flush import Mode
-from rmq_store.journal import Acked, Cursors, GroupPut, Leased, TopicPut
+from rmq_store.journal import Acked, Cursors, Grouped, GroupPut, Leased, TopicPut, lease_part, steps
 from rmq_store.ledger import Ledger, Open
 from rmq_store.lines import Lines
 from rmq_store.record import Draft, Record
@@ -163,6 +163,21 @@ class Rig:
             self.store.apply(Leased(group, topic, sequence, self.now_ms, due_ms, client, parts))
         return [subscription.ledgers[part[0]] for part in parts]
 
+    def take_in_line(self, group: str, topic: str, count: int, due_ms: int) -> None:
+        """As take, but each message belongs to one of three message groups, and only fronts are leased."""
+        subscription = self.store.state.leases.subscription(group, topic)
+        lined: list[tuple[int, list[int], list[int]]] = []
+        parts: list[tuple[int, int, list[int], list[int]]] = []
+        for queue in self.store.state.topics[topic].queues:
+            ledger = subscription.ledger(queue.queue_id)
+            first = max(ledger.next, queue.min_offset)
+            new = list(range(first, max(first, min(first + count, queue.visible))))
+            lined.append((queue.queue_id, steps(new), [1 + offset % 3 for offset in new]))
+            parts.append(lease_part(queue.queue_id, first + len(new), list(_fronts(ledger, new))))
+        self.store.apply(Grouped(group, topic, lined))
+        sequence = self.store.next_sequence()
+        self.store.apply(Leased(group, topic, sequence, self.now_ms, due_ms, "", parts))
+
     def ack(self, group: str, topic: str, queue_id: int, *offsets: int) -> None:
         """Settles messages by the names under which they were delivered."""
         self.store.apply(Acked(group, topic, [(queue_id, list(offsets))]))
@@ -203,6 +218,20 @@ class Rig:
         ]
         records = [self.store.read(queue, offset, entry) for offset, entry in found]
         return [None if record is None else record.body for record in records]
+
+
+def _fronts(ledger: Ledger, new: list[int]) -> Iterator[tuple[int, int]]:
+    """(offset, attempt) of what may be leased: fronts that nobody has, and new messages that nobody is before."""
+    lines = ledger.lines or Lines()
+    for key in lines.groups():
+        found = ledger.find(front := lines.at(key, 0))
+        if found is None or found.lease is None:
+            yield front, found.attempt + 1 if found is not None else 1
+    known = set(lines.groups())
+    for offset in new:
+        if 1 + offset % 3 not in known:
+            known.add(1 + offset % 3)
+            yield offset, 1
 
 
 # -- views -----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rmq_store.journal import Acked, Cursors, Extended, Grouped, Leased, lease_part, steps
 from rmq_store.leases import Leases
-from rmq_store.ledger import Ledger
+from rmq_store.ledger import Ledger, Open
 from rmq_store.lines import KEY_BITS, Lines
 
 KEYS = (1, 2, (1 << KEY_BITS) - 1)
@@ -125,6 +125,18 @@ def test_committed_is_the_oldest_message_that_is_open_or_parked() -> None:
     ledger = leases.subscription("g", "t").ledger(0)
     leases.settle(ledger, 0)
     assert ledger.committed() == 1
+
+
+def test_a_carried_message_that_replay_had_not_met_is_parked_no_more() -> None:
+    """Its place in line was repeated before it."""
+    leases = Leases()
+    leases.apply_grouped(Grouped("g", "t", [(0, [4], [1])]))
+    ledger, retry = leases.subscription("g", "t").ledger(0), leases.subscription("g", "%RETRY%g").ledger(0)
+    leases.move(ledger, 4, retry, 70, Open(retry, 70, 3, None))
+    assert (leases.parked_count, leases.open_count, ledger.parked()) == (0, 1, [])
+    ledger.next = 5
+    leases.rearm(lambda lease: lease.due_ms)
+    assert list(ledger.subscription.lines) == [(ledger, 1)]
 
 
 def test_a_retry_topic_that_is_dropped_takes_its_messages_out_of_their_lines() -> None:

@@ -28,8 +28,8 @@ Op = tuple[str, int, int]
 OPS = st.lists(
     st.tuples(
         st.sampled_from(
-            ["send"] * 6 + ["big"] * 3 + ["batch", "take", "take", "push", "ack", "ack", "extend", "suspend"]
-            + ["release", "bury", "drop topic", "drop group", "put group", "retain", "save", "several"]
+            ["send"] * 6 + ["big"] * 3 + ["batch", "take", "line", "line", "push", "ack", "ack", "extend"]
+            + ["suspend", "release", "bury", "drop topic", "drop group", "put group", "retain", "save", "several"]
         ),
         st.integers(0, 1 << 16),
         st.integers(0, 1 << 16),
@@ -95,6 +95,9 @@ def act(rig: Rig, op: Op) -> None:
         rig.topic(topic)
         due_ms = rig.now_ms + 1_000 + y % 100_000
         rig.take(group, topic, 1 + x % 4, due_ms, "client" if name == "push" else "")
+    elif name == "line":
+        rig.topic(topic)
+        rig.take_in_line(group, topic, 1 + x % 6, rig.now_ms + 1_000 + y % 100_000)
     elif name == "drop topic":
         rig.store.apply(TopicDrop(topic))
     elif name == "drop group":
@@ -106,7 +109,7 @@ def act(rig: Rig, op: Op) -> None:
     elif name == "save" and rig.store._saver is not None:
         rig.store._saver.save()
     elif name == "several":  # in one turn: order within it must hold
-        for step in ("send", "take", "drop topic", "send", "take", "ack", "send", "bury")[x % 8 : x % 8 + 4]:
+        for step in ("send", "line", "drop topic", "send", "take", "line", "ack", "send", "bury")[x % 8 : x % 8 + 4]:
             act(rig, (step, x, y))
 
 
