@@ -131,13 +131,13 @@ class Retention:
             topic.name_bytes, 0, kept.body, record.encode_properties(properties), kept.sys_flag, kept.born_ms,
             kept.born_host, kept.born_port, max(found.attempt - 1, 0),
         )  # fmt: skip
-        self._repeat_line(first, first_offset)
         store.append(topic, topic.queues[0], draft, record.tags_code(properties.get("TAGS", "")), origin)
         self._carried_bytes += draft.size_bytes()
+        self._repeat_line(first, first_offset)
         self._repeat_lease(first, first_offset, found)
 
     def _repeat_line(self, first: Ledger, offset: int) -> None:
-        """As the lease below; before the message comes back, so that it has its place among those of its group."""
+        """As the lease below. Behind the record, which may begin a segment: an entry before it would be deleted."""
         key, subscription = first.key(offset), first.subscription
         if key is not None:
             part = (first.queue_id, [offset], [key])
