@@ -173,7 +173,7 @@ class Rig:
             first = max(ledger.next, queue.min_offset)
             new = list(range(first, max(first, min(first + count, queue.visible))))
             lined.append((queue.queue_id, steps(new), [1 + offset % 3 for offset in new]))
-            parts.append(lease_part(queue.queue_id, first + len(new), list(_fronts(ledger, new))))
+            parts.append(lease_part(queue.queue_id, first + len(new), list(_fronts(ledger, queue.min_offset, new))))
         self.store.apply(Grouped(group, topic, lined))
         sequence = self.store.next_sequence()
         self.store.apply(Leased(group, topic, sequence, self.now_ms, due_ms, "", parts))
@@ -220,13 +220,17 @@ class Rig:
         return [None if record is None else record.body for record in records]
 
 
-def _fronts(ledger: Ledger, new: list[int]) -> Iterator[tuple[int, int]]:
-    """(offset, attempt) of what may be leased: fronts that nobody has, and new messages that nobody is before."""
+def _fronts(ledger: Ledger, low: int, new: list[int]) -> Iterator[tuple[int, int]]:
+    """(offset, attempt) of what may be leased: fronts that nobody has, and new messages that nobody is before. What was
+    parked below `low` is gone, nobody can be given it.
+    """
     lines = ledger.lines or Lines()
     for key in lines.groups():
         found = ledger.find(front := lines.at(key, 0))
-        if found is None or found.lease is None:
-            yield front, found.attempt + 1 if found is not None else 1
+        if found is not None and found.lease is None:
+            yield front, found.attempt + 1
+        elif found is None and front >= low:
+            yield front, 1
     known = set(lines.groups())
     for offset in new:
         if 1 + offset % 3 not in known:
