@@ -4,7 +4,9 @@ bin/bench                        every load, rmq alone; one table
 bin/bench send-b1 cold           these only
 bin/bench --apache               send-b1, send-b32, consume and both, rmq and Apache in turn, three pairs each
 bin/bench --apache latency idle  further loads, into the same result file; what is there already is not repeated
+bin/bench --tls send-b1 both     the same over TLS, rmq alone or beside Apache
 bin/bench backlog leases         what is measured inside rmq, by name
+bin/bench polls-wide tls         what many polls, connections and handshakes cost
 bin/bench --list                 the names
 
 The table goes to standard output, and with commit and machine to bench/results/DATE-COMMIT.json. Lines that may be
@@ -56,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--list", action="store_true", help="print the names")
     made.add_argument("--rounds", metavar="N", type=count, default=3, help="measurements, or pairs, of each load [3]")
     made.add_argument("--flush", choices=("durable", "fast", "memory"), default=DEFAULT.flush, help="rmq's [fast]")
+    made.add_argument("--tls", action="store_true", help="clients use TLS")
     made.add_argument("--results", metavar="DIR", type=Path, default=book.RESULTS, help="[bench/results]")
     for name, text in (
         ("seconds", "of one measurement"),
@@ -100,7 +103,8 @@ def bench(names: Sequence[str], options: argparse.Namespace) -> int:
     """Measures and prints. Raises BenchError where nothing can be measured."""
     wanted = session.in_order(names)
     inside = [name for name in names if name in figures.FIGURES]
-    settings = Settings(options.seconds, options.warm_first_s, options.warm_load_s, options.idle_s, flush=options.flush)
+    times = (options.seconds, options.warm_first_s, options.warm_load_s, options.idle_s)
+    settings = Settings(*times, flush=options.flush, tls=options.tls)
     tools.require(tools.needed(options.apache))
     with tools.workspace() as scratch:
         stand = Stand(scratch, settings)

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Protocol
@@ -65,24 +65,35 @@ class Server(Protocol):
 
 
 class Rmq:
-    """`rmq serve` of this checkout, with its own choice of profile and transport."""
+    """`rmq serve` of this checkout, with its own choice of profile and transport; `fsync_ms`: see slowdisk.py."""
 
     name = "rmq"
 
-    def __init__(self, folder: Path, core: int, flush: str, data: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        core: int,
+        flush: str,
+        data: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        *,
+        fsync_ms: float = 0,
+    ) -> None:
         self.folder = folder
         self.backlog = 0
         folder.mkdir(parents=True)
         port = free_port()
         self.endpoint = f"127.0.0.1:{port}"
         flags = ["--port", str(port), "--data", str(data or folder / "data"), "--flush", flush]
-        command = ["taskset", "-c", str(core), sys.executable, "-m", "rmq", "serve", "--log-level", "warning", *flags]
+        module = ["bench.slowdisk", str(fsync_ms)] if fsync_ms else ["rmq"]
+        python = ["taskset", "-c", str(core), sys.executable, "-m", *module]
+        command = [*python, "serve", "--log-level", "warning", *flags]
         self.launched_ns = time.time_ns()
         with (folder / "stderr").open("wb") as stderr:
             self.process = subprocess.Popen(
                 command,
                 cwd=machine.ROOT,
-                env=rmq_env(),
+                env={**rmq_env(), **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=stderr,

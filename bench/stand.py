@@ -5,7 +5,7 @@ Promises that `close` leaves no process behind, paused or not.
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -27,6 +27,7 @@ class Settings(msgspec.Struct, frozen=True):
     warm_load_s: float = 30.0  # Apache, with each load
     idle_s: float = 20.0
     flush: str = "fast"  # what Apache does by default
+    tls: bool = False  # the clients', to both servers; certificates are not verified
     apache: str = tools.APACHE_VERSION
 
 
@@ -50,12 +51,27 @@ class Stand:
         for server in self._spawned:
             server.close()
 
-    def spawn(self, name: str, data: Path | None = None) -> Server:
-        """Launches one more server and does not wait for it; on `data`, if given, which stays when it goes."""
+    def spawn(
+        self,
+        name: str,
+        data: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        *,
+        flush: str = "",
+        fsync_ms: float = 0,
+    ) -> Server:
+        """Launches one more server and does not wait for it; on `data`, if given, which stays when it goes.
+
+        The rest is rmq's: `environment`, settings as RMQ_KEY by value, a profile of its own, a slower disk.
+        """
         self._launches += 1
         folder = self.scratch / f"{name}-{self._launches}"
-        core, flush = self.server_core, self.settings.flush
-        server: Server = Apache(folder, core, data) if name == Apache.name else Rmq(folder, core, flush, data)
+        core, flush = self.server_core, flush or self.settings.flush
+        server: Server
+        if name == Apache.name:
+            server = Apache(folder, core, data)
+        else:
+            server = Rmq(folder, core, flush, data, environment, fsync_ms=fsync_ms)
         self._spawned.append(server)
         return server
 
@@ -88,6 +104,8 @@ class Stand:
 
     def run(self, server: Server, command: str, within_s: float, /, **flags: object) -> Sample:
         """One command of the load generator. Raises BenchError."""
+        if self.settings.tls:
+            flags = {"tls": "true", **flags}
         return driver.run(tools.loadgen_path(), self.client_core, server, command, within_s, **flags)
 
     def prime(self, name: str, topic: str) -> None:

@@ -8,11 +8,12 @@ dead letters are deadletters.py's.
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 
-from rmq.adminport import GroupInfo, Kept, Page, QueueRange, Start, StoreInfo, TopicInfo
+from rmq.adminport import GroupInfo, Kept, Page, QueueRange, Start, StoreInfo, Timer, TopicInfo
 from rmq.browse import Browser
 from rmq.clock import Clock, ManualClock
 from rmq.config import Config
 from rmq.deadletters import REPLAYS, DeadLetters
+from rmq.delay import Delay
 from rmq.errors import ClientError, Code
 from rmq.filter import ALL, Filter
 from rmq.groups import Groups
@@ -20,13 +21,16 @@ from rmq.groupviews import GroupViews
 from rmq.message import MessageType
 from rmq.port import Answer
 from rmq.retry import RetryPolicy
+from rmq.timerviews import TimerViews
 from rmq.topics import Topics
+from rmq.traffic import Traffic
 from rmq.waiters import Waiters
 from rmq_store import snapshot
 from rmq_store.journal import Acked, Cursors, GroupDrop, TopicDrop
 from rmq_store.ledger import Subscription
 from rmq_store.state import Topic
 from rmq_store.store import Store
+from rmq_store.timers import TOPIC as TIMER_TOPIC
 
 _SETTLED_AT_ONCE = 10_000  # offsets in one entry of the journal
 
@@ -47,6 +51,8 @@ class Admin:
         config: Config,
         loop: asyncio.AbstractEventLoop,
         *,
+        traffic: Traffic,
+        delay: Delay,
         online: set[tuple[str, str]],
         subscribe: Callable[[str, str], Subscription],
         tick: Callable[[], None],
@@ -57,12 +63,14 @@ class Admin:
         self._topics = topics
         self._groups = groups
         self._waiters = waiters
+        self._traffic = traffic
         self._clock = clock
         self._config = config
         self._tick = tick
         self._catch_up = catch_up
         self._browser = Browser(store, topics, loop)
-        self._views = GroupViews(store, self._browser, waiters, clock, online)
+        self.views = GroupViews(store, self._browser, waiters, clock, online)
+        self._timers = TimerViews(store, delay)
         self._letters = DeadLetters(store, topics, self._browser, loop, subscribe=subscribe, tick=tick)
 
     def describe(self) -> StoreInfo:
@@ -117,25 +125,32 @@ class Admin:
 
     def delete_topic(self, name: str) -> Answer[None]:
         """See AdminPort."""
+        if name == TIMER_TOPIC:
+            raise ClientError(Code.BAD_REQUEST, f"{name} holds all delayed messages that wait: cancel single ones")
         self._drop_topic(self._browser.require(name).name)
         return self._store.when_safe(None)
 
     def _drop_topic(self, name: str) -> None:
         for subscription in self._state.leases.by_topic.get(name, {}).values():
-            self._waiters.end(subscription)
+            self._forget(subscription)
         self._topics.forget(name)
+        self._traffic.forget_topic(self._state.topics[name])
         self._store.apply(TopicDrop(name))
         self._browser.news(name)
+
+    def _forget(self, subscription: Subscription) -> None:
+        self._waiters.end(subscription)
+        self._traffic.forget(subscription)
 
     # -- groups ------------------------------------------------------------------------------------------------------
 
     def groups(self) -> Iterator[GroupInfo]:
         """See AdminPort."""
-        return self._views.each()
+        return self.views.each()
 
     def group_info(self, name: str, *, open_max: int = 0) -> GroupInfo:
         """See AdminPort."""
-        return self._views.one(name, open_max)
+        return self.views.one(name, open_max)
 
     def renewed(self, group: str, client_id: str) -> int:
         """See AdminPort."""
@@ -151,19 +166,19 @@ class Admin:
 
     def delete_group(self, name: str) -> Answer[None]:
         """See AdminPort."""
-        self._views.require(name)
+        self.views.require(name)
         self._drop_group(name)
         return self._store.when_safe(None)
 
     def _drop_group(self, name: str) -> None:
         for subscription in self._state.leases.by_group.get(name, {}).values():
-            self._waiters.end(subscription)
+            self._forget(subscription)
         self._groups.forget(name)
         self._store.apply(GroupDrop(name))
 
     def reset_offset(self, group: str, topic: str, start: Start) -> Answer[GroupInfo]:
         """See AdminPort."""
-        self._views.require(group)
+        self.views.require(group)
         queues = self._browser.require(topic).queues
         begins = [(queue.queue_id, self._browser.begin(queue, start)) for queue in queues]
         subscription = self._state.leases.subscription(group, topic)
@@ -208,8 +223,22 @@ class Admin:
 
     def replay(self, group: str, message_ids: Sequence[str]) -> Answer[int]:
         """See AdminPort."""
-        self._views.require(group)
+        self.views.require(group)
         return self._letters.replay(group, message_ids)
+
+    # -- delayed messages --------------------------------------------------------------------------------------------
+
+    def timers(self, topic: str, limit: int) -> Iterator[Timer]:
+        """See AdminPort."""
+        return self._timers.all(topic, limit)
+
+    def timer(self, number: int) -> Timer:
+        """See AdminPort."""
+        return self._timers.one(number)
+
+    def cancel_timer(self, number: int) -> Answer[None]:
+        """See AdminPort."""
+        return self._timers.cancel(number)
 
     # -- tests -------------------------------------------------------------------------------------------------------
 

@@ -104,6 +104,14 @@ class Kept(msgspec.Struct):
     attempt: int
 
 
+class Timer(msgspec.Struct):
+    """A delayed message that waits for `due_ms`. `message.topic` is where it goes, its position where it lies now."""
+
+    number: int
+    due_ms: int
+    message: Kept
+
+
 class Start(msgspec.Struct, frozen=True):
     """Where reading begins: `offsets` by queue id, or for all queues a time, the begin or the end.
 
@@ -180,6 +188,17 @@ class AdminPort(Protocol):
 
         Returns how many are with the group now. Raises TOPIC_NOT_FOUND where the topic that they died in was deleted.
         """
+
+    def timers(self, topic: str, limit: int) -> Iterable[Timer]:
+        """Delayed messages that wait, of one topic or (empty) of all, the earliest first; each is looked at when it is
+        asked for. Of one topic: those among the first 10,000 of all.
+        """
+
+    def timer(self, number: int) -> Timer:
+        """One. Raises NOT_FOUND where it does not wait, or never was."""
+
+    def cancel_timer(self, number: int) -> Answer[None]:
+        """It will never be delivered. Raises as timer."""
 
     def advance(self, ms: int) -> int:
         """Moves the clock, does all that is due; the new wall time. Raises BAD_REQUEST without --manual-clock."""

@@ -6,16 +6,19 @@ awaits: a verb changes state at once and answers with a value, or with a Future 
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from rmq import message as m
 from rmq.admin import Admin
+from rmq.alarm import Alarm
+from rmq.brokermetrics import DISK, MEMORY, BrokerMetrics
 from rmq.burial import Burial
 from rmq.clock import Clock
 from rmq.config import Config
+from rmq.delay import DELAY, Delay
+from rmq.drafts import Drafts
 from rmq.errors import ClientError, Code, ConfigError
 from rmq.expiry import Expiry
 from rmq.filter import Filter
@@ -28,37 +31,48 @@ from rmq.settle import Settling
 from rmq.shard import queue_of
 from rmq.take import SCAN_MAX
 from rmq.topics import Topics
+from rmq.traffic import Traffic
 from rmq.waiters import Waiters
 from rmq_store import record
 from rmq_store.consumequeue import ConsumeQueue
 from rmq_store.errors import StoreError, StoreFull
 from rmq_store.flush import Mode
 from rmq_store.ledger import Subscription
-from rmq_store.record import PROPERTIES_BYTES_MAX, Draft
+from rmq_store.record import Draft
 from rmq_store.retention import Retention
 from rmq_store.state import Topic
 from rmq_store.store import Settings, Store
 
 log_ = logging.getLogger("rmq.broker")
+NORMAL = MessageType.NORMAL
 _TICK_LEASES = 500  # leases ended in one turn: a few milliseconds
+_TICK_TIMERS = 100  # delayed messages delivered in one turn: as long
 _POLLS_A_TURN = 32  # waiting polls answered in one turn, of at most receive_batch_max messages each
 _RETENTION_S = 10.0  # Apache: cleanResourceInterval
 _MEMORY_RETENTION_S = 1.0  # how long the ring may overshoot memory_bytes_max
 _MEMORY_SEGMENTS = 8
-_ORIGIN_BYTES = 1024  # what a dead letter or a carried message adds to its properties, at most
 
 
 class Broker:
     """One broker over one store. `failed` resolves with the error that ends it."""
 
-    def __init__(self, config: Config, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
-        """Opens the store. Raises StoreError, and ConfigError where a topic or group can't be made."""
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        loop: asyncio.AbstractEventLoop,
+        open_store: Callable[..., Store] = Store,
+    ) -> None:
+        """Opens the store. Raises StoreError, and ConfigError where a topic or group can't be made.
+
+        `open_store`: Store, perhaps with another disk, checkpoint or executor.
+        """
         self._config = config
         self._clock = clock
         self._loop = loop
         self.failed: asyncio.Future[StoreError] = loop.create_future()
         mode = Mode(config.flush)
-        self._store = Store(
+        self._store = open_store(
             None if mode is Mode.MEMORY else Path(config.data),
             _settings(config, mode),
             loop,
@@ -68,12 +82,16 @@ class Broker:
         )
         self.topics = Topics(self._store, config)
         self.groups = Groups(self._store, config)
+        self._traffic = traffic = Traffic()
         makers = HandleMakers(self._store.state.leases)
-        self._online: set[tuple[str, str]] = set()
-        self._pop = Pop(self._store, self.topics, makers, clock, config, online=self._online)
-        burial = Burial(self._store, self.topics)
-        self._expiry = Expiry(self._store, self.groups, burial, clock, config, online=self._online)
-        self._settling = Settling(self._store, makers, burial, self._expiry, clock)
+        online: set[tuple[str, str]] = set()
+        self._online = online
+        self._pop = Pop(self._store, self.topics, makers, clock, config, traffic, online=online)
+        burial = Burial(self._store, self.topics, traffic)
+        self._expiry = Expiry(self._store, self.groups, burial, clock, config, online=online)
+        self._settling = Settling(self._store, makers, burial, self._expiry, clock, traffic)
+        self._delay = Delay(self._store, self.topics, clock, config)
+        self._drafts = Drafts(self._store.log, config)
         self._waiters = Waiters(loop, polls_max=config.polls_max, per_group_max=config.polls_per_group_max)
         self.admin = Admin(
             self._store,
@@ -83,15 +101,17 @@ class Broker:
             clock,
             config,
             loop,
-            online=self._online,
+            traffic=traffic,
+            delay=self._delay,
+            online=online,
             subscribe=self._subscription,
             tick=self.tick,
             catch_up=self.catch_up,
         )
         self._to_serve: dict[Subscription, None] = {}
         self._serving = False  # _serve is on its way
-        self._agenda: asyncio.TimerHandle | None = None
-        self._agenda_ms = 0
+        self._lease_alarm = Alarm(loop, clock.lease_ms, self.tick)
+        self._timer_alarm = Alarm(loop, clock.wall_ms, self.tick)
         self._ending = self._closed = False
         self.recovered_clients = self._expiry.rearm()
         self._declare()
@@ -103,6 +123,15 @@ class Broker:
         )
         self._retention_s = _MEMORY_RETENTION_S if memory else _RETENTION_S
         self._cleaning = loop.call_later(self._retention_s, self._clean)
+        self.metrics = BrokerMetrics(
+            self._store,
+            self._waiters,
+            self.admin.views,
+            self._traffic,
+            clock,
+            medium=MEMORY if memory else DISK,
+            series_max=config.metrics_series_max,
+        )
         self._arm()
 
     def _declare(self) -> None:
@@ -112,6 +141,10 @@ class Broker:
         except ClientError as error:
             self._store.close()
             raise ConfigError(f"cannot make what topics: and groups: list: {error.text}") from None
+
+    def settled(self) -> Answer[None]:
+        """There once all that was done so far is safe, what the configuration wants included."""
+        return self._store.when_safe(None)
 
     # -- routes and groups -------------------------------------------------------------------------------------------
 
@@ -160,40 +193,50 @@ class Broker:
         INTERNAL_SERVER_ERROR on a full disk.
         """
         try:
-            topic = self.topics.admit(messages[0].topic, {m.type_of(message.properties) for message in messages})
+            topic = self._admit(messages)
             shared = self.topics.next_queue(topic)
-            queues = [_queue(topic, message, shared) for message in messages]
-            drafts = [self._draft(topic.name_bytes, q.queue_id, one) for q, one in zip(queues, messages, strict=True)]
-            self._store.log.make_room(sum(draft.size_bytes() for draft in drafts))
-            results = [
-                SendResult(queue.queue_id, self._store.append(topic, queue, draft, _tags_code(message)))
-                for queue, draft, message in zip(queues, drafts, messages, strict=True)
-            ]
+            name, shared_id, queues, draft = topic.name_bytes, shared.queue_id, len(topic.queues), self._drafts.draft
+            drafts = [
+                (draft(name, queue_of(group, queues) if (group := one.message_group) else shared_id, one),
+                 record.tags_code(one.tag))
+                for one in messages
+            ]  # fmt: skip
+            results = self._append(topic, shared, messages, drafts)
         except StoreFull as error:
             raise _unavailable(error) from None
+        self._traffic.sent(topic, messages, sum([draft.size for draft, _ in drafts]))
         return self._store.when_safe(results)
 
-    def _draft(self, topic: bytes, queue_id: int, message: Outgoing) -> Draft:
-        """The record to be; it leaves room for what a dead letter or a carried message says of its origin."""
-        if m.RMQ_ORIGIN in message.properties:  # a replay would take it for ours, and settle what it names
-            raise ClientError(Code.ILLEGAL_MESSAGE_PROPERTY_KEY, f"property {m.RMQ_ORIGIN} is the server's own")
-        properties = record.encode_properties({**message.properties, m.CLUSTER: self._config.cluster_name})
-        if len(properties) > PROPERTIES_BYTES_MAX - _ORIGIN_BYTES:
-            raise ClientError(
-                Code.MESSAGE_PROPERTIES_TOO_LARGE,
-                f"all properties take {len(properties)} bytes, at most {PROPERTIES_BYTES_MAX - _ORIGIN_BYTES}",
-            )
-        host = record.host_bytes(message.born_host)
-        draft = Draft(
-            topic, queue_id, message.body, properties, message.sys_flag, message.born_ms, host, message.born_port
-        )
-        bytes_max = self._store.log.segment_bytes - record.BLANK_BYTES - _ORIGIN_BYTES
-        if draft.size_bytes() > bytes_max:
-            raise ClientError(
-                Code.MESSAGE_BODY_TOO_LARGE,
-                f"the message takes {draft.size_bytes()} bytes, a segment of this store holds at most {bytes_max}",
-            )
-        return draft
+    def _append(
+        self, topic: Topic, shared: ConsumeQueue, messages: Sequence[Outgoing], drafts: Sequence[tuple[Draft, int]]
+    ) -> Sequence[SendResult]:
+        for message in messages:
+            if message.type is not NORMAL:
+                return self._append_each(topic, messages, drafts)
+        first = self._store.append_all(shared, drafts)
+        return [SendResult(shared.queue_id, first + place) for place in range(len(messages))]
+
+    def _append_each(
+        self, topic: Topic, messages: Sequence[Outgoing], drafts: Sequence[tuple[Draft, int]]
+    ) -> Sequence[SendResult]:
+        if any(message.type is DELAY for message in messages):
+            results = self._delay.send(topic, messages, drafts)
+            self._arm()
+            return results
+        offsets = self._store.append_each(topic, drafts)
+        return [SendResult(draft.queue_id, offset) for (draft, _), offset in zip(drafts, offsets, strict=True)]
+
+    def recall(self, topic: str, handle: str) -> Answer[str]:
+        """See BrokerPort."""
+        self.topics.must_take(topic, DELAY)
+        return self._delay.recall(topic, handle)
+
+    def _admit(self, messages: Sequence[Outgoing]) -> Topic:
+        name, kind = messages[0].topic, messages[0].type
+        for message in messages:
+            if message.type is not kind:
+                return self.topics.admit(name, {message.type for message in messages})
+        return self.topics.known(name, kind) or self.topics.admit(name, {kind})
 
     # -- receive -----------------------------------------------------------------------------------------------------
 
@@ -265,11 +308,11 @@ class Broker:
             try:
                 messages = self._pop.take(subscription, waiter.request, self._waiters.others(subscription, wanted))
             except (ClientError, OSError) as error:
-                waiter.future.set_exception(error)
+                waiter.set_exception(error)
                 answered += 1
                 continue
             if messages:
-                waiter.future.set_result(messages)
+                waiter.set_result(messages)
                 answered += 1
             else:
                 in_vain.add(wanted)
@@ -310,30 +353,32 @@ class Broker:
     def tick(self) -> None:
         """Does what is due. Called by the agenda's timer, and by whoever moved a ManualClock."""
         self._disarm()  # it was set by a clock that may have been moved since
+        self._delay.tick(_TICK_TIMERS)
         self._expiry.tick(self._clock.lease_ms(), _TICK_LEASES)
         self._serve_woken()
         self._arm()
 
     def catch_up(self) -> None:
         """Does all that is due, however much, and what retention wants by now: somebody moved a ManualClock."""
-        leases = self._store.state.leases
-        while (due_ms := leases.wheel.next_due_ms()) is not None and due_ms <= self._clock.lease_ms():
+        while self._is_due():
             self.tick()
         self._cleaning.cancel()
         self._clean(all_of_it=True)
 
+    def _is_due(self) -> bool:
+        lease_ms, timer_ms = self._store.state.leases.wheel.next_due_ms(), self._delay.next_due_ms()
+        return (lease_ms is not None and lease_ms <= self._clock.lease_ms()) or (
+            timer_ms is not None and timer_ms <= self._clock.wall_ms()
+        )
+
     def _arm(self) -> None:
-        due_ms = self._store.state.leases.wheel.next_due_ms()
-        if due_ms is None or self._closed or (self._agenda is not None and self._agenda_ms <= due_ms):
-            return
-        self._disarm()
-        self._agenda_ms = due_ms
-        self._agenda = self._loop.call_later(max(due_ms - self._clock.lease_ms(), 0) / 1000, self.tick)
+        if not self._closed:
+            self._lease_alarm.set(self._store.state.leases.wheel.next_due_ms())
+            self._timer_alarm.set(self._delay.next_due_ms())
 
     def _disarm(self) -> None:
-        if self._agenda is not None:
-            self._agenda.cancel()
-            self._agenda = None
+        self._lease_alarm.cancel()
+        self._timer_alarm.cancel()
 
     def _clean(self, *, all_of_it: bool = False) -> None:
         more = False
@@ -372,16 +417,6 @@ def _unavailable(error: StoreFull) -> ClientError:
         Code.INTERNAL_SERVER_ERROR,
         f"service not available now, {error}: nothing new is stored until there is space, consuming goes on",
     )
-
-
-def _queue(topic: Topic, message: Outgoing, shared: ConsumeQueue) -> ConsumeQueue:
-    message_group = message.properties.get(m.SHARDING_KEY)
-    return topic.queues[queue_of(message_group, len(topic.queues))] if message_group else shared
-
-
-def _tags_code(message: Outgoing) -> int:
-    tags = message.properties.get(m.TAGS)
-    return record.tags_code(tags) if tags else 0
 
 
 def _settings(config: Config, mode: Mode) -> Settings:

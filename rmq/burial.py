@@ -7,6 +7,7 @@ import logging
 from rmq import message as m
 from rmq.message import MessageType
 from rmq.topics import Topics
+from rmq.traffic import Traffic
 from rmq_store import record
 from rmq_store.journal import Acked
 from rmq_store.ledger import Open
@@ -20,8 +21,9 @@ log_ = logging.getLogger("rmq.burial")
 class Burial:
     """Makes dead letters."""
 
-    def __init__(self, store: Store, topics: Topics) -> None:
+    def __init__(self, store: Store, topics: Topics, traffic: Traffic) -> None:
         self._store = store
+        self._traffic = traffic
         self._topics = topics
 
     def bury(self, found: Open) -> None:
@@ -49,3 +51,4 @@ class Burial:
         )  # fmt: skip
         tags = properties.get(m.TAGS, "")
         self._store.append(topic, topic.queues[0], draft, record.tags_code(tags) if tags else 0, origin)
+        self._traffic.of(name.subscription).buried += 1

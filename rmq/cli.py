@@ -31,6 +31,7 @@ ELSEWHERE = {
     "health": ("health", "Says whether a server serves."),
     "message": ("message", "Sends and shows messages."),
     "store": ("store", "Looks into a data directory without a server."),
+    "timer": ("timer", "Shows delayed messages that wait, and cancels them."),
     "topic": ("topic", "Creates, shows, changes and deletes topics."),
     "wait": ("health", "Waits until a server serves."),
 }
@@ -39,6 +40,7 @@ ELSEWHERE = {
 
 def main() -> None:
     """What rmq/__main__.py runs."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     _occupy_standard_streams()
     sys.exit(run(sys.argv[1:]))
 
@@ -110,11 +112,8 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="rmq", message="%(prog)s %(version)s")
-@click.pass_context
-def cli(context: click.Context) -> None:
+def cli() -> None:
     """A RocketMQ 5 server: broker and proxy in one process."""
-    if context.invoked_subcommand != "serve":  # whose loop takes it, and until then it ends the start
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @cli.command()
@@ -145,6 +144,7 @@ def serve(context: click.Context, /, path: str | None, **flags: object) -> None:
     Standard output carries one line of JSON when clients can connect; all else goes to standard error. Every setting
     can also come from the environment (RMQ_PORT=8081) or a file: see `rmq config show`.
     """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the loop takes it: see rmq/__main__.py
     from rmq.configsource import load
     from rmq.log import logging_to
 

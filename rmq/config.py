@@ -85,9 +85,15 @@ class Config(msgspec.Struct, frozen=True):
     sql_chars_max: Annotated[int, Meta(ge=1, le=65_536)] = 4096
     sql_depth_max: Annotated[int, Meta(ge=2, le=300)] = 100
     sql_kept_chars_max: Annotated[int, Meta(ge=0, le=100_000_000)] = 262_144
+    delay_ms_max: Annotated[int, Meta(ge=1, le=3660 * 24 * HOUR_MS)] = 40 * 24 * HOUR_MS
+    timers_max: Annotated[int, Meta(ge=0, le=100_000_000)] = 1_000_000
     leases_max: Annotated[int, Meta(ge=1, le=100_000_000)] = 1_000_000
     parked_max: Annotated[int, Meta(ge=0, le=10_000_000)] = 1_000_000
     client_silent_ms: Annotated[int, Meta(ge=1000, le=24 * HOUR_MS)] = 120_000
+    client_sends_per_s_max: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    topic_sends_per_s_max: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    client_receives_per_s_max: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    topic_receives_per_s_max: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     tls_mode: Literal["disabled", "permissive", "enforcing"] = "permissive"
     tls_cert: str = ""
     tls_key: str = ""
@@ -95,7 +101,8 @@ class Config(msgspec.Struct, frozen=True):
     tls_client_ca: str = ""
     proxy_sources: str = ""
     metrics_for_all: bool = False
-    connections_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
+    metrics_series_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 2000
+    connections_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 16_384
     connections_per_address_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
     handshakes_max: Annotated[int, Meta(ge=1, le=100_000)] = 200
     first_byte_ms: Annotated[int, Meta(ge=100, le=HOUR_MS)] = 10_000
@@ -105,6 +112,7 @@ class Config(msgspec.Struct, frozen=True):
     headers_bytes_max: Annotated[int, Meta(ge=8 * KIB, le=MIB)] = 16 * KIB
     requests_held_bytes_max: Annotated[int, Meta(ge=MIB, le=64 * GIB)] = 512 * MIB
     answers_held_bytes_max: Annotated[int, Meta(ge=MIB, le=64 * GIB)] = 256 * MIB
+    answers_held_total_bytes_max: Annotated[int, Meta(ge=MIB, le=1024 * GIB)] = GIB
     stall_ms: Annotated[int, Meta(ge=1000, le=24 * HOUR_MS)] = 60_000
     stop_grace_ms: Annotated[int, Meta(ge=0, le=60_000)] = 800
     log_format: Literal["text", "json"] = "text"

@@ -4,7 +4,8 @@ One group on one topic costs a look at each of its queues and one record, and ne
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from rmq import message as m
 from rmq.adminport import GroupInfo, GroupTopicInfo, OpenInfo, Place
@@ -12,13 +13,24 @@ from rmq.browse import Browser
 from rmq.clock import Clock
 from rmq.errors import ClientError, Code
 from rmq.waiters import Waiters
-from rmq_store.consumequeue import FILLER_SIZE
+from rmq_store.consumequeue import FILLER_SIZE, ConsumeQueue
 from rmq_store.journal import GroupPut
 from rmq_store.ledger import Ledger, Open, Subscription
 from rmq_store.store import Store
 
 READY_COUNTED = 1000  # of what waits to be delivered again; beyond it the number may include what was settled meanwhile
 IDS_BYTES_MAX = 4 << 20  # of records that are read for the ids of open messages
+
+
+class Backlog(NamedTuple):
+    """What a group has not settled: never delivered, leased, to be delivered again; and what the cursor has passed and
+    nobody was given, for it waits for others of its message group.
+    """
+
+    fresh: int
+    leased: int
+    ready: int
+    parked: int
 
 
 class GroupViews:
@@ -65,44 +77,67 @@ class GroupViews:
         return [found[topic] for topic in sorted(found) if topic != m.RETRY_PREFIX + group]
 
     def _topic(self, subscription: Subscription, open_max: int) -> GroupTopicInfo:
-        ledgers = subscription.ledgers.values()
-        places = [self._place(ledger) for ledger in ledgers]
-        held = sum(len(ledger.open) + len(ledger.moved) - _acked_early(ledger) for ledger in ledgers)
-        ready = _count_ready(subscription, held)
+        backlog = self.backlog(subscription)
         return GroupTopicInfo(
             subscription.topic,
-            sum(max(place.max_offset - place.next_offset, 0) for place in places) + _parked(subscription),
-            self._lag_ms(subscription.topic, places),
-            held - ready,
-            ready,
+            backlog.fresh + backlog.parked,
+            self.queueing_ms(subscription),
+            backlog.leased,
+            backlog.ready,
             sum(1 for _ in self._waiters.in_line(subscription)),
-            places,
+            [self._place(ledger) for ledger in subscription.ledgers.values()],
             self._open(subscription, open_max),
         )
 
+    def backlog(self, subscription: Subscription) -> Backlog:
+        """In numbers."""
+        fresh = held = parked = 0
+        for ledger in subscription.ledgers.values():
+            queue = self._queue(ledger)
+            fresh += max(queue.visible - max(ledger.next, queue.min_offset), 0) if queue else 0
+            held += len(ledger.open) + len(ledger.moved)
+            if ledger.lines is not None:
+                held -= len(ledger.lines.early)
+                parked += ledger.lines.parked
+        ready = _count_ready(subscription, held)
+        return Backlog(fresh, held - ready, ready, parked)
+
+    def _queue(self, ledger: Ledger) -> ConsumeQueue | None:
+        return self._state.queue(ledger.subscription.topic, ledger.queue_id)
+
     def _place(self, ledger: Ledger) -> Place:
-        queue = self._state.queue(ledger.subscription.topic, ledger.queue_id)
+        queue = self._queue(ledger)
         low, high = (queue.min_offset, queue.visible) if queue else (0, 0)
         next_offset = max(ledger.next, low)
         held = len(ledger.open) + len(ledger.moved)
         return Place(ledger.queue_id, next_offset, min(ledger.committed(), next_offset), high, held)
 
-    def _lag_ms(self, topic: str, places: Sequence[Place]) -> int:
-        """The age of what lies first in the log among the messages that are next in a queue."""
-        oldest = min(self._waiting(topic, places), default=None)
-        queue = self._state.queue(topic, oldest[1]) if oldest else None
-        found = self._browser.read(queue, oldest[2]) if queue and oldest else None
+    def queueing_ms(self, subscription: Subscription) -> int:
+        """The age of what lies first in the log among the messages that nobody was given yet; 0 where there is none."""
+        return self._age_ms(place for ledger in subscription.ledgers.values() for place in _first_fresh(ledger))
+
+    def unsettled_ms(self, subscription: Subscription) -> int:
+        """The same among all that the group has not settled; a carried message has the age of its copy."""
+        ledgers = subscription.ledgers.values()
+        finders = (_first_held, _first_fresh)
+        return self._age_ms(place for ledger in ledgers for find in finders for place in find(ledger))
+
+    def _age_ms(self, places: Iterable[tuple[Ledger, int]]) -> int:
+        oldest = min(self._entries(places), default=None)
+        queue = self._state.queue(oldest[1], oldest[2]) if oldest else None
+        found = self._browser.read(queue, oldest[3]) if queue and oldest else None
         return max(self._clock.wall_ms() - found.store_ms, 0) if found else 0
 
-    def _waiting(self, topic: str, places: Sequence[Place]) -> Iterator[tuple[int, int, int]]:
-        """Position, queue and offset of what is next in each queue."""
-        for place in places:
-            queue = self._state.queue(topic, place.queue_id)
-            if queue is None or place.next_offset >= place.max_offset:
+    def _entries(self, places: Iterable[tuple[Ledger, int]]) -> Iterator[tuple[int, str, int, int]]:
+        """Position, topic, queue and offset of what is at each place, where anyone may see it."""
+        for ledger, at in places:
+            queue = self._queue(ledger)
+            offset = max(at, queue.min_offset) if queue else 0
+            if queue is None or offset >= queue.visible:
                 continue
-            for entry in queue.read(place.next_offset, 1):
+            for entry in queue.read(offset, 1):
                 if entry.size != FILLER_SIZE:
-                    yield entry.position, place.queue_id, place.next_offset
+                    yield entry.position, queue.topic, queue.queue_id, offset
 
     def _open(self, subscription: Subscription, open_max: int) -> list[OpenInfo]:
         ledgers = subscription.ledgers.values()
@@ -118,21 +153,12 @@ class GroupViews:
     def _open_info(self, found: Open, *, read: bool) -> tuple[OpenInfo, int]:
         ledger = found.ledger
         name, offset = ledger.origins.get(found.offset, (ledger, found.offset))
-        queue = self._state.queue(ledger.subscription.topic, ledger.queue_id)
+        queue = self._queue(ledger)
         kept = self._browser.read(queue, found.offset) if queue and read else None
         message_id = kept.decode_properties().get(m.UNIQ_KEY, "") if kept else ""
         due_ms, client = (found.lease.due_ms, found.lease.client) if found.lease else (0, "")
         info = OpenInfo(name.queue_id, offset, found.attempt, due_ms, client, message_id)
         return info, kept.size if kept else 0
-
-
-def _parked(subscription: Subscription) -> int:
-    """Behind the cursor, but never delivered: they wait for others of their message group."""
-    return sum(ledger.lines.parked for ledger in subscription.ledgers.values() if ledger.lines is not None)
-
-
-def _acked_early(ledger: Ledger) -> int:
-    return len(ledger.lines.early) if ledger.lines is not None else 0
 
 
 def _count_ready(subscription: Subscription, held: int) -> int:
@@ -150,3 +176,18 @@ def _in_line(ledger: Ledger) -> int:
         return 0
     held = itertools.islice(itertools.chain(ledger.open.items(), ledger.moved.items()), READY_COUNTED)
     return sum(one.lease is None and lines.key(at) is not None and at not in lines.early for at, one in held)
+
+
+def _first_held(ledger: Ledger) -> Iterator[tuple[Ledger, int]]:
+    """Places of what was delivered first among the open messages here, and among those that were carried away."""
+    for held in (ledger.open, ledger.moved):
+        for found in itertools.islice(held.values(), 1):
+            yield found.ledger, found.offset
+
+
+def _first_fresh(ledger: Ledger) -> Iterator[tuple[Ledger, int]]:
+    """Places of what is first among the messages that were never delivered, parked ones and others."""
+    parked = ledger.first_parked()
+    if parked is not None:
+        yield ledger, parked
+    yield ledger, ledger.next

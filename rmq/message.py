@@ -1,10 +1,11 @@
 """A message on its way in (Outgoing) and on its way out (Delivered), in RocketMQ's stored property names.
 
-Both protocols meet here: gRPC's fields and Remoting's property string become the same dict of stored properties
+Both protocols meet here: gRPC's fields become the stored properties that Remoting's property string has from the start
 (TAGS, KEYS, UNIQ_KEY, __SHARDINGKEY, TIMER_DELIVER_MS, ...) plus the user's own.
 """
 
 import enum
+from collections.abc import Mapping
 
 import msgspec
 
@@ -30,6 +31,13 @@ LITE_TOPIC = "__LITE_TOPIC"
 SYS_FLAG_COMPRESSED = 0x1
 RETRY_PREFIX = "%RETRY%"
 DLQ_PREFIX = "%DLQ%"
+SYSTEM_TOPIC_PREFIX = "rmq_sys_"
+SYSTEM_GROUP_PREFIX = "CID_RMQ_SYS_"
+_SYSTEM_TOPICS = """
+    TBW102 SCHEDULE_TOPIC_XXXX BenchmarkTest RMQ_SYS_TRANS_HALF_TOPIC RMQ_SYS_TRANS_OP_HALF_TOPIC RMQ_SYS_TRACE_TOPIC
+    TRANS_CHECK_MAX_TIME_TOPIC SELF_TEST_TOPIC OFFSET_MOVED_EVENT CHECKPOINT_TOPIC
+"""
+SYSTEM_TOPICS = frozenset(_SYSTEM_TOPICS.split())
 
 
 class MessageType(enum.Enum):
@@ -45,7 +53,7 @@ class MessageType(enum.Enum):
     MIXED = -1
 
 
-def type_of(properties: dict[str, str]) -> MessageType:
+def type_of(properties: Mapping[str, str]) -> MessageType:
     """Derived from content, as Apache does, never from the client's `message_type` (facts: grpc.md 1.3)."""
     if TRAN_MSG in properties:
         return MessageType.TRANSACTION
@@ -60,16 +68,29 @@ def type_of(properties: dict[str, str]) -> MessageType:
     return MessageType.NORMAL
 
 
+def is_system(topic: str, group: str = "") -> bool:
+    """RocketMQ's own, which no client may name."""
+    return topic in SYSTEM_TOPICS or topic.startswith(SYSTEM_TOPIC_PREFIX) or group.startswith(SYSTEM_GROUP_PREFIX)
+
+
 class Outgoing(msgspec.Struct):
-    """A message to store. `topic` is the stored name (`ns%name` with a namespace); `body` is still compressed."""
+    """A message to store. `topic` is the stored name (`ns%name` with a namespace); `body` is still compressed.
+
+    `properties` are as the record has them, `name 01 value 02` repeated in UTF-8, without those that the broker adds;
+    `message_id`, `type`, `tag` and `message_group` say again what is in them, so that nobody has to look for it.
+    """
 
     topic: str
     body: bytes
-    properties: dict[str, str]
+    message_id: str
+    properties: bytes
+    type: MessageType
+    tag: str
     born_ms: int
     born_host: str = "127.0.0.1"  # IP text; stored in the record's bornHost field
     born_port: int = 0
     sys_flag: int = 0
+    message_group: str = ""
 
 
 class SendResult(msgspec.Struct):

@@ -9,27 +9,33 @@ import contextlib
 import gc
 import logging
 import os
+import platform
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
-from rmq import __version__
+from rmq import __version__, openfiles
 from rmq.adminport import AdminPort
 from rmq.broker import Broker
 from rmq.clock import Clock, ManualClock, SystemClock
 from rmq.config import Config
 from rmq.errors import ConfigError
 from rmq.filter import Filters
+from rmq.metrics import Exposition, Source
+from rmq.processmetrics import ProcessMetrics
 from rmq_proxy import admin, health, reflection
 from rmq_proxy.admin import AdminService
 from rmq_proxy.adminconvert import Facts
-from rmq_proxy.gate import LoggingGate
+from rmq_proxy.clientmetrics import ClientMetrics
+from rmq_proxy.gate import MeteringGate
 from rmq_proxy.health import Health
 from rmq_proxy.messaging import Messaging
+from rmq_proxy.rates import Rates
 from rmq_proxy.rpc import Row
+from rmq_proxy.scrape import Scrape
 from rmq_proxy.sessions import SCAN_INTERVAL_S, Sessions
 from rmq_proxy.telemetry import Telemetry
 from rmq_proxy.transports import make_transport
@@ -39,6 +45,10 @@ from rmq_store.errors import StoreError
 log = logging.getLogger("rmq.node")
 MESSAGING = "apache.rocketmq.v2.MessagingService"
 LOOPBACKS = ("127.0.0.1", "::1")
+
+
+_GC_THRESHOLDS = 10_000, 20, 20
+"""Nothing on a hot path makes cycles, and a look at all that 10,000 waiting polls hold takes tens of milliseconds."""
 
 
 class Ready(msgspec.Struct):
@@ -54,6 +64,7 @@ class Ready(msgspec.Struct):
 
 def serve(config: Config) -> int:
     """Runs one server until it is told to stop; the exit code. Raises ConfigError and StoreError: it did not start."""
+    openfiles.allow(config)
     if sys.platform == "win32":
         return asyncio.run(_serve(config))
     import uvloop
@@ -98,8 +109,9 @@ class Node:
         for group, client_id in self.broker.recovered_clients:
             self._sessions.adopt(group, client_id)
         telemetry = Telemetry(self.broker, self._sessions, limits, filters)
+        rates = Rates(config, clock.monotonic_s)
         advertise = config.advertise or None
-        self._messaging = Messaging(self.broker, self._sessions, telemetry, limits, advertise, clock, filters)
+        self._messaging = Messaging(self.broker, self._sessions, telemetry, limits, advertise, clock, filters, rates)
         self.admin: AdminPort = self.broker.admin
         facts = _facts(config, clock)
         self._admin = AdminService(
@@ -107,7 +119,10 @@ class Node:
         )
         self._health = Health([MESSAGING, admin.NAME])
         table = {row.path: row for row in self._rows()}
-        self._transport = make_transport(config, table, LoggingGate(), logging.getLogger("rmq.transport"))
+        gate = MeteringGate(clock.monotonic_s)
+        clients = ClientMetrics(self._sessions, telemetry, series_max=config.metrics_series_max)
+        self.scrape = _scrape(config, clock, (*self.broker.metrics.sources, clients, gate.source, rates.source))
+        self._transport = make_transport(config, table, gate, logging.getLogger("rmq.transport"), self.scrape)
         self._scan: asyncio.TimerHandle | None = None
 
     def _rows(self) -> Sequence[Row]:
@@ -120,7 +135,12 @@ class Node:
         ]
 
     async def start(self) -> str:
-        """Listens; returns HOST:PORT. Raises ConfigError where the port is taken."""
+        """Listens; returns HOST:PORT. Raises ConfigError where the port is taken, StoreError where nothing is kept.
+
+        Not before what the configuration lists is safe: who reads the ready line may count on it, whatever comes.
+        """
+        if isinstance(declared := self.broker.settled(), asyncio.Future):
+            await declared
         hosts = [self._config.host] if self._config.host else LOOPBACKS
         if self._config.host and self._config.host not in LOOPBACKS:
             log.warning("listening on %s while authentication is off: everyone who reaches it may do all", hosts[0])
@@ -153,6 +173,7 @@ def _announce(config: Config, endpoint: str, fingerprint: str) -> None:
     """The ready line, last: who reads it can connect."""
     gc.collect()
     gc.freeze()  # what is here now stays: later collections need not look at it
+    gc.set_threshold(*_GC_THRESHOLDS)
     ready = Ready(os.getpid(), endpoint, _data(config), config.flush, config.profile, fingerprint)
     line = msgspec.json.encode(ready).decode()
     if config.ready_file:
@@ -198,6 +219,22 @@ def _facts(config: Config, clock: Clock) -> Facts:
     return Facts(__version__, pid, data, config.flush, config.profile, started_ms, config.manual_clock)
 
 
+def _scrape(config: Config, clock: Clock, sources: Sequence[Source]) -> Scrape:
+    """With RIP-46's base labels."""
+    base = {"cluster": config.cluster_name, "node_type": "broker", "node_id": config.broker_name}
+    return Scrape(clock.monotonic_s, (*sources, ProcessMetrics(clock.wall_ms() / 1000), _build(config)), base)
+
+
+def _build(config: Config) -> Source:
+    def write(page: Exposition) -> Iterator[None]:
+        labels = ("version", "python", "profile", "flush", "transport")
+        family = page.family("rmq_build_info", "gauge", "Always 1; the labels tell.", *labels)
+        family.add(1, __version__, platform.python_version(), config.profile, config.flush, config.transport)
+        yield
+
+    return write
+
+
 def _limits(config: Config) -> Limits:
     return Limits(
         message_bytes_max=config.message_bytes_max,
@@ -208,6 +245,7 @@ def _limits(config: Config) -> Limits:
         auto_renew_ms=config.auto_renew_ms,
         poll_ms_min=config.poll_ms_min,
         poll_ms_max=config.poll_ms_max,
+        delay_ms_max=config.delay_ms_max,
         receive_batch_max=config.receive_batch_max,
         client_silent_ms=config.client_silent_ms,
     )

@@ -71,7 +71,8 @@ class Order:
         properties = kept.decode_properties() if kept else {}
         take.budget -= 1
         if kept is not None and take.wanted.matches(properties):
-            take.add(ledger, offset, found.attempt + 1 if found is not None else 1, kept, properties)
+            attempt = found.attempt + 1 if found is not None else 1
+            take.add(ledger, offset, attempt, kept, properties, again=found is not None)
             return True
         take.budget -= reading_cost(kept.size) if kept else 0
         if kept is not None and take.spares(properties):

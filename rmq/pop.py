@@ -20,12 +20,13 @@ from rmq.handle import Handle, HandleMakers
 from rmq.message import SHARDING_KEY, Delivered, MessageType
 from rmq.order import Order
 from rmq.port import ReceiveRequest
-from rmq.shard import key_of
 from rmq.take import SCAN_MAX, Take, Taken, delivered
 from rmq.topics import Topics
+from rmq.traffic import Traffic
 from rmq_store.consumequeue import ConsumeQueue, Entry
 from rmq_store.journal import Acked, Cursors, Grouped, Leased, lease_part, steps
 from rmq_store.ledger import Ledger, Subscription
+from rmq_store.lines import key_of
 from rmq_store.state import Topic
 from rmq_store.store import Store
 
@@ -42,10 +43,12 @@ class Pop:
         makers: HandleMakers,
         clock: Clock,
         config: Config,
+        traffic: Traffic,
         *,
         online: set[tuple[str, str]],
     ) -> None:
         self._store = store
+        self._traffic = traffic
         self._leases = store.state.leases
         self._topics = topics
         self._makers = makers
@@ -129,7 +132,7 @@ class Pop:
             kept = self._store.read_message(ledger.subscription.topic, ledger.queue_id, offset)
             properties = kept.decode_properties() if kept else {}
             if kept is not None and take.wanted.matches(properties):
-                take.add(name, name_offset, found.attempt + 1, kept, properties)
+                take.add(name, name_offset, found.attempt + 1, kept, properties, again=True)
                 continue
             take.budget -= reading_cost(kept.size) if kept else 0
             if kept is not None and take.spares(properties):
@@ -191,6 +194,7 @@ class Pop:
         ledgers = {**take.nexts, **take.offsets}
         parts = [lease_part(q.queue_id, take.nexts.get(q, q.next), take.offsets.get(q, [])) for q in ledgers]
         asked = _asked(request) if take.lines and request.attempt_id else 0
+        self._traffic.of(subscription).took(*take.count())
         return self._hand_out(request, self._store.next_sequence(), parts, asked, take.messages)
 
     def again(self, subscription: Subscription, request: ReceiveRequest) -> list[Delivered]:
@@ -211,6 +215,8 @@ class Pop:
             rows.setdefault(name, []).append((offset, found.attempt))
             messages.append((name, offset, found.attempt, kept, properties))
         parts = [lease_part(ledger.queue_id, ledger.next, of) for ledger, of in rows.items()]
+        taken = len(messages), sum(kept.size for _, _, _, kept, _ in messages)
+        self._traffic.of(subscription).took(taken, taken)
         return self._hand_out(request, lease.sequence, parts, lease.asked, messages)
 
     def _hand_out(

@@ -43,7 +43,7 @@ class GroupView(msgspec.Struct):
     retry: RetryPolicy
 
 
-class ReceiveRequest(msgspec.Struct):
+class ReceiveRequest(msgspec.Struct, gc=False):
     """One pop. `invisible_ms` is ignored with `auto_renew`; `poll_ms` = 0 answers at once.
 
     `attempt_id`: asked again with the same one, a client gets the same messages of message groups again, as long as it
@@ -82,6 +82,11 @@ class BrokerPort(Protocol):
 
     def send(self, messages: Sequence[Outgoing]) -> Answer[Sequence[SendResult]]:
         """Stores all of one topic's messages or none; results in request order."""
+
+    def recall(self, topic: str, handle: str) -> Answer[str]:
+        """A delayed message is never delivered; returns its id. Once more is OK. Raises PRECONDITION_FAILED when its
+        time has passed, ILLEGAL_MESSAGE_ID for a handle that is not of this topic and broker.
+        """
 
     def receive(self, request: ReceiveRequest) -> Answer[Sequence[Delivered]]:
         """Leases messages; empty after `poll_ms` without any. Cancelling the Future leaves the poll."""

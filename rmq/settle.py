@@ -11,6 +11,7 @@ from rmq.errors import ClientError, Code
 from rmq.expiry import Expiry
 from rmq.handle import Handle, HandleMakers
 from rmq.port import Answer
+from rmq.traffic import Traffic
 from rmq_store.journal import Acked, Extended
 from rmq_store.ledger import Ledger, Open
 from rmq_store.store import Store
@@ -19,8 +20,11 @@ from rmq_store.store import Store
 class Settling:
     """The verbs that name a delivery by its receipt handle."""
 
-    def __init__(self, store: Store, makers: HandleMakers, burial: Burial, expiry: Expiry, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, makers: HandleMakers, burial: Burial, expiry: Expiry, clock: Clock, traffic: Traffic
+    ) -> None:
         self._store = store
+        self._traffic = traffic
         self._leases = store.state.leases
         self._makers = makers
         self._burial = burial
@@ -42,6 +46,7 @@ class Settling:
                 results.append(error)
         if done:
             self._store.apply(Acked(group, topic, [(queue_id, list(offsets)) for queue_id, offsets in done.items()]))
+            self._traffic.of(self._leases.subscriptions[(group, topic)]).acked += sum(map(len, done.values()))
         return self._store.when_safe(answer) if None in results else answer
 
     def change_invisible(self, group: str, topic: str, text: str, invisible_ms: int, *, suspend: bool) -> Answer[str]:

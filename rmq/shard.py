@@ -1,14 +1,12 @@
-"""Message groups as numbers: the queue that a group's messages go to, and the key that its line is known by.
+"""The queue that a message group's messages go to.
 
-The queue is the one that Apache's proxy picks (RocketMQ 5.5: Guava's consistent hash over Java's hash of the name), so
+It is the one that Apache's proxy picks (RocketMQ 5.5: Guava's consistent hash over Java's hash of the name), so
 that a group stays where it is when a store is taken over, whatever the clients of the two sides hash with.
 """
 
 import functools
-from hashlib import blake2b
 
 from rmq.filter import java_hash
-from rmq_store.lines import KEY_BITS
 
 _KEPT = 16_384  # groups whose queue is remembered: a client's names fill at most a few MB
 _MASK = (1 << 64) - 1
@@ -28,9 +26,3 @@ def queue_of(message_group: str, queues: int) -> int:
         if following >= queues:
             return candidate
         candidate = following
-
-
-def key_of(*names: str) -> int:
-    """A hash of KEY_BITS bits, the same in every process; 0 for nothing."""
-    digest = blake2b("\0".join(names).encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> (64 - KEY_BITS) or 1

@@ -1,4 +1,4 @@
-"""One receive while it is being filled, and its messages as they are handed out. Decides nothing."""
+"""One receive while it is being filled, and its messages as they are handed out. Decides only when it is full."""
 
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -24,8 +24,8 @@ class Take:
     """
 
     __slots__ = (
-        "budget", "bytes", "fifo", "free", "grouped", "lines", "messages", "nexts", "offsets", "ordered", "others",
-        "parked", "places", "popped", "room", "settled", "stalled", "wanted",
+        "again", "again_bytes", "budget", "bytes", "bytes_max", "fifo", "free", "grouped", "lines", "messages", "nexts",
+        "offsets", "ordered", "others", "parked", "places", "popped", "room", "settled", "stalled", "wanted",
     )  # fmt: skip
 
     def __init__(
@@ -40,7 +40,8 @@ class Take:
         fifo: bool,
     ) -> None:
         self.room = room
-        self.bytes = bytes_max
+        self.bytes = self.bytes_max = bytes_max
+        self.again = self.again_bytes = 0  # of those that had been delivered before
         self.free = free
         self.ordered = ordered
         self.fifo = fifo
@@ -58,17 +59,34 @@ class Take:
         self.parked = 0  # how many of these stay behind
         self.stalled = False  # there are too many parked ones for this queue to go on
 
-    def add(self, ledger: Ledger, offset: int, attempt: int, found: Record, properties: dict[str, str]) -> None:
-        """One message for the answer; the first attempt is the one that opens it."""
+    def add(
+        self,
+        ledger: Ledger,
+        offset: int,
+        attempt: int,
+        found: Record,
+        properties: dict[str, str],
+        *,
+        again: bool = False,
+    ) -> None:
+        """One message for the answer. `again`: it is open already."""
         self.messages.append((ledger, offset, attempt, found, properties))
         self.offsets.setdefault(ledger, []).append((offset, attempt))
         self.room -= 1
-        self.free -= attempt == 1
         self.bytes -= found.size
+        if again:
+            self.again += 1
+            self.again_bytes += found.size
+        else:
+            self.free -= 1
 
     def settle(self, ledger: Ledger, offset: int) -> None:
         """One message that nobody is to get."""
         self.settled.setdefault(ledger, []).append(offset)
+
+    def count(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Messages and their bytes; the same of those that had been delivered before."""
+        return (len(self.messages), self.bytes_max - self.bytes), (self.again, self.again_bytes)
 
     @property
     def goes_on(self) -> bool:

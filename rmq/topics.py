@@ -15,8 +15,7 @@ from rmq_store.record import TOPIC_BYTES_MAX
 from rmq_store.state import Topic
 from rmq_store.store import Store
 
-SERVED = (MessageType.NORMAL, MessageType.FIFO)
-SERVED_TEXT = " and ".join(kind.name for kind in SERVED)
+SERVED = (MessageType.NORMAL, MessageType.FIFO, MessageType.DELAY)
 
 
 class Topics:
@@ -85,14 +84,17 @@ class Topics:
         kind = MessageType(topic.type)
         return SERVED if kind in (MessageType.MIXED, MessageType.UNSPECIFIED) else (kind,)
 
+    def known(self, name: str, kind: MessageType) -> Topic | None:
+        """The short way of `admit`, for most sends: the topic, where it is of this very type, which we serve."""
+        topic = self._store.state.topics.get(name)
+        return topic if topic is not None and topic.type == kind.value and kind in SERVED else None
+
     def admit(self, name: str, kinds: set[MessageType]) -> Topic:
         """The topic of a send of such messages. Raises, before anything changed, NOT_IMPLEMENTED,
         MESSAGE_PROPERTY_CONFLICT_WITH_TYPE, and as require.
         """
         for kind in kinds.difference(SERVED):
-            raise ClientError(
-                Code.NOT_IMPLEMENTED, f"{kind.name} messages are not served yet, only {SERVED_TEXT} ones (topic {name})"
-            )
+            raise ClientError(Code.NOT_IMPLEMENTED, f"{kind.name} messages are not served yet (topic {name})")
         topic = self.require(name)
         stored = MessageType(topic.type)
         if stored is MessageType.MIXED or kinds == {stored} or _is_internal(name):
@@ -105,6 +107,14 @@ class Topics:
             )
         seen = {stored, *kinds} - {MessageType.UNSPECIFIED}
         return self.make(name, seen.pop() if len(seen) == 1 else MessageType.MIXED, len(topic.queues))
+
+    def must_take(self, name: str, kind: MessageType) -> None:
+        """Raises MESSAGE_PROPERTY_CONFLICT_WITH_TYPE where profile strict lets no such message into the topic, and
+        TOPIC_NOT_FOUND.
+        """
+        if not self._dev and self.kind(name) not in (kind, MessageType.MIXED):
+            text = f"topic {name} is of type {self.kind(name).name}, not {kind.name}"
+            raise ClientError(Code.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE, text)
 
     def next_queue(self, topic: Topic) -> ConsumeQueue:
         """The queue of the next send."""

@@ -1,12 +1,15 @@
 """Polls that wait for a message: per group and topic, in order of arrival, each until its own end.
 
-A waiter is a Future; who cancels it leaves the poll. Deadlines are real time (the event loop's), rounded up to 10 ms so
-that many waiters share one timer.
+A waiter is a Future; who resolves or cancels it takes it out of its line at once. Deadlines are real time (the event
+loop's), rounded up to 25 ms: many waiters share one timer, and polls that end together are begun anew together, which
+takes a third less CPU than one by one. There may be 100,000 of them, so each is one object without a closure.
 """
 
 import asyncio
+import contextvars
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from rmq.errors import ClientError, Code
 from rmq.filter import Filter
@@ -15,26 +18,44 @@ from rmq.port import ReceiveRequest
 from rmq_store.ledger import Subscription
 from rmq_store.wheel import Wheel
 
-_GRAIN_MS = 10
+_GRAIN_MS = 25
 _ENDS_A_TURN = 1000
 
 
-class Waiter:
-    """One poll. `future` resolves with messages, or with none at the end of the poll."""
+class Waiter(asyncio.Future[Sequence[Delivered]]):
+    """One poll: resolves with messages, or with none at the end of the poll."""
 
-    __slots__ = ("future", "key", "request", "subscription")
+    __slots__ = ("_waiters", "key", "request", "subscription")
 
-    def __init__(
-        self,
-        key: int,
-        subscription: Subscription,
-        request: ReceiveRequest,
-        future: "asyncio.Future[Sequence[Delivered]]",
-    ) -> None:
+    def __init__(self, waiters: "Waiters", key: int, subscription: Subscription, request: ReceiveRequest) -> None:
+        super().__init__(loop=waiters.loop)
+        self._waiters = waiters
         self.key = key
         self.subscription = subscription
         self.request = request
-        self.future = future
+
+    def set_result(self, messages: Sequence[Delivered]) -> None:
+        """The end of the poll."""
+        super().set_result(messages)
+        self._waiters.leave(self)
+
+    def set_exception(self, error: type | BaseException) -> None:
+        """The end of the poll."""
+        super().set_exception(error)
+        self._waiters.leave(self)
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """The end of the poll."""
+        cancelled = super().cancel(msg)
+        if cancelled:
+            self._waiters.leave(self)
+        return cancelled
+
+    def add_done_callback(
+        self, fn: "Callable[[Waiter], object]", *, context: contextvars.Context | None = None
+    ) -> None:
+        """In the context that all waiters share: without one, each callback would keep a copy of its own."""
+        super().add_done_callback(fn, context=context or self._waiters.context)
 
 
 class _Line:
@@ -63,7 +84,8 @@ class Waiters:
     """All waiting polls. `polls_max` in all, `per_group_max` for one group on one topic."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, polls_max: int, per_group_max: int) -> None:
-        self._loop = loop
+        self.loop = loop
+        self.context = contextvars.copy_context()
         self._polls_max = polls_max
         self._per_group_max = per_group_max
         self._lines: dict[Subscription, _Line] = {}
@@ -83,25 +105,23 @@ class Waiters:
             raise ClientError(Code.TOO_MANY_REQUESTS, "polling full: too many receives are waiting; poll again later")
         if line is None:
             line = self._lines[subscription] = _Line()
-        future: asyncio.Future[Sequence[Delivered]] = self._loop.create_future()
-        waiter = Waiter(self._next_key, subscription, request, future)
+        waiter = Waiter(self, self._next_key, subscription, request)
         self._next_key += 1
         line.enter(waiter)
         self._by_key[waiter.key] = waiter
-        future.add_done_callback(lambda _: self._leave(waiter))
-        due_ms = int(self._loop.time() * 1000) + 1 + request.poll_ms
+        due_ms = int(self.loop.time() * 1000) + 1 + request.poll_ms
         self._ends.add(due_ms - due_ms % -_GRAIN_MS, waiter.key)
         self._arm()
-        return future
+        return waiter
 
-    def in_line(self, subscription: Subscription) -> Iterator[Waiter]:
-        """Those that wait, the longest waiting first. Their futures may be resolved on the way."""
+    def in_line(self, subscription: Subscription) -> Sequence[Waiter]:
+        """Those that wait now, the longest waiting first."""
         line = self._lines.get(subscription)
-        return (waiter for waiter in (line.waiters if line else ()) if not waiter.future.done())
+        return tuple(line.waiters) if line else ()
 
     def any(self, subscription: Subscription) -> bool:
         """Whether one waits."""
-        return next(self.in_line(subscription), None) is not None
+        return subscription in self._lines
 
     def others(self, subscription: Subscription, mine: Filter) -> Sequence[Filter]:
         """The other filters that are waited with; a group should have but one."""
@@ -110,18 +130,18 @@ class Waiters:
 
     def end(self, subscription: Subscription) -> None:
         """Every poll of it ends now, without messages."""
-        for waiter in tuple(self.in_line(subscription)):
-            waiter.future.set_result([])
+        for waiter in self.in_line(subscription):
+            waiter.set_result([])
 
     def close(self) -> None:
         """Every poll ends now, without messages."""
         for waiter in list(self._by_key.values()):
-            if not waiter.future.done():
-                waiter.future.set_result([])
+            waiter.set_result([])
         if self._timer is not None:
             self._timer.cancel()
 
-    def _leave(self, waiter: Waiter) -> None:
+    def leave(self, waiter: Waiter) -> None:
+        """A waiter's own last act."""
         del self._by_key[waiter.key]
         line = self._lines[waiter.subscription]
         line.leave(waiter)
@@ -133,13 +153,13 @@ class Waiters:
         if due_ms is not None and (self._timer is None or due_ms < self._timer_ms):
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = self._loop.call_at(due_ms / 1000, self._end_due)
+            self._timer = self.loop.call_at(due_ms / 1000, self._end_due)
             self._timer_ms = due_ms  # uvloop makes a handle that cannot tell it of a time that is past
 
     def _end_due(self) -> None:
         self._timer = None
-        for key in self._ends.pop_due(int(self._loop.time() * 1000) + 1, _ENDS_A_TURN):
+        for key in self._ends.pop_due(int(self.loop.time() * 1000) + 1, _ENDS_A_TURN):
             waiter = self._by_key.get(key)
-            if waiter is not None and not waiter.future.done():
-                waiter.future.set_result([])
+            if waiter is not None:
+                waiter.set_result([])
         self._arm()

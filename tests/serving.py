@@ -32,8 +32,8 @@ class Server(Process):
         data: Path | None = None,
         port: int = 0,
         command: Sequence[str] = COMMAND,
-        ready_within_s: float = 20.0,
-        stop_within_s: float = 5.0,
+        ready_within_s: float = 30.0,
+        stop_within_s: float = 30.0,
     ) -> None:
         self.env = {**environment(), **(env or {})}
         super().__init__(self.env, ready_within_s=ready_within_s, stop_within_s=stop_within_s)

@@ -38,7 +38,7 @@ def test_the_example_sends_and_receives(tmp_path: Path) -> None:
         )
         env = {**os.environ, "HOME": str(tmp_path)}  # the client writes logs there
         done = subprocess.run(
-            [sys.executable, "-c", program], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60
+            [sys.executable, "-c", program], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300
         )
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"sent [0-9A-F]+\nreceived b'hello'\n", done.stdout)

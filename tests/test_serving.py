@@ -11,7 +11,7 @@ from tests.serving import Server, ServerError
 STUB = Path(__file__).with_name("stub_server.py")
 
 
-def stub(manner: str, *, ready_within_s: float = 20.0, stop_within_s: float = 5.0) -> Server:
+def stub(manner: str, *, ready_within_s: float = 30.0, stop_within_s: float = 30.0) -> Server:
     """A Server around the stub."""
     command = (sys.executable, str(STUB), manner)
     return Server(command=command, ready_within_s=ready_within_s, stop_within_s=stop_within_s)

@@ -1,7 +1,8 @@
 """Long campaigns: `bin/check --long NAME` runs rounds of tests/long/NAME.py until this commit has had enough of them.
 
 A campaign is a module with `ROUNDS: int` and `run(seed: int) -> Mapping[str, int]`: one round, decided by its seed
-alone; it returns counts (kills, messages checked, ...) and raises where a promise does not hold. Each round is one
+alone; it returns counts (kills, messages checked, ...) and raises where a promise does not hold. `COUNTED = True`: the
+seed is the round's number, for a campaign whose rounds together are all that there is to try. Each round is one
 JSON line in docs/evidence/NAME.jsonl: {"round", "seed", "commit", "changed", "python", "ok", "seconds", "counts"},
 and "error" for a failure. The ledger is the state: a campaign that was stopped goes on with the next round. A round
 that failed is run again first; `--seed N` repeats any one without writing.
@@ -76,7 +77,8 @@ def resume(campaign: Campaign, name: str, ledger: Path, at: tuple[str, bool], ro
     """Runs what is missing in the ledger."""
     passed = rounds_passed(ledger, at[0])
     for number in (n for n in range(rounds) if n not in passed):
-        entry = play(campaign, number, seed_of(name, at[0], number), at)
+        seed = number if getattr(campaign, "COUNTED", False) else seed_of(name, at[0], number)
+        entry = play(campaign, number, seed, at)
         ledger.parent.mkdir(parents=True, exist_ok=True)
         with ledger.open("a", encoding="utf-8") as out:
             out.write(json.dumps(entry) + "\n")

@@ -4,13 +4,14 @@ bin/check               everything, under 30 minutes
 bin/check --quick       no slow tests, foreign clients, crashes or fuzzing, under 3 minutes
 bin/check --long NAME   one long campaign of tests/long, resumed where it stopped: see campaign.py
 
-A step's own output is shown only when it fails. Branch coverage is measured by the whole check: it doubles the tests'
-time. The quick tests run in two processes; they also run on every other Python from 3.11 to 3.14 on
-PATH that really runs, each in an environment of its own.
+A step's own output is shown only when it fails, and below it the command that runs this step by itself. Branch coverage
+is measured by the whole check: it doubles the tests' time. The quick tests run in two processes; they also run on every
+other Python from 3.11 to 3.14 on PATH that really runs, each in an environment of its own.
 """
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -87,6 +88,7 @@ def run_all(todo: Iterator[Step]) -> int:
         print(f"{'ok' if code == 0 else 'FAILED'} {time.monotonic() - started:.1f} s", flush=True)
         if code:
             print(output)
+            print(f"by itself: {shlex.join(command)}")
             print(f"check: failed: {name}")
             return 1
     print("check: ok")

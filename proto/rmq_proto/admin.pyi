@@ -503,6 +503,49 @@ class ReplayDeadLettersResponse(_message.Message):
     replayed: int
     def __init__(self, replayed: _Optional[int] = ...) -> None: ...
 
+class ListTimersRequest(_message.Message):
+    __slots__ = ("topic", "limit", "number")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    limit: int
+    number: int
+    def __init__(
+        self, topic: _Optional[str] = ..., limit: _Optional[int] = ..., number: _Optional[int] = ...
+    ) -> None: ...
+
+class ListTimersResponse(_message.Message):
+    __slots__ = ("timers",)
+    TIMERS_FIELD_NUMBER: _ClassVar[int]
+    timers: _containers.RepeatedCompositeFieldContainer[Timer]
+    def __init__(self, timers: _Optional[_Iterable[_Union[Timer, _Mapping[str, object]]]] = ...) -> None: ...
+
+class Timer(_message.Message):
+    __slots__ = ("number", "due_ms", "message")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    DUE_MS_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    due_ms: int
+    message: Message
+    def __init__(
+        self,
+        number: _Optional[int] = ...,
+        due_ms: _Optional[int] = ...,
+        message: _Optional[_Union[Message, _Mapping[str, object]]] = ...,
+    ) -> None: ...
+
+class CancelTimerRequest(_message.Message):
+    __slots__ = ("number",)
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    def __init__(self, number: _Optional[int] = ...) -> None: ...
+
+class CancelTimerResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class ListClientsRequest(_message.Message):
     __slots__ = ("group",)
     GROUP_FIELD_NUMBER: _ClassVar[int]

@@ -12,7 +12,7 @@ from typing import NoReturn, TypeVar
 
 from google.protobuf.message import Message
 
-from rmq.adminport import AdminPort, GroupInfo, Kept, Page, Start, TopicInfo
+from rmq.adminport import AdminPort, GroupInfo, Kept, Page, Start, Timer, TopicInfo
 from rmq.clock import Clock
 from rmq.config import parse_endpoint
 from rmq.errors import ClientError, Code
@@ -100,6 +100,8 @@ class AdminService:
             self._row("FindMessages", "Get", pb.FindMessagesRequest.FromString, self._find, abandoned=_let_go),
             self._row("ListDeadLetters", "List", pb.ListDeadLettersRequest.FromString, self._list_dead_letters),
             self._row("ReplayDeadLetters", "Update", pb.ReplayDeadLettersRequest.FromString, self._replay),
+            self._row("ListTimers", "List", pb.ListTimersRequest.FromString, self._list_timers),
+            self._row("CancelTimer", "Delete", pb.CancelTimerRequest.FromString, self._cancel_timer),
             self._row("ListClients", "List", pb.ListClientsRequest.FromString, self._list_clients),
             self._row("Advance", "Update", pb.AdvanceRequest.FromString, self._advance),
             self._row("Reset", "Delete", pb.ResetRequest.FromString, self._reset),
@@ -236,6 +238,19 @@ class AdminService:
     def _replay(self, _: Call, request: pb.ReplayDeadLettersRequest) -> Answer[pb.ReplayDeadLettersResponse]:
         replayed = self._admin.replay(_given("group", request.group), tuple(request.message_ids))
         return then(replayed, lambda count: pb.ReplayDeadLettersResponse(replayed=count))
+
+    # -- delayed messages --------------------------------------------------------------------------------------------
+
+    def _list_timers(self, _: Call, request: pb.ListTimersRequest) -> Answer[bytes]:
+        limit = _limit(request.limit)
+        if request.HasField("number"):
+            found: Iterable[Timer] = [self._admin.timer(request.number)]
+        else:
+            found = self._admin.timers(request.topic, limit)
+        return _listed(pb.ListTimersResponse(timers=[timer]) for timer in convert.timers(found, PAGE_BYTES_MAX))
+
+    def _cancel_timer(self, _: Call, request: pb.CancelTimerRequest) -> Answer[pb.CancelTimerResponse]:
+        return then(self._admin.cancel_timer(request.number), lambda _: pb.CancelTimerResponse())
 
     # -- clients and tests -------------------------------------------------------------------------------------------
 

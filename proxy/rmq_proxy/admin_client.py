@@ -219,6 +219,15 @@ class AdminClient:
         request = pb.ReplayDeadLettersRequest(group=group, message_ids=message_ids)
         return self._ask("ReplayDeadLetters", request, pb.ReplayDeadLettersResponse.FromString).replayed
 
+    def timers(self, topic: str = "", limit: int = 32, number: int | None = None) -> Sequence[pb.Timer]:
+        """Delayed messages that wait, the earliest first; or the one of that number."""
+        request = pb.ListTimersRequest(topic=topic, limit=limit, number=number)
+        return self._ask("ListTimers", request, pb.ListTimersResponse.FromString).timers
+
+    def cancel_timer(self, number: int) -> None:
+        """A delayed message will never be delivered."""
+        self._ask("CancelTimer", pb.CancelTimerRequest(number=number), pb.CancelTimerResponse.FromString)
+
     def send(
         self,
         topic: str,

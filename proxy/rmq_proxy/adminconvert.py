@@ -1,10 +1,10 @@
 """Turns what the broker's tables say (rmq.adminport) and what is known of clients into the messages of rmq.admin.v1."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
-from rmq.adminport import GroupInfo, GroupTopicInfo, Kept, OpenInfo, Page, StoreInfo, TopicInfo
+from rmq.adminport import GroupInfo, GroupTopicInfo, Kept, OpenInfo, Page, StoreInfo, Timer, TopicInfo
 from rmq.message import BORN_HOST, KEYS, SYS_FLAG_COMPRESSED, TAGS, UNIQ_KEY, MessageType
 from rmq_proto import admin as pb
 from rmq_proto import v2
@@ -94,6 +94,16 @@ def message(kept: Kept) -> pb.Message:
     )
 
 
+def timers(found: Iterable[Timer], bytes_max: int) -> Iterator[pb.Timer]:
+    """As many as fit into `bytes_max`, but one at least."""
+    size = 0
+    for count, timer in enumerate(found):
+        size += message_bytes(timer.message)
+        if count and size > bytes_max:
+            return
+        yield pb.Timer(number=timer.number, due_ms=timer.due_ms, message=message(timer.message))
+
+
 def message_bytes(kept: Kept) -> int:
     """About what `message` takes on the wire, rather more than less."""
     texts = sum(len(key) + len(value) + 8 for key, value in kept.properties.items())
@@ -118,12 +128,12 @@ def within(found: Page, bytes_max: int) -> Page:
 def client(known: Client, stream: Call | None, now_s: float, leases: int) -> pb.Client:
     """One client; `stream` is the call of its Telemetry stream. What it has not said of itself stays empty."""
     settings = known.settings or v2.Settings()
-    language, version = settings.user_agent.language, settings.user_agent.version
+    language, version = agent(settings, stream)
     return pb.Client(
         client_id=known.client_id,
         type=_CLIENT_TYPES.get(settings.client_type, ""),
-        language=_LANGUAGES.get(language, "") or (stream.header(LANGUAGE) if stream else ""),
-        version=version or (stream.header(CLIENT_VERSION) if stream else ""),
+        language=language,
+        version=version,
         peer=stream.peer if stream else "",
         groups=sorted(known.groups),
         subscriptions=_subscriptions(known),
@@ -131,6 +141,15 @@ def client(known: Client, stream: Call | None, now_s: float, leases: int) -> pb.
         silent_ms=round((now_s - known.seen_s) * 1000),
         stream=stream is not None,
         leases=leases,
+    )
+
+
+def agent(settings: v2.Settings, stream: Call | None) -> tuple[str, str]:
+    """A client's language and version, as its settings say, else its stream's headers; empty where neither does."""
+    language, version = settings.user_agent.language, settings.user_agent.version
+    return (
+        _LANGUAGES.get(language, "") or (stream.header(LANGUAGE) if stream else ""),
+        version or (stream.header(CLIENT_VERSION) if stream else ""),
     )
 
 

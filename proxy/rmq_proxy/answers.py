@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rmq.port import Answer
 
@@ -32,11 +32,74 @@ def then(
     """
     if not isinstance(answer, asyncio.Future):
         return step(answer)
-    chained: asyncio.Future[R] = answer.get_loop().create_future()
-    if abandoned is not None:
-        chained.add_done_callback(partial(_pass_cancel, answer))
-    answer.add_done_callback(partial(_resume, chained, step, failed, abandoned))
-    return chained
+    return Chained(answer, step, failed, abandoned)
+
+
+class Chained(asyncio.Future[R]):
+    """`step` of an answer that is still to come: see `then`. One object, one callback: many calls wait at once."""
+
+    __slots__ = ("_abandoned", "_cancels", "_failed", "_step")
+
+    def __init__(
+        self,
+        answer: "asyncio.Future[Any]",
+        step: Callable[[Any], Answer[R]],
+        failed: Callable[[Exception], R] | None,
+        abandoned: Callable[[Any], None] | None,
+    ) -> None:
+        super().__init__(loop=answer.get_loop())
+        self._step = step
+        self._failed = failed
+        self._abandoned = abandoned
+        self._cancels = answer if abandoned is not None else None
+        answer.add_done_callback(self._resume)
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Passed on, where `then` says so."""
+        cancelled, inner = super().cancel(msg), self._cancels
+        if cancelled and inner is not None:
+            inner.cancel()
+        return cancelled
+
+    def _resume(self, answer: "asyncio.Future[Any]") -> None:
+        self._cancels = None
+        if answer.cancelled():
+            self.cancel()
+            return
+        error = answer.exception()
+        if self.done():
+            if error is None and self._abandoned is not None:
+                self._abandoned(answer.result())
+            return
+        try:
+            if error is not None:
+                raise error
+            result = self._step(answer.result())
+        except Exception as caught:  # whatever went wrong belongs to the one who waits
+            self._fail(caught)
+            return
+        if isinstance(result, asyncio.Future):
+            self._go_on(result)
+        else:
+            self.set_result(result)
+
+    def _go_on(self, result: "asyncio.Future[R]") -> None:
+        """The step itself takes a while; nobody else waits for that."""
+        self._step, self._abandoned, self._cancels = _same, None, result
+        result.add_done_callback(self._resume)
+
+    def _fail(self, error: Exception) -> None:
+        if self._failed is None:
+            self.set_exception(error)
+            return
+        try:
+            self.set_result(self._failed(error))
+        except Exception as told:
+            self.set_exception(told)
+
+
+def _same(result: R) -> R:
+    return result
 
 
 def in_turns(work: Iterator[object], result: T, per_turn: int) -> Answer[T]:
@@ -72,54 +135,6 @@ def ignore(answer: object, what: str) -> None:
     """For an answer that nobody waits for: a late error is logged as `what`, never raised."""
     if isinstance(answer, asyncio.Future):
         answer.add_done_callback(partial(_log_error, what))
-
-
-def _resume(
-    chained: "asyncio.Future[R]",
-    step: Callable[[T], Answer[R]],
-    failed: Callable[[Exception], R] | None,
-    abandoned: Callable[[T], None] | None,
-    answer: "asyncio.Future[T]",
-) -> None:
-    if answer.cancelled():
-        chained.cancel()
-        return
-    error = answer.exception()
-    if chained.done():
-        if error is None and abandoned is not None:
-            abandoned(answer.result())
-        return
-    try:
-        if error is not None:
-            raise error
-        result = step(answer.result())
-    except Exception as caught:  # whatever went wrong belongs to the one who waits for `chained`
-        _fail(chained, failed, caught)
-        return
-    if isinstance(result, asyncio.Future):
-        chained.add_done_callback(partial(_pass_cancel, result))
-        result.add_done_callback(partial(_resume, chained, _same, failed, None))
-    else:
-        chained.set_result(result)
-
-
-def _fail(chained: "asyncio.Future[R]", failed: Callable[[Exception], R] | None, error: Exception) -> None:
-    if failed is None:
-        chained.set_exception(error)
-        return
-    try:
-        chained.set_result(failed(error))
-    except Exception as told:
-        chained.set_exception(told)
-
-
-def _same(result: R) -> R:
-    return result
-
-
-def _pass_cancel(inner: "asyncio.Future[T]", chained: "asyncio.Future[R]") -> None:
-    if chained.cancelled():
-        inner.cancel()
 
 
 def _log_error(what: str, answer: "asyncio.Future[object]") -> None:

@@ -6,6 +6,7 @@ count.
 """
 
 import logging
+import sys
 from collections.abc import Sequence
 
 from rmq.clock import Clock
@@ -18,6 +19,7 @@ from rmq_proxy import validate
 from rmq_proxy.answers import ignore, then
 from rmq_proxy.caller import CLIENT_VERSION, LANGUAGE, Caller
 from rmq_proxy.convert import deliver, set_ms, split_namespace, to_ms
+from rmq_proxy.rates import Rates
 from rmq_proxy.rpc import Call
 from rmq_proxy.sessions import Sessions
 from rmq_proxy.status import Failed, explain, plain, write, write_ok
@@ -35,39 +37,66 @@ GO = "GO"
 POLLING_CODE_VERSION = "5.0.3"  # clients from here on know ILLEGAL_POLLING_TIME; compared as text, as Apache does
 
 
+class Receiving:
+    """One receive while it waits: there may be 100,000, so it holds no more than its answer takes.
+
+    `namespace` and `name` are the topic's as the client wrote them.
+    """
+
+    __slots__ = ("_call", "_consuming", "_name", "_namespace", "_wanted")
+
+    def __init__(self, consuming: "Consuming", call: Call, wanted: ReceiveRequest, namespace: str, name: str) -> None:
+        self._consuming = consuming
+        self._call = call
+        self._wanted = wanted
+        self._namespace = namespace
+        self._name = name
+
+    def poll(self, _: None) -> Answer[Sequence[bytes]]:
+        """Once the broker knows the client."""
+        consuming = self._consuming
+        return then(consuming.broker.receive(self._wanted), self._answer, self.failed, self._give_back)
+
+    def failed(self, error: Exception) -> Sequence[bytes]:
+        """It went wrong, at whatever step."""
+        return self._consuming.receive_failed(self._call, error)
+
+    def _answer(self, messages: Sequence[Delivered]) -> Sequence[bytes]:
+        if messages:
+            self._call.undelivered = lambda: self._give_back(messages)
+        else:
+            self._call.code = Code.MESSAGE_NOT_FOUND
+        return self._consuming.encode(messages, self._wanted.topic, self._namespace, self._name)
+
+    def _give_back(self, messages: Sequence[Delivered]) -> None:
+        self._consuming.give_back(self._wanted, messages)
+
+
 class Consuming:
     """The consumers' calls."""
 
-    def __init__(self, broker: BrokerPort, sessions: Sessions, limits: Limits, clock: Clock, filters: Filters) -> None:
-        self._broker = broker
+    def __init__(
+        self, broker: BrokerPort, sessions: Sessions, limits: Limits, clock: Clock, filters: Filters, rates: Rates
+    ) -> None:
+        self.broker = broker
         self._sessions = sessions
         self._limits = limits
         self._clock = clock
         self._filters = filters
+        self._rates = rates
 
     def receive(self, caller: Caller, request: v2.ReceiveMessageRequest) -> Answer[Sequence[bytes]]:
         """Whatever queue the request names, the pop runs over all of the topic's (facts: grpc.md 1.5)."""
         wanted = self._wanted(caller, request)
+        self._rates.receive(caller.client_id, wanted.topic)
         namespace = caller.namespace(request.message_queue.topic)
-        name = request.message_queue.topic.name
-        call = caller.call
-
-        def answer(messages: Sequence[Delivered]) -> Sequence[bytes]:
-            if messages:
-                call.undelivered = lambda: self._give_back(wanted, messages)
-            return self._encode(messages, wanted.topic, namespace, name)
-
-        def poll(_: None) -> Answer[Sequence[bytes]]:
-            return then(
-                self._broker.receive(wanted), answer, self.receive_failed, lambda late: self._give_back(wanted, late)
-            )
-
+        receiving = Receiving(self, caller.call, wanted, namespace, sys.intern(request.message_queue.topic.name))
         known = self._sessions.consumes(caller.client_id, wanted.group, wanted.topic, wanted.filter)
-        return then(known, poll, self.receive_failed)
+        return then(known, receiving.poll, receiving.failed)
 
     def _wanted(self, caller: Caller, request: v2.ReceiveMessageRequest) -> ReceiveRequest:
-        topic = caller.topic(request.message_queue.topic)
-        group = caller.group(request.group)
+        topic = sys.intern(caller.topic(request.message_queue.topic))  # once for all polls that wait
+        group = sys.intern(caller.group(request.group))
         wanted = ALL
         if request.HasField("filter_expression"):
             expression = request.filter_expression
@@ -101,7 +130,7 @@ class Consuming:
             asked_ms = limits.poll_ms_max
         else:
             asked_ms = left_ms - self._request_timeout_ms(caller) // 2
-        poll_ms = min(max(asked_ms, limits.poll_ms_min), limits.poll_ms_max)
+        poll_ms = min(limits.poll_ms_max, max(limits.poll_ms_min, asked_ms))
         if left_ms is not None:
             poll_ms = min(poll_ms, left_ms - limits.poll_reserve_ms)
         return max(poll_ms, 0)
@@ -112,7 +141,8 @@ class Consuming:
             return self._limits.request_timeout_ms
         return to_ms(settings.request_timeout)
 
-    def _encode(self, messages: Sequence[Delivered], topic: str, namespace: str, name: str) -> Sequence[bytes]:
+    def encode(self, messages: Sequence[Delivered], topic: str, namespace: str, name: str) -> Sequence[bytes]:
+        """The stream of a receive."""
         out = [RECEIVE_OK if messages else RECEIVE_EMPTY]
         for message in messages:
             response = v2.ReceiveMessageResponse()
@@ -129,15 +159,17 @@ class Consuming:
         set_ms(response.delivery_timestamp, self._clock.wall_ms())
         return response.SerializeToString()
 
-    def receive_failed(self, error: Exception) -> Sequence[bytes]:
+    def receive_failed(self, call: Call, error: Exception) -> Sequence[bytes]:
         """The stream of a receive that went wrong."""
         told = explain(error)
+        call.code = told.code
         return [plain(v2.ReceiveMessageResponse, told.code, told.text), self._now()]
 
-    def _give_back(self, wanted: ReceiveRequest, messages: Sequence[Delivered]) -> None:
+    def give_back(self, wanted: ReceiveRequest, messages: Sequence[Delivered]) -> None:
+        """Visible at once, and the delivery does not count: nobody received them."""
         for message in messages:
             try:
-                answer = self._broker.change_invisible(wanted.group, wanted.topic, message.handle, 0, suspend=True)
+                answer = self.broker.change_invisible(wanted.group, wanted.topic, message.handle, 0, suspend=True)
             except ClientError as error:  # the lease is over already: that is what we wanted
                 log.debug("giving back %s: %s", message.handle, error)
             else:
@@ -150,9 +182,7 @@ class Consuming:
         handles = [entry.receipt_handle for entry in request.entries]
         if not handles:
             raise ClientError(Code.BAD_REQUEST, "ack message result is empty; name at least one receipt handle")
-        return then(
-            self._broker.ack(group, topic, handles), lambda outcomes: _encode_ack(request, outcomes), ACK_FAILED
-        )
+        return then(self.broker.ack(group, topic, handles), lambda outcomes: _encode_ack(request, outcomes), ACK_FAILED)
 
     def change_invisible(self, caller: Caller, request: v2.ChangeInvisibleDurationRequest) -> Answer[bytes]:
         """Answers the new handle; the old one is dead from here on."""
@@ -160,7 +190,7 @@ class Consuming:
         group = caller.group(request.group)
         invisible_ms = to_ms(request.invisible_duration)
         validate.change_invisible_ms(invisible_ms, self._limits)
-        answer = self._broker.change_invisible(
+        answer = self.broker.change_invisible(
             group, topic, request.receipt_handle, invisible_ms, suspend=request.suspend
         )
         return then(answer, _encode_change, CHANGE_FAILED)
@@ -169,7 +199,7 @@ class Consuming:
         """The request's own attempt counts are not used, as in Apache: the lease knows better."""
         topic = caller.topic(request.topic)
         group = caller.group(request.group)
-        answer = self._broker.dead_letter(group, topic, request.receipt_handle)
+        answer = self.broker.dead_letter(group, topic, request.receipt_handle)
         return then(answer, lambda _: DEAD_LETTER_OK, DEAD_LETTER_FAILED)
 
 

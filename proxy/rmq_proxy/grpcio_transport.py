@@ -91,6 +91,7 @@ class GrpcioTransport:
         async def serve(call: Call, sent: "_Sent") -> bytes:
             answer = cast(Unary, row.handler)(call, request)
             if isinstance(answer, asyncio.Future):
+                call.waits()
                 answer = await answer
             sent.bytes = len(answer)
             return answer
@@ -102,7 +103,12 @@ class GrpcioTransport:
             answer = cast(Listing, row.handler)(call, request)
             whole = False
             try:
-                for message in await answer if isinstance(answer, asyncio.Future) else answer:
+                if isinstance(answer, asyncio.Future):
+                    call.waits()
+                    messages = await answer
+                else:
+                    messages = answer
+                for message in messages:
                     await context.write(message)
                     sent.bytes += len(message)
                 whole = True

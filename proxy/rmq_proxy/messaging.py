@@ -18,10 +18,11 @@ from rmq_proxy.caller import Caller, parse
 from rmq_proxy.consume import ACK_FAILED, CHANGE_FAILED, DEAD_LETTER_FAILED, Consuming
 from rmq_proxy.endpoints import Advertiser
 from rmq_proxy.produce import FAILED as SEND_FAILED
-from rmq_proxy.produce import Producing
+from rmq_proxy.produce import RECALL_FAILED, Producing
+from rmq_proxy.rates import Rates
 from rmq_proxy.rpc import Call, Kind, Listing, Row, Unary
 from rmq_proxy.sessions import Sessions
-from rmq_proxy.status import Answering, Failed, plain, write_ok
+from rmq_proxy.status import Answering, Failed, code_of, plain, write_ok
 from rmq_proxy.telemetry import METRIC_SINK, Telemetry
 from rmq_proxy.validate import Limits
 
@@ -49,13 +50,14 @@ class Messaging:
         advertise: str | None,
         clock: Clock,
         filters: Filters,
+        rates: Rates,
     ) -> None:
         self._broker = broker
         self._sessions = sessions
         self._telemetry = telemetry
         self._advertiser = Advertiser(advertise)
-        self._producing = Producing(broker, limits, clock)
-        self._consuming = Consuming(broker, sessions, limits, clock, filters)
+        self._producing = Producing(broker, limits, clock, rates)
+        self._consuming = Consuming(broker, sessions, limits, clock, filters, rates)
 
     def listens_on(self, host: str, port: int) -> None:
         """Told once the port is known: what a route answers when nobody else says how to reach us."""
@@ -76,6 +78,7 @@ class Messaging:
     def _message_rows(self) -> list[Row]:
         consuming = self._consuming
         send = self._unary(v2.SendMessageRequest.FromString, self._producing.send, SEND_FAILED)
+        recall = self._unary(v2.RecallMessageRequest.FromString, self._producing.recall, RECALL_FAILED)
         ack = self._unary(v2.AckMessageRequest.FromString, consuming.ack, ACK_FAILED)
         change = self._unary(v2.ChangeInvisibleDurationRequest.FromString, consuming.change_invisible, CHANGE_FAILED)
         dead_letter = self._unary(
@@ -83,6 +86,7 @@ class Messaging:
         )
         return [
             _row("SendMessage", send, "Pub", "producer"),
+            _row("RecallMessage", recall, "Pub", "producer"),
             Row(SERVICE + "ReceiveMessage", Kind.LIST, self._receive(), "Sub", "consumer"),
             _row("AckMessage", ack, "Sub", "consumer"),
             _row("ChangeInvisibleDuration", change, "Sub", "consumer"),
@@ -111,6 +115,7 @@ class Messaging:
             try:
                 return method(Caller(call, sessions), request)
             except Exception as error:  # ours or the client's: `failed` tells them apart, and logs ours
+                call.code = code_of(error)
                 return failed(error)
 
         return handle
@@ -123,7 +128,7 @@ class Messaging:
             try:
                 return consuming.receive(Caller(call, sessions), request)
             except Exception as error:  # as in _unary
-                return consuming.receive_failed(error)
+                return consuming.receive_failed(call, error)
 
         return handle
 
@@ -226,7 +231,6 @@ def _later_rows() -> list[Row]:
     """Methods that come with the other message types: a clear no in their own response type, nothing is faked."""
     return [
         _not_yet("EndTransaction", v2.EndTransactionResponse, "Pub", "transaction"),
-        _not_yet("RecallMessage", v2.RecallMessageResponse, "Pub", "producer"),
         _not_yet("SyncLiteSubscription", v2.SyncLiteSubscriptionResponse, "Sub", "client"),
         _not_yet("UpdateOffset", v2.UpdateOffsetResponse, "Sub", "consumer"),
         _not_yet("GetOffset", v2.GetOffsetResponse, "Sub", "consumer"),

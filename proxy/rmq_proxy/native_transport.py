@@ -11,10 +11,11 @@ import ipaddress
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, TypeAlias
 
 from rmq.errors import ConfigError
+from rmq.metrics import Exposition
 from rmq_proxy.http2.limits import Limits
 from rmq_proxy.native.certificates import Certificates
 from rmq_proxy.native.front import Front
@@ -22,6 +23,7 @@ from rmq_proxy.native.pages import PortPages
 from rmq_proxy.native.site import Site
 from rmq_proxy.ports import reserve
 from rmq_proxy.rpc import Gate, Table
+from rmq_proxy.scrape import Scrape
 
 TlsMode: TypeAlias = Literal["disabled", "permissive", "enforcing"]
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -36,7 +38,7 @@ class NativeTransport:
     """One port for one table. An inbound message beyond `request_bytes_max` ends in RESOURCE_EXHAUSTED.
 
     `certificates` None: no TLS. `tls_mode` enforcing: no calls without it. `proxies`: networks whose PROXY headers are
-    believed. `metrics`: what GET /metrics answers besides our own counters.
+    believed. `scrape`: what GET /metrics answers; our own counters are added to it.
     """
 
     def __init__(
@@ -50,19 +52,20 @@ class NativeTransport:
         tls_mode: TlsMode = "permissive",
         certificates: Certificates | None = None,
         proxies: Sequence[str] = (),
-        metrics: Callable[[], str] = lambda: "",
+        scrape: Scrape | None = None,
         metrics_for_all: bool = False,
     ) -> None:
         self.limits = limits or Limits()
+        scrape = scrape or Scrape(asyncio.get_running_loop().time)
+        scrape.add(self.source)
         self.tls_required = tls_mode == "enforcing"
         self.stopping = False
         self._certificates = certificates if tls_mode != "disabled" else None
         self._proxies = [ipaddress.ip_network(network) for network in proxies]
-        self._metrics = metrics
         self.site = Site(
             table,
             gate,
-            PortPages(lambda: not self.stopping, self.metrics, metrics_for_all=metrics_for_all),
+            PortPages(lambda: not self.stopping, scrape.answer, metrics_for_all=metrics_for_all),
             limits=self.limits,
             request_bytes_max=request_bytes_max,
             log=log,
@@ -74,10 +77,16 @@ class NativeTransport:
         self._per_host: dict[str, int] = {}
         self._handshakes = 0
         self._due: list[Front] = []
+        self._lively: dict[Front, None] = {}  # they tick
+        self._held: dict[Front, int] = {}  # bytes of answers that clients do not take, where there are any
+        self._held_bytes = 0
+        self._calming = False  # `_calm` is on its way
+        self._calmed = 0
         self._timer: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
         self._accepted = 0
         self._turned_away = 0
+        self._unshaken = 0
 
     @property
     def fingerprint(self) -> str:
@@ -134,8 +143,18 @@ class NativeTransport:
         self._timer = self._loop.call_later(TICK_S, self._tick)
         if self._certificates is not None:
             self._certificates.refresh(now_s)
-        for front in tuple(self._fronts):
-            front.tick(now_s)
+        self._tick_some(list(self._lively), now_s)
+
+    def _tick_some(self, fronts: list[Front], now_s: float) -> None:
+        """A few in each turn of the loop: there may be 20,000."""
+        count = self.limits.ticks_a_turn
+        for front in fronts[-count:]:
+            if not front.tick(now_s):
+                front.lively = False
+                self._lively.pop(front, None)
+        del fronts[-count:]
+        if fronts and not self.stopping:
+            self._loop.call_soon(self._tick_some, fronts, now_s)
 
     # ---- What a connection asks: see front.House ----
 
@@ -156,6 +175,8 @@ class NativeTransport:
         if front not in self._fronts:
             return
         del self._fronts[front]
+        self._lively.pop(front, None)
+        self.hold(front, 0)
         self._per_host[front.host] -= 1
         if not self._per_host[front.host]:
             del self._per_host[front.host]
@@ -171,7 +192,10 @@ class NativeTransport:
 
     def tls_context(self) -> ssl.SSLContext | None:
         """See House."""
-        if self._certificates is None or self._handshakes >= self.limits.handshakes_max:
+        if self._certificates is None:
+            return None
+        if self._handshakes >= self.limits.handshakes_max:
+            self._unshaken += 1
             return None
         self._handshakes += 1
         return self._certificates.context
@@ -191,16 +215,46 @@ class NativeTransport:
         for front in due:
             front.flush()
 
-    def metrics(self) -> str:
-        """Our own counters in Prometheus' text form, then what `metrics` gives."""
-        own = {
-            "rmq_connections": len(self._fronts),
-            "rmq_connections_accepted_total": self._accepted,
-            "rmq_connections_turned_away_total": self._turned_away,
-            "rmq_tls_handshakes": self._handshakes,
-            "rmq_unfinished_request_bytes": self.site.held_bytes,
-        }
-        return "".join(f"{name} {value}\n" for name, value in own.items()) + self._metrics()
+    def stir(self, front: Front) -> None:
+        """See House."""
+        self._lively[front] = None
+
+    def hold(self, front: Front, held_bytes: int) -> None:
+        """See House. Beyond the limit for all connections those that hold most are ended, in a turn of its own."""
+        self._held_bytes += held_bytes - self._held.pop(front, 0)
+        if held_bytes:
+            self._held[front] = held_bytes
+            if self._held_bytes > self.limits.answer_bytes_total_max and not self._calming:
+                self._calming = True
+                self._loop.call_soon(self._calm)
+
+    def _calm(self) -> None:
+        self._calming = False
+        while self._held and self._held_bytes > self.limits.answer_bytes_total_max:
+            front = max(self._held, key=self._held.__getitem__)
+            self.hold(front, 0)
+            self._calmed += front.calm("too many bytes of answers wait for clients to read them, most of them for you")
+
+    def source(self, page: Exposition) -> Iterator[None]:
+        """See metrics.Source."""
+        page.value("rmq_connections", "gauge", "Connections that are open.", len(self._fronts))
+        page.value("rmq_connections_accepted_total", "counter", "Connections that were let in.", self._accepted)
+        page.value(
+            "rmq_connections_turned_away_total", "counter", "Connections beyond a limit, closed.", self._turned_away
+        )
+        ended = page.family("rmq_connections_ended_total", "counter", "Connections that we ended.", "reason")
+        for reason, count in self.site.endings.items():
+            ended.add(count, reason)
+        page.value("rmq_tls_handshakes", "gauge", "TLS handshakes under way.", self._handshakes)
+        page.value(
+            "rmq_tls_handshakes_turned_away_total", "counter", "Handshakes beyond handshakes_max.", self._unshaken
+        )
+        page.value("rmq_unfinished_request_bytes", "gauge", "Bytes of requests in parts.", self.site.held_bytes)
+        page.value("rmq_untaken_answer_bytes", "gauge", "Bytes of answers that clients do not read.", self._held_bytes)
+        page.value(
+            "rmq_connections_ended_for_untaken_answers_total", "counter", "Connections that held most.", self._calmed
+        )
+        yield
 
 
 def listenable(host: str) -> str:

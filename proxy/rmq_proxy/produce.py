@@ -1,6 +1,9 @@
-"""SendMessage: checks, converts and stores a batch of one topic's messages; one entry per message, in request order."""
+"""SendMessage: checks, converts and stores a batch of one topic's messages; one entry per message, in request order.
+RecallMessage: takes a delayed one back.
+"""
 
 from collections.abc import Sequence
+from functools import partial
 
 from rmq.clock import Clock
 from rmq.errors import ClientError, Code
@@ -10,49 +13,82 @@ from rmq_proto import v2
 from rmq_proxy.answers import then
 from rmq_proxy.caller import Caller
 from rmq_proxy.convert import outgoing
-from rmq_proxy.status import OK, OK_TEXT, Failed
+from rmq_proxy.rates import Rates
+from rmq_proxy.status import Failed, write_ok
 from rmq_proxy.validate import Limits
+from rmq_proxy.wire import BYTES, VARINT, key, varint
 
 FAILED = Failed(v2.SendMessageResponse)
+RECALL_FAILED = Failed(v2.RecallMessageResponse)
 
 
 class Producing:
     """The producers' calls."""
 
-    def __init__(self, broker: BrokerPort, limits: Limits, clock: Clock) -> None:
+    def __init__(self, broker: BrokerPort, limits: Limits, clock: Clock, rates: Rates) -> None:
         self._broker = broker
         self._limits = limits
         self._clock = clock
+        self._rates = rates
 
     def send(self, caller: Caller, request: v2.SendMessageRequest) -> Answer[bytes]:
         """A request that fails as a whole has a status and no entries; the broker stores all messages or none."""
         messages = request.messages
         if not messages:
             raise ClientError(Code.MESSAGE_CORRUPTED, "no message to send")
-        topic = caller.topic(messages[0].topic)
+        resource = messages[0].topic
+        topic = caller.topic(resource)
+        self._rates.send(caller.client_id, topic, len(messages))
         now_ms, peer = self._clock.wall_ms(), caller.call.peer
         batch: list[Outgoing] = []
         for message in messages:
-            if batch and caller.topic(message.topic) != topic:
+            if batch and message.topic != resource and caller.topic(message.topic) != topic:
                 raise ClientError(Code.MESSAGE_CORRUPTED, "topic in message is not same; send one topic per request")
             batch.append(outgoing(message, topic, peer, self._limits, now_ms))
-        return then(self._broker.send(batch), lambda results: _encode(request, results), FAILED)
+        return then(self._broker.send(batch), partial(encode, [one.message_id for one in batch]), FAILED)
+
+    def recall(self, caller: Caller, request: v2.RecallMessageRequest) -> Answer[bytes]:
+        """The answer names the message that will not be delivered."""
+        topic = caller.topic(request.topic)
+
+        def encode_recalled(message_id: str) -> bytes:
+            response = v2.RecallMessageResponse(message_id=message_id)
+            write_ok(response.status)
+            return response.SerializeToString()
+
+        return then(self._broker.recall(topic, request.recall_handle), encode_recalled, RECALL_FAILED)
 
 
-def _encode(request: v2.SendMessageRequest, results: Sequence[SendResult]) -> bytes:
-    response = v2.SendMessageResponse()
-    status = response.status
-    status.code = OK
-    status.message = OK_TEXT
-    for message, result in zip(request.messages, results, strict=True):
-        message_id = message.system_properties.message_id
-        entry = response.entries.add()
-        status = entry.status
-        status.code = OK
-        status.message = OK_TEXT
-        entry.message_id = message_id
-        entry.transaction_id = message_id  # Apache fills it for every type
-        entry.offset = result.queue_offset
+def encode(ids: Sequence[str], results: Sequence[SendResult]) -> bytes:
+    """A SendMessageResponse; fields of an entry that are 0 or empty are not written."""
+    pieces = [_OK]
+    for message_id, result in zip(ids, results, strict=True):
+        name = message_id.encode()
+        size = varint(len(name))
+        entry = b"%b%b%b%b%b%b%b" % (_OK, _MESSAGE_ID, size, name, _TRANSACTION_ID, size, name)
+        if result.queue_offset:
+            entry += _OFFSET + varint(result.queue_offset)
         if result.recall_handle:
-            entry.recall_handle = result.recall_handle
-    return response.SerializeToString()
+            handle = result.recall_handle.encode()
+            entry += _RECALL_HANDLE + varint(len(handle)) + handle
+        pieces += (_ENTRY, varint(len(entry)), entry)
+    return b"".join(pieces)
+
+
+def _field(response: type[v2.SendMessageResponse] | type[v2.SendResultEntry], name: str, wire_type: int) -> bytes:
+    return key(response.DESCRIPTOR.fields_by_name[name].number, wire_type)
+
+
+def _ok() -> bytes:
+    """Field `status`, which has the same number in the response and in an entry."""
+    answer = v2.SendMessageResponse()
+    write_ok(answer.status)
+    return answer.SerializeToString()
+
+
+_OK = _ok()
+_ENTRY = _field(v2.SendMessageResponse, "entries", BYTES)
+_MESSAGE_ID = _field(v2.SendResultEntry, "message_id", BYTES)
+_TRANSACTION_ID = _field(v2.SendResultEntry, "transaction_id", BYTES)  # Apache fills it for every type
+_OFFSET = _field(v2.SendResultEntry, "offset", VARINT)
+_RECALL_HANDLE = _field(v2.SendResultEntry, "recall_handle", BYTES)

@@ -1,15 +1,18 @@
 """The seam between services and transports: one table of every call that we serve, over bytes.
 
 A service knows no transport and a transport knows no protobuf. `Gate.begin` and `Gate.end` run once for each call on
-every transport: there limits, authentication, metrics and tracing hook in.
+every transport: there authentication, metrics and tracing hook in.
 """
 
 import asyncio
 import enum
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol, TypeAlias
 
 import msgspec
+
+from rmq.errors import Code
 
 Metadata: TypeAlias = Mapping[str, str | bytes]
 
@@ -42,24 +45,38 @@ class RpcError(Exception):
         self.text = text
 
 
+NO_METADATA: Metadata = MappingProxyType({})
+
+
 class Call:
     """One call as a service sees it, whichever transport carries it."""
 
-    __slots__ = ("authority", "cancelled", "deadline_s", "metadata", "peer", "principal", "tls", "undelivered")
+    __slots__ = (
+        "authority", "begun_s", "cancelled", "code", "deadline_s", "metadata", "peer", "principal", "tls",
+        "undelivered",
+    )  # fmt: skip
 
     def __init__(
         self, peer: str, metadata: Metadata, *, authority: str = "", deadline_s: float | None = None, tls: bool = False
     ) -> None:
         self.peer = peer  # "host:port" of the client; IPv6 as "[::1]:port"
-        self.metadata = metadata  # lower-case names; names ending in -bin carry bytes
+        self.metadata = metadata  # lower-case names; names ending in -bin carry bytes. Gone once the call `waits`
         self.authority = authority  # the :authority pseudo header, "host:port"
         self.deadline_s = deadline_s  # on the event loop's clock; None: none was given
         self.tls = tls
+        self.begun_s = 0.0  # set by the gate
+        self.code: Code | None = None  # what the answer's status says, where the service knows it not to be OK
         self.principal: str | None = None  # set by authentication, when that is on
         self.cancelled = False  # the client is gone or gave up
         self.undelivered: Callable[[], None] | None = (
             None  # a LIST answer could not be written in full: the transport calls this once
         )
+
+    def waits(self) -> None:
+        """A UNARY or LIST handler has answered with a Future: of the many calls that wait, only the start of each
+        reads metadata, and they are half of its memory. Every transport tells.
+        """
+        self.metadata = NO_METADATA
 
     def header(self, name: str) -> str:
         """The text of a metadata entry, empty when absent."""

@@ -50,12 +50,17 @@ class Failed:
         return answer.SerializeToString()
 
 
+def code_of(error: Exception) -> Code:
+    """The code that the client is told."""
+    return error.code if isinstance(error, ClientError) else Code.INTERNAL_SERVER_ERROR
+
+
 def explain(error: Exception) -> ClientError:
     """What the client is told; logs what is not the client's fault."""
     if isinstance(error, ClientError):
         return error
     log.error("a call failed inside the server", exc_info=error)
-    return ClientError(Code.INTERNAL_SERVER_ERROR, "internal error; the server's log says more")
+    return ClientError(code_of(error), "internal error; the server's log says more")
 
 
 def write(status: v2.Status, error: ClientError) -> None:

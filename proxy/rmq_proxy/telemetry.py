@@ -62,6 +62,10 @@ class Telemetry:
         self._questions: dict[str, Question] = {}  # by nonce
         self._nonces = itertools.count(1)
 
+    def __len__(self) -> int:
+        """Streams that are open."""
+        return sum(map(len, self._streams.values()))
+
     def open(self, call: Call, outlet: Outlet) -> Inlet:
         """The handler of the Telemetry row."""
         return Stream(self, self._sessions, call, outlet)

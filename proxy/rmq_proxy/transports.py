@@ -11,6 +11,7 @@ from rmq_proxy.http2.limits import Limits
 from rmq_proxy.native.certificates import Certificates, self_signed
 from rmq_proxy.native_transport import NativeTransport
 from rmq_proxy.rpc import Gate, Table
+from rmq_proxy.scrape import Scrape
 
 if TYPE_CHECKING:
     from rmq_proxy.grpcio_transport import GrpcioTransport
@@ -19,8 +20,11 @@ Transport: TypeAlias = Union[NativeTransport, "GrpcioTransport"]
 TLS_FOLDER = "tls"
 
 
-def make_transport(config: Config, table: Table, gate: Gate, log: logging.Logger) -> Transport:
-    """Within the running loop. Raises ConfigError for certificates that cannot be used."""
+def make_transport(config: Config, table: Table, gate: Gate, log: logging.Logger, scrape: Scrape) -> Transport:
+    """Within the running loop. `scrape` has a page on the native one alone.
+
+    Raises ConfigError for certificates that cannot be used.
+    """
     if config.transport == "grpcio":
         from rmq_proxy.grpcio_transport import GrpcioTransport  # loading gRPC takes 100 ms
 
@@ -34,6 +38,7 @@ def make_transport(config: Config, table: Table, gate: Gate, log: logging.Logger
         tls_mode=config.tls_mode,
         certificates=_certificates(config, log),
         proxies=[source.strip() for source in config.proxy_sources.split(",") if source],
+        scrape=scrape,
         metrics_for_all=config.metrics_for_all,
     )
 
@@ -47,6 +52,7 @@ def limits_of(config: Config) -> Limits:
         header_list_bytes_calm=16 * config.headers_bytes_max,
         request_bytes_held_max=config.requests_held_bytes_max,
         answer_bytes_held_max=config.answers_held_bytes_max,
+        answer_bytes_total_max=config.answers_held_total_bytes_max,
         connections_max=config.connections_max,
         connections_per_address_max=config.connections_per_address_max,
         handshakes_max=config.handshakes_max,

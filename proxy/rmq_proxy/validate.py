@@ -12,7 +12,7 @@ import msgspec
 
 from rmq.errors import ClientError, Code
 from rmq.filter import Filter, Filters, by_tag
-from rmq.message import DLQ_PREFIX, RETRY_PREFIX
+from rmq.message import DLQ_PREFIX, RETRY_PREFIX, SYSTEM_GROUP_PREFIX, SYSTEM_TOPIC_PREFIX, is_system
 from rmq_proto import v2
 
 TOPIC_CHARS_MAX = 127
@@ -22,13 +22,6 @@ FILTER_CHARS_MAX = 16_384
 SETTINGS_BYTES_MAX = 262_144
 YEAR_10000_S = 253_402_300_800
 
-_SYSTEM_TOPICS = """
-    TBW102 SCHEDULE_TOPIC_XXXX BenchmarkTest RMQ_SYS_TRANS_HALF_TOPIC RMQ_SYS_TRANS_OP_HALF_TOPIC RMQ_SYS_TRACE_TOPIC
-    TRANS_CHECK_MAX_TIME_TOPIC SELF_TEST_TOPIC OFFSET_MOVED_EVENT CHECKPOINT_TOPIC
-"""
-SYSTEM_TOPICS = frozenset(_SYSTEM_TOPICS.split())
-SYSTEM_TOPIC_PREFIX = "rmq_sys_"
-SYSTEM_GROUP_PREFIX = "CID_RMQ_SYS_"
 
 # Apache's set (facts: grpc.md 4.3), the system properties that it forgets and so shows to consumers, and ours.
 _RESERVED = """
@@ -62,7 +55,7 @@ class Limits(msgspec.Struct, frozen=True):
     message_group_bytes_max: int = 63
     lite_topic_chars_max: int = 64
     lite_subscriptions_max: int = 2000
-    delay_ms_max: int = 86_400_000
+    delay_ms_max: int = 3_456_000_000
     recovery_s_max: int = 3600
     invisible_ms_min: int = 10_000
     invisible_ms_max: int = 43_200_000
@@ -80,7 +73,7 @@ class Limits(msgspec.Struct, frozen=True):
 def topic_name(namespace: str, name: str) -> str:
     """The stored name, `namespace%name` where there is a namespace. Raises ILLEGAL_TOPIC."""
     stored = _stored(namespace, name, "topic", TOPIC_CHARS_MAX, Code.ILLEGAL_TOPIC)
-    if name in SYSTEM_TOPICS or name.startswith(SYSTEM_TOPIC_PREFIX) or stored.startswith(SYSTEM_TOPIC_PREFIX):
+    if is_system(name) or stored.startswith(SYSTEM_TOPIC_PREFIX):
         raise ClientError(Code.ILLEGAL_TOPIC, f"cannot access system topic: {name}; choose another topic")
     return stored
 
@@ -143,23 +136,27 @@ def body(data: bytes, limits: Limits) -> None:
         raise ClientError(Code.MESSAGE_BODY_TOO_LARGE, text)
 
 
-def user_properties(properties: Mapping[str, str], limits: Limits) -> None:
-    """Count, names and characters. Raises MESSAGE_PROPERTIES_TOO_LARGE, ILLEGAL_MESSAGE_PROPERTY_KEY."""
+def user_properties(properties: Mapping[str, str], limits: Limits) -> int:
+    """Count, names and characters; returns their size in UTF-8 bytes.
+
+    Raises MESSAGE_PROPERTIES_TOO_LARGE, ILLEGAL_MESSAGE_PROPERTY_KEY.
+    """
     if len(properties) > limits.user_properties_max:
         text = f"the number of user property cannot exceed {limits.user_properties_max}: there are {len(properties)}"
         raise ClientError(Code.MESSAGE_PROPERTIES_TOO_LARGE, text)
-    if not properties:
-        return
     if not RESERVED.isdisjoint(properties):
         key = next(filter(RESERVED.__contains__, properties))
         text = f"property key {key} is used by the system; rename your property"
         raise ClientError(Code.ILLEGAL_MESSAGE_PROPERTY_KEY, text)
     if "" in properties:
         raise ClientError(Code.ILLEGAL_MESSAGE_PROPERTY_KEY, "the key of a user property cannot be empty")
-    if has_control("".join(properties)) or has_control("".join(properties.values())):
+    # joined first: one look at one long text is cheaper than one at each
+    names, values = "".join(properties), "".join(properties.values())
+    if has_control(names) or has_control(values):
         key = next(k for k, v in properties.items() if has_control(k) or has_control(v))
         text = f"property {key[:80]!r} cannot contain control characters, neither in its key nor in its value"
         raise ClientError(Code.ILLEGAL_MESSAGE_PROPERTY_KEY, text)
+    return utf8_bytes(names) + utf8_bytes(values)
 
 
 def tag(text: str) -> None:
@@ -181,17 +178,16 @@ def keys(texts: Sequence[str]) -> None:
         _no_control("key", text, Code.ILLEGAL_MESSAGE_KEY)
 
 
-def properties_size(properties: Mapping[str, str], tag_text: str, key_texts: Sequence[str], limits: Limits) -> None:
-    """User properties, tag and keys together, in UTF-8 bytes. Raises MESSAGE_PROPERTIES_TOO_LARGE."""
-    size = _pairs_bytes(properties) + utf8_bytes(tag_text) + utf8_bytes("".join(key_texts))
+def properties_size(others_bytes: int, tag_text: str, limits: Limits) -> None:
+    """User properties and keys, with the tag, in UTF-8 bytes. Raises MESSAGE_PROPERTIES_TOO_LARGE."""
+    size = others_bytes + utf8_bytes(tag_text)
     if size > limits.properties_bytes_max:
         text = f"the total size of user property is too large, max={limits.properties_bytes_max} bytes, it has {size}"
         raise ClientError(Code.MESSAGE_PROPERTIES_TOO_LARGE, text)
 
 
-def stored_size(properties: Mapping[str, str], limits: Limits) -> None:
+def stored_size(size: int, limits: Limits) -> None:
     """All properties as the record spells them: `key 0x01 value 0x02`. Raises MESSAGE_PROPERTIES_TOO_LARGE."""
-    size = _pairs_bytes(properties) + 2 * len(properties)
     if size > limits.stored_properties_bytes_max:
         text = f"all properties of a message together cannot exceed {limits.stored_properties_bytes_max} bytes: {size}"
         raise ClientError(Code.MESSAGE_PROPERTIES_TOO_LARGE, text)
@@ -326,14 +322,9 @@ def utf8_bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def _pairs_bytes(properties: Mapping[str, str]) -> int:
-    # joined first: one look at one long text is cheaper than one at each
-    return utf8_bytes("".join(properties)) + utf8_bytes("".join(properties.values()))
-
-
 def has_control(text: str) -> bool:
     """Whether an ISO control character is in it (0x00-0x1F, 0x7F-0x9F): 0x01 and 0x02 separate stored properties."""
-    return _CONTROL.search(text) is not None
+    return not text.isprintable() and _CONTROL.search(text) is not None
 
 
 def _no_control(what: str, text: str, code: Code) -> None:

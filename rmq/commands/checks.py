@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from rmq import output
+from rmq import openfiles, output
 from rmq.clock import SystemClock
 from rmq.config import GIB, MIB, Config
 
@@ -22,7 +22,6 @@ FSYNCS = 20
 FSYNC_BYTES = 4096
 FSYNC_SLOW_MS = 20.0  # a send waits for one; at more than that clients with short timeouts notice
 MEMORY_MIN_BYTES = 128 * MIB  # resident when idle, and room for some traffic
-FILES_BESIDE_QUEUES = 512  # sockets, segments, the checkpoint
 APACHE_PORTS = {9876: "name server", 10911: "broker", 8080: "proxy"}
 APACHE_CLASS = b"org.apache.rocketmq."
 CLOCK_UNSYNCHRONISED = 5  # adjtimex: TIME_ERROR
@@ -262,12 +261,14 @@ def files(config: Config) -> Finding:
     if config.flush != "memory" and longest != resource.RLIM_INFINITY and longest < config.segment_bytes:
         advice = f"ulimit -f unlimited, or segment_bytes below it (it is {output.size(config.segment_bytes)})"
         return Finding("limits", "fail", f"a file may have {output.size(longest)}", advice)
-    wanted = config.queue_files_open_max + FILES_BESIDE_QUEUES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        raised = "" if hard != resource.RLIM_INFINITY and hard < wanted else f": ulimit -n {wanted}"
-        advice = f"allow {wanted}{raised}, or lower queue_files_open_max ({config.queue_files_open_max})"
-        return Finding("limits", "warn", f"{soft} open files", advice)
-    return Finding("limits", "ok", "no limit of open files" if soft == resource.RLIM_INFINITY else f"{soft} open files")
+    if hard == resource.RLIM_INFINITY:
+        return Finding("limits", "ok", "no limit of open files")
+    wanted = openfiles.wanted(config)
+    if hard < wanted:
+        settings = f"connections_max ({config.connections_max}) or queue_files_open_max ({config.queue_files_open_max})"
+        return Finding("limits", "warn", f"{hard} open files", f"allow {wanted}: ulimit -Hn, or lower {settings}")
+    raised = "" if soft >= wanted else f"; a server raises its own limit from {soft}"
+    return Finding("limits", "ok", f"{hard} open files{raised}")
 
 
 def memory(config: Config) -> Finding:

@@ -1,4 +1,4 @@
-"""`rmq store`: looks into a data directory whose server is stopped, and changes nothing there."""
+"""`rmq store`: looks into a data directory whose server is stopped. Only `repair` changes anything there."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rmq import output
-from rmq.commands.exits import FAILED
+from rmq.commands.exits import FAILED, UNUSABLE, Failed
 from rmq.commands.server import json_option
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _directory = click.argument("directory", metavar="DIR", type=click.Path(path_typ
 
 @click.group()
 def store() -> None:
-    """Looks into a data directory without a server. Nothing in it is changed."""
+    """Looks into a data directory without a server, and repairs it. All but `repair` change nothing in it."""
 
 
 @store.command()
@@ -46,20 +46,51 @@ def inspect(directory: Path, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def check(context: click.Context, directory: Path, as_json: bool) -> None:
-    """Checks every byte of the log: exit code 1 where something is damaged."""
+    """Checks every byte of the log and what is made from it: exit code 1 where the log is damaged."""
     from rmq.commands import storeviews
     from rmq_store.inspection import Inspection
 
     with Inspection(directory) as found:
         report = storeviews.Checked()
         for one in _scanned(found, "checking"):
-            report.count(one)
+            report.count(found.log, one)
         report.finish(found)
         if as_json:
             output.document(report.document(found))
         else:
             report.print(found)
     context.exit(FAILED if report.damaged else 0)
+
+
+@store.command()
+@_directory
+@click.option("--dry-run", is_flag=True, help="Only say what would be done; exit code 1 if it is anything.")
+@click.option("--yes", is_flag=True, help="Do it without asking.")
+@json_option
+@click.pass_context
+def repair(context: click.Context, directory: Path, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Gives up what is damaged, and says exactly what. Asks first.
+
+    For a store that a server refuses, or that `rmq store check` calls damaged. What is cut out of the log is kept in
+    lost+found. All other messages stay, with their positions and offsets.
+    """
+    from rmq.commands import storeviews
+    from rmq_store.repair import survey
+
+    if as_json and not (yes or dry_run):
+        raise Failed("--json cannot ask: add --yes or --dry-run", UNUSABLE)
+    plan = survey(directory)
+    if not as_json:
+        storeviews.print_plan(plan)
+    if plan.steps and not dry_run:
+        if not yes:
+            click.confirm("Do this to the store?", abort=True, err=True)
+        plan.carry_out()
+    if as_json:
+        output.document(storeviews.repaired(plan, done=not dry_run))
+    else:
+        storeviews.print_repaired(plan, done=not dry_run)
+    context.exit(FAILED if plan.steps and dry_run else 0)
 
 
 @store.command()

@@ -9,10 +9,11 @@ import msgspec
 from rmq import output
 from rmq.message import KEYS, TAGS, UNIQ_KEY, MessageType
 from rmq_store import journal
-from rmq_store.commitlog import Gap
+from rmq_store.commitlog import CommitLog, Gap
 from rmq_store.inspection import Inspection
 from rmq_store.ledger import Ledger
 from rmq_store.record import Record, host_text
+from rmq_store.repair import Plan, Step, derived
 
 TOPIC_COLUMNS = ("TOPIC", "TYPE", "QUEUES", "MESSAGES")
 PLACE_COLUMNS = ("GROUP", "TOPIC", "QUEUE", "COMMITTED", "NEXT", "MAX", "OPEN")
@@ -111,16 +112,20 @@ def _place(found: Inspection, topic: str, ledger: Ledger) -> dict[str, Any]:
 
 
 class Checked:
-    """What a scan of the whole log met. `damaged`: what cannot be read though it was there."""
+    """What a scan of the whole log met. `damaged`: what cannot be read though it was there; `derived`: what is wrong in
+    what is made from the log; `body_only`: records without a checksum of the whole, as Apache writes them.
+    """
 
     def __init__(self) -> None:
         self.messages = self.journal_records = 0
         self.first_ms = self.last_ms = 0
         self.damaged: list[Gap] = []
+        self.derived: list[Step] = []
+        self.body_only = 0
         self.unfinished = False
         self.checkpoint_end: int | None = None
 
-    def count(self, found: Record | Gap) -> None:
+    def count(self, log: CommitLog, found: Record | Gap) -> None:
         """One step of the scan."""
         if isinstance(found, Gap):
             return
@@ -128,6 +133,7 @@ class Checked:
             self.journal_records += 1
         else:
             self.messages += 1
+        self.body_only += not log.has_checksum(found)
         self.first_ms = self.first_ms or found.store_ms
         self.last_ms = found.store_ms
 
@@ -139,6 +145,7 @@ class Checked:
             self.damaged.append(Gap(found.end, self.checkpoint_end))
         else:
             self.unfinished = found.has_unfinished()
+        self.derived = derived(found.root)
 
     def document(self, found: Inspection) -> dict[str, Any]:
         """The report as JSON."""
@@ -156,6 +163,8 @@ class Checked:
             "checkpoint_end": self.checkpoint_end,
             "unfinished": self.unfinished,
             "damaged": [{"start": gap.start, "end": gap.end} for gap in self.damaged],
+            "derived": [msgspec.structs.asdict(step) for step in self.derived],
+            "body_checksum_only": self.body_only,
         }
 
     def print(self, found: Inspection) -> None:
@@ -170,12 +179,55 @@ class Checked:
             output.line(f"unfinished bytes behind {found.end}, as a crash leaves them: the next start cuts them off")
         for gap in self.damaged:
             output.line(f"damaged: bytes {gap.start} to {gap.end} ({gap.end - gap.start} bytes)")
+        for step in self.derived:
+            output.line(f"damaged: {step.path} bytes {step.start} to {step.end}: {step.why}")
+        if self.body_only:
+            output.line(
+                f"{self.body_only} records came from Apache: a checksum of their body only, the rest is not known"
+            )
         lost = sum(gap.end - gap.start for gap in self.damaged)
         output.line(
             f"DAMAGED: {lost} bytes in {len(self.damaged)} ranges; a server serves the rest, restore a copy for these"
             if self.damaged
+            else "ok: the log is whole, and a server makes the rest anew"
+            if self.derived
             else "ok"
         )
+
+
+# -- repair ------------------------------------------------------------------------------------------------------------
+
+
+def repaired(plan: Plan, *, done: bool) -> dict[str, Any]:
+    """What was done, or would be, as JSON."""
+    return {
+        "data": str(plan.root.absolute()),
+        "done": done,
+        "steps": [msgspec.structs.asdict(step) for step in plan.steps],
+        "bytes_given_up": plan.given_up,
+        "lost": [msgspec.structs.asdict(lost) for lost in plan.lost],
+        "body_checksum_only": plan.body_only,
+        "kept": plan.kept,
+    }
+
+
+def print_plan(plan: Plan) -> None:
+    """What is wrong, and what it costs."""
+    for step in plan.steps:
+        output.line(f"{step.action}: {step.path} bytes {step.start} to {step.end}: {step.why}")
+    for lost in plan.lost:
+        output.line(f"lost: {lost.topic} queue {lost.queue_id} offsets {lost.start} to {lost.end}")
+    if plan.body_only:
+        output.line(f"{plan.body_only} records came from Apache: a checksum of their body only, the rest is not known")
+    if plan.given_up:
+        output.line(f"{plan.given_up} bytes of the log are given up; leases and acks in them, too: delivered again")
+
+
+def print_repaired(plan: Plan, *, done: bool) -> None:
+    """The last line."""
+    for path in plan.kept:
+        output.line(f"kept: {path}")
+    output.line("nothing to repair" if not plan.steps else "repaired" if done else "nothing was changed")
 
 
 # -- dump --------------------------------------------------------------------------------------------------------------

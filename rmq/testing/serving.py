@@ -21,7 +21,7 @@ from rmq.testing.process import Process, ServerError, environment
 
 COMMAND = (sys.executable, "-m", "rmq.testing")
 READY_WITHIN_S = 20.0
-STOP_WITHIN_S = 5.0
+STOP_WITHIN_S = 20.0
 
 
 class Server(Connection):

@@ -1,30 +1,59 @@
 """A copy of the state in LMDB, for a fast start only: never the truth, discarded when in doubt.
 
-    key                              value (msgpack)
-    m                                Meta: what the copy stands for
+    key                              value (msgpack, but for the first and the last)
+    m                                0  4  CRC-32 of the rest   4  8  sum of the CRC-32s of all other keys with values
+                                     12 .. Meta: what the copy stands for (msgpack)
     t <topic>                        [type, [[first offset, max offset], ... per queue]]
     g <group>                        the GroupPut entry
     c <group> 00 <topic> 00 <queue>  [next, [[origin topic, queue, offset -> retry offset], ...]]
-    o <group> 00 <topic> 00 <queue> 00 <chunk>   [[offset, attempt, sequence, taken_ms, due_ms, client], ...]
+    q <topic> 00 <queue> 00 <file>   checksums of a queue file: see queuesums.py
+    o <group> 00 <topic> 00 <queue> 00 <chunk>   [[offset, attempt, sequence, taken_ms, due_ms, client, asked], ...]
+    p <group> 00 <topic> 00 <queue> 00 <chunk>   [[key << 8 | offset & 255, ...], [[offset, sequence] acked early, ...]]
+    w                                [the latest due time of a timer that fired]
+    w <due_ms> <number>              first number: one timer that waits; each 8 bytes, big-endian, no msgpack
+
+What is not what was committed is told by the checksums, or by lmdbfile.py before LMDB may touch it.
 
 A commit is whole or absent. Its order is the crash story: the log is synced to `position`, then the queue files, then
 LMDB commits. A crash before the commit: the last checkpoint counts, and the log is replayed from its position.
 """
 
 import logging
-import shutil
-from collections.abc import Iterator
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import lmdb
 import msgspec
 
+from rmq_store import lmdbfile
+from rmq_store.disk import remove_tree
+from rmq_store.lmdbfile import Pair, Unreadable
+
 log_ = logging.getLogger("rmq.store")
-FORMAT = 1
+FORMAT = 4
+_OLDEST_FORMAT = 2  # without timers, nor (3, too) what is known of message groups; else alike
 MAP_BYTES = 8 << 30  # address space, not disk; a bigger copy is not written and the start takes longer
+TIMER = b"w"  # first byte of the keys of timers, and the key of what is known of all
+_TIMER_KEY = struct.Struct(">cqq")  # TIMER, due_ms, number
+_NUMBER = struct.Struct(">q")
+_TIMER_ROW = struct.Struct(">qqq")  # due_ms, number, first number: a key without its first byte, and its value
+_BEHIND_TIMERS = bytes((TIMER[0] + 1,))
+_SUMS = struct.Struct(">IQ")
+_SUM_MASK = (1 << 64) - 1
+_META_KEY = b"m"
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
+
+Changed = tuple[bytes, bytes | None]
+"""A key and its value, None: there is none any more."""
+
+
+def timer_pair(due_ms: int, number: int, first: int | None) -> Changed:
+    """Of a timer that waits; `first` None: of one that went."""
+    return _TIMER_KEY.pack(TIMER, due_ms, number), None if first is None else _NUMBER.pack(first)
 
 
 class Meta(msgspec.Struct, array_like=True):
@@ -40,60 +69,124 @@ class Meta(msgspec.Struct, array_like=True):
     begin: int  # the log's first position: retention is no record, so a replay does not see it
 
 
+class Kept(msgspec.Struct):
+    """What a checkpoint's file holds, checked. `pairs`: all but those of timers, of which there may be a million."""
+
+    meta: Meta
+    pairs: list[Pair]
+    packed_timers: bytearray
+
+    def decoded(self) -> Iterator[tuple[bytes, Any]]:
+        """The pairs, in the order of the keys. Raises msgspec.DecodeError."""
+        return ((key, _decode(value)) for key, value in self.pairs)
+
+    def timers(self) -> Iterator[tuple[int, int, int]]:
+        """(due_ms, number, first number) of each timer, in that order."""
+        yield from _TIMER_ROW.iter_unpack(self.packed_timers)
+
+
+def read(folder: Path) -> Kept | None:
+    """None where there is no checkpoint. Raises OSError, and Unreadable: it is not one that we committed."""
+    raw, total = b"", 0
+    pairs: list[Pair] = []
+    timers = bytearray()
+    try:
+        for key, value in lmdbfile.read(folder / "data.mdb"):
+            if key == _META_KEY:
+                raw = value
+                continue
+            total += _sum_of(key, value)
+            if len(key) == _TIMER_KEY.size and key.startswith(TIMER) and len(value) == _NUMBER.size:
+                timers += key[1:] + value
+            else:
+                pairs.append((key, value))
+    except FileNotFoundError:
+        return None
+    if not (raw or pairs or timers):
+        return None
+    return Kept(_meta(raw, total & _SUM_MASK), pairs, timers)
+
+
+def _meta(raw: bytes, total: int) -> Meta:
+    if len(raw) < _SUMS.size or _SUMS.unpack_from(raw) != (zlib.crc32(raw[4:]), total):
+        raise Unreadable("its checksums do not match")
+    try:
+        meta = msgspec.msgpack.decode(raw[_SUMS.size :], type=Meta)
+    except msgspec.DecodeError as error:
+        raise Unreadable(f"it is another version's: {error}") from None
+    if not _OLDEST_FORMAT <= meta.format <= FORMAT:
+        raise Unreadable(f"it has format {meta.format}, not {FORMAT}")
+    return meta
+
+
+def _sum_of(key: bytes, value: bytes) -> int:
+    return zlib.crc32(value, zlib.crc32(key))
+
+
 class Checkpoint:
-    """The LMDB environment under `<data>/rmq/checkpoint`."""
+    """The LMDB environment under `<data>/rmq/checkpoint`. What cannot be used is deleted: the log has it all."""
 
     def __init__(self, folder: Path) -> None:
+        """Raises OSError and lmdb.Error: none can be written."""
         self._folder = folder
-        self._env = self._open()
-
-    def _open(self) -> "lmdb.Environment":
+        self._kept: Kept | None = None
         try:
-            return self._environment()
-        except (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError) as error:
+            self._kept = read(folder)
+        except Unreadable as error:
             log_.warning("the checkpoint is damaged (%s): it is discarded, the whole log is read", error)
-            shutil.rmtree(self._folder)
-            return self._environment()
+            remove_tree(folder)
+        self._env = self._environment()
 
     def _environment(self) -> "lmdb.Environment":
         self._folder.mkdir(parents=True, exist_ok=True)
         return lmdb.open(str(self._folder), map_size=MAP_BYTES, max_dbs=0, readahead=False, max_readers=4)
 
-    def load(self) -> tuple[Meta, Iterator[tuple[bytes, Any]]] | None:
-        """What the last commit left: None where there is none, or where it can't be used (then it is discarded)."""
-        try:
-            with self._env.begin() as txn:
-                raw = txn.get(b"m")
-                pairs = [(bytes(k), _decode(v)) for k, v in txn.cursor() if bytes(k) != b"m"] if raw else []
-            meta = msgspec.msgpack.decode(raw, type=Meta) if raw else None
-        except (lmdb.Error, msgspec.DecodeError):
-            self.discard()
-            return None
-        if meta is None:
-            return None
-        if meta.format != FORMAT:
-            self.discard()
-            return None
-        return meta, iter(pairs)
+    def load(self) -> Kept | None:
+        """What was found at the opening, once; None where there is nothing."""
+        kept, self._kept = self._kept, None
+        return kept
 
     def discard(self) -> None:
         """Starts over: the log has all that is in here."""
         self._env.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._env = self._open()
+        remove_tree(self._folder)  # for good: one day the log would reach where it claims to have been
+        self._env = self._environment()
 
-    def commit(self, meta: Meta, pairs: list[tuple[bytes, bytes | None]], *, everything: bool) -> None:
-        """Pairs that changed since the last one, None deletes; or all there are. Raises lmdb.Error."""
+    def commit(self, meta: Meta, pairs: Iterable[Changed], *, everything: bool) -> None:
+        """Pairs that changed since the last one; or all there are, but for those of timers, which are always told as
+        changes. Raises lmdb.Error.
+        """
         with self._env.begin(write=True) as txn:
+            raw = txn.get(_META_KEY)  # not what was last asked for: a commit that raised may be there, or not
+            total: int = _SUMS.unpack_from(raw)[1] if raw else 0
             if everything:
-                txn.drop(self._env.open_db(), delete=False)
+                total -= _drop_all_but_timers(txn)
             for key, value in pairs:
+                before = txn.get(key)
+                total -= _sum_of(key, before) if before is not None else 0
                 if value is None:
                     txn.delete(key)
                 else:
                     txn.put(key, value)
-            txn.put(b"m", _encode(meta))
+                    total += _sum_of(key, value)
+            rest = (total & _SUM_MASK).to_bytes(8, "big") + _encode(meta)
+            txn.put(_META_KEY, zlib.crc32(rest).to_bytes(4, "big") + rest)
 
     def close(self) -> None:
         """Gives the files back."""
         self._env.close()
+
+
+def _drop_all_but_timers(txn: "lmdb.Transaction") -> int:
+    """Returns the sum of the pairs that went."""
+    total = 0
+    cursor = txn.cursor()
+    more = cursor.first()
+    while more:
+        key = bytes(cursor.key())
+        if key.startswith(TIMER):
+            more = cursor.set_range(_BEHIND_TIMERS)
+        else:
+            total += _sum_of(key, bytes(cursor.value())) if key != _META_KEY else 0
+            more = cursor.delete()
+    return total

@@ -11,16 +11,21 @@ belongs to the journal and to recovery. Nothing here syncs (flush.py) or knows w
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from rmq_store import record
 from rmq_store.disk import Disk, File
 from rmq_store.errors import StoreError, StoreFull
-from rmq_store.record import BLANK_BYTES, Damaged, Draft, Record
+from rmq_store.record import BLANK_BYTES, HEAD_BYTES_MAX, Damaged, Draft, Record
 from rmq_store.segment import FOLDER, Segment, path_of
+from rmq_store.storeformat import ANYWHERE
 
 _WINDOW_BYTES = 1 << 20  # of a search or of zeroing, at a time
+_SECTOR_BYTES = 512  # the least that a disk writes whole
+_WRITE_AGAIN_BYTES = 64 << 20  # more than what is written between two syncs
 _RESERVE_BYTES_MIN = 64 << 10  # what the journal makes do with on a disk that has no whole step left
+
+_WAY_ON = "restore it from a copy, or run `rmq store repair`, which says what it gives up"
 
 
 class Gap(NamedTuple):
@@ -31,7 +36,9 @@ class Gap(NamedTuple):
 
 
 class CommitLog:
-    """Segments [begin, end). `free_min_bytes`: room that new messages leave on the file system."""
+    """Segments [begin, end). `free_min_bytes`: room that new messages leave on the file system; `foreign_end`: records
+    before this position may be Apache's.
+    """
 
     def __init__(
         self,
@@ -42,9 +49,11 @@ class CommitLog:
         free_min_bytes: int = 0,
         store_host: bytes = b"\x7f\x00\x00\x01",
         store_port: int = 10911,
+        foreign_end: int = ANYWHERE,
     ) -> None:
         self._disk = disk
         self._free_min_bytes = free_min_bytes
+        self.foreign_end = foreign_end
         self._store_host, self._store_port = store_host, store_port
         self.segments = self._open_segments(segment_bytes)
         self.segment_bytes = self.segments[0].end - self.segments[0].base if self.segments else segment_bytes
@@ -62,15 +71,17 @@ class CommitLog:
         bases = [int(name) for name in self._disk.list(FOLDER) if name.isdigit() and len(name) == 20]
         while bases and self._disk.size(path_of(bases[-1])) == 0:  # a crash fell between its making and its length
             self._disk.remove(path_of(bases.pop()))
-        sizes = {self._disk.size(path_of(base)) for base in bases}
+        sizes = {self._disk.size(path_of(base)) or 0 for base in bases}
         if len(sizes) > 1:
-            raise StoreError(
-                f"{FOLDER}/ holds files of different sizes {sorted(map(str, sizes))}; restore it from a copy"
-            )
+            self.refuse_lengths(sizes)
         size = sizes.pop() if sizes else segment_bytes
         if not size or any(later - base != size for base, later in itertools.pairwise(bases)):
-            raise StoreError(f"{FOLDER}/ has a gap between its files; restore the missing one from a copy")
+            raise StoreError(f"{FOLDER}/ has a gap between its files; {_WAY_ON}")
         return [Segment(self._disk, base, size) for base in bases]
+
+    def refuse_lengths(self, sizes: set[int]) -> NoReturn:
+        """Raises StoreError: all files have to be of one size."""
+        raise StoreError(f"{FOLDER}/ holds files of different sizes {sorted(sizes)}; {_WAY_ON}")
 
     @property
     def begin(self) -> int:
@@ -88,7 +99,7 @@ class CommitLog:
 
     def append(self, draft: Draft, queue_offset: int, store_ms: int, *, journal: bool = False) -> tuple[int, int]:
         """Buffers one record; returns its position and size. Raises StoreFull: nothing was appended then."""
-        size = draft.size_bytes()
+        size = draft.size
         self._make_room(size, journal=journal)
         position = self.end
         self._buffer.append(record.encode(draft, position, queue_offset, store_ms, self._store_host, self._store_port))
@@ -168,7 +179,14 @@ class CommitLog:
 
     def read(self, position: int, size: int) -> Record:
         """The record at a position, checked whole. Raises Damaged."""
-        return record.decode(self.segment_at(position).read(position, max(size, 0)), position)
+        return self._decode(self.segment_at(position).read(position, max(size, 0)), position)
+
+    def _decode(self, data: bytes, position: int) -> Record:
+        return record.decode(data, position, foreign=position < self.foreign_end)
+
+    def has_checksum(self, found: Record) -> bool:
+        """Of the whole record, as ours have; one from Apache has one of its body only."""
+        return record.has_checksum(self.segment_at(found.position).read(found.position, found.size))
 
     def scan(self, position: int) -> Iterator[Record | Gap]:
         """Every record from a position on; a Gap for damaged bytes between whole records.
@@ -178,11 +196,11 @@ class CommitLog:
         while position < (self.segments[-1].end if self.segments else 0):
             segment = self.segment_at(position)
             size = record.peek_size(segment.read(position, BLANK_BYTES))
-            if size == 0:
+            if size == 0 and self._is_last(segment, position):
                 position = segment.end
                 continue
             try:
-                found = record.decode(segment.read(position, size or 0), position)
+                found = self._decode(segment.read(position, size or 0), position)
             except Damaged:
                 after = self._find_next(position + 1)
                 if after is None:
@@ -192,6 +210,11 @@ class CommitLog:
                 continue
             yield found
             position += found.size
+
+    def _is_last(self, segment: Segment, position: int) -> bool:
+        """A blank that belongs where it is: it says how much is left."""
+        left, _ = record.BLANK.unpack(segment.read(position, BLANK_BYTES))
+        return bool(left == segment.end - position)
 
     def _find_next(self, position: int) -> int | None:
         """The next position at which a whole record starts: nothing that can be read is given up."""
@@ -219,9 +242,40 @@ class CommitLog:
         segment = self.segment_at(position)
         size = record.peek_size(segment.read(position, BLANK_BYTES))
         try:
-            return bool(size) and bool(record.decode(segment.read(position, size or 0), position))
+            return bool(size) and bool(self._decode(segment.read(position, size or 0), position))
         except Damaged:
             return False
+
+    def damaged_behind(self, end: int) -> Gap | None:
+        """A record right behind the last whole one, all of whose bytes were written, and yet it is not whole.
+
+        What was never written reads as zeros, a sector at least: such a record was not finished.
+        """
+        segment = self._segment_behind(end)
+        found = record.outline(segment.read(end, HEAD_BYTES_MAX), end) if segment is not None else None
+        if segment is None or found is None or end + found.size + BLANK_BYTES > segment.end:
+            return None
+        data = segment.read(end, found.size)
+        cuts = [0, *range(_SECTOR_BYTES - end % _SECTOR_BYTES, found.size, _SECTOR_BYTES), found.size]
+        pieces = (data[start:stop] for start, stop in itertools.pairwise(cuts))
+        written = data[-1] != 0 and all(piece.count(0) != len(piece) for piece in pieces)
+        return Gap(end, end + found.size) if written else None
+
+    def written_behind(self, end: int) -> bytes:
+        """What the segment holds behind the log's end, up to the last byte that is not zero."""
+        segment = self._segment_behind(end)
+        if segment is None:
+            return b""
+        tail = b""
+        for start, stop in segment.file.data(end - segment.base):
+            for at in range(start, stop, _WINDOW_BYTES):
+                window = segment.file.read(at, min(_WINDOW_BYTES, stop - at))
+                if window != bytes(len(window)):
+                    tail += bytes(segment.base + at - end - len(tail)) + window.rstrip(b"\0")
+        return tail
+
+    def _segment_behind(self, end: int) -> Segment | None:
+        return next((segment for segment in self.segments if segment.base <= end < segment.end), None)
 
     # -- ends --------------------------------------------------------------------------------------------------------
 
@@ -236,6 +290,21 @@ class CommitLog:
         if not self.segments:
             self.segments.append(Segment(self._disk, end, self.segment_bytes))
 
+    def make_safe(self, start: int) -> None:
+        """After recovery: all from a position on is on stable storage on return. Raises OSError.
+
+        A process before this one may have left what no later sync writes: bytes whose sync failed, so the tail is
+        written again as it is; and files whose entries it had not made durable.
+        """
+        tail = max(start, self.end - _WRITE_AGAIN_BYTES)
+        for segment in self.segments:
+            for at in range(max(tail, segment.base), min(self.end, segment.end), _WINDOW_BYTES):
+                segment.write(at, segment.read(at, min(_WINDOW_BYTES, self.end - at)))
+            if segment.end > start:
+                segment.sync()
+        for folder in (FOLDER, ""):
+            self._disk.sync_folder(folder)
+
     def _zero(self, segment: Segment, start: int) -> None:
         dirty = False
         for first, end in segment.file.data(start - segment.base):
@@ -245,7 +314,7 @@ class CommitLog:
                     segment.file.write(at, bytes(size))
                     dirty = True
         if dirty:
-            segment.file.sync()
+            segment.sync()
 
     def take_first(self) -> Segment:
         """Takes the oldest segment out; the caller has carried forward what still lives in it, and discards it."""
@@ -257,6 +326,10 @@ class CommitLog:
     def discard(self, segment: Segment) -> None:
         """Closes and deletes a segment that was taken out, in order, once no sync can be using it. Raises OSError."""
         segment.file.close()
+        self.delete(segment)
+
+    def delete(self, segment: Segment) -> None:
+        """The file of a segment that is closed; where it has gone already, that is made durable. Raises OSError."""
         self._disk.remove(path_of(segment.base))
         self._disk.sync_folder(FOLDER)
 

@@ -118,7 +118,7 @@ class RealDisk:
     def __init__(self, root: Path) -> None:
         self.root = root
         try:
-            root.mkdir(parents=True, exist_ok=True)
+            _make_folder(root)
         except OSError as error:
             raise StoreError(
                 f"cannot make the data directory {root}: {error.strerror}; choose another with --data"
@@ -132,19 +132,26 @@ class RealDisk:
             fd = os.open(full, flags)
         except FileNotFoundError:
             fd = self._create(full, flags, size)
-        if os.fstat(fd).st_size == 0:  # a crash fell between its making and its length
-            os.ftruncate(fd, size)
+        if os.fstat(fd).st_size < size:  # a crash fell between its making and its length, or it was cut off
+            self._complete(fd, full, size)
         return _RealFile(fd, os.fstat(fd).st_size, mapped=mapped)
 
     def _create(self, full: Path, flags: int, size: int) -> int:
-        missing = [p for p in (full.parent, *full.parent.parents) if not p.exists()]
-        full.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(full.parent)
         fd = os.open(full, flags | os.O_CREAT, 0o644)
-        os.ftruncate(fd, size)
-        os.fsync(fd)
-        for folder in (full.parent, *(p.parent for p in missing)):
-            _sync_folder(folder)
+        self._complete(fd, full, size)
         return fd
+
+    def _complete(self, fd: int, full: Path, size: int) -> None:
+        """A file that could not be made durable is not there: the next try must not take it for one that is."""
+        try:
+            os.ftruncate(fd, size)
+            os.fsync(fd)
+            _sync_folder(full.parent)
+        except OSError:
+            os.close(fd)
+            full.unlink()
+            raise
 
     def size(self, path: str) -> int | None:
         """See Disk.size."""
@@ -177,6 +184,31 @@ class RealDisk:
         return shutil.disk_usage(self.root).free
 
 
+def _make_folder(folder: Path) -> None:
+    """With its parents, where they are missing; all their entries are durable on return."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        _sync_folder(path.parent)
+
+
+def put_text(path: Path, text: str) -> None:
+    """A small file whole or as it was before, and durable on return. Raises OSError."""
+    partial = path.with_name(path.name + ".tmp")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    _sync_folder(path.parent)
+
+
+def remove_tree(folder: Path) -> None:
+    """A folder with all that is in it, as far as that can be deleted; what went does not come back. Raises OSError."""
+    shutil.rmtree(folder, ignore_errors=True)
+    _sync_folder(folder.parent)
+
+
 def _sync_folder(folder: Path) -> None:
     if os.name != "posix":
         return  # Windows cannot open a folder; NTFS journals its entries
@@ -199,7 +231,7 @@ class DirectoryLock:
         """Raises StoreError where it is held, OSError where the files can't be made."""
         self._root = root
         self._fds: list[int] = []
-        (root / "rmq").mkdir(exist_ok=True)
+        _make_folder(root / "rmq")
         try:
             self._take(root / "rmq" / "lock", whole=True)
             self._take(root / "lock", whole=False)

@@ -83,7 +83,7 @@ def _describe(target: RealDisk) -> Report:
         if report.damaged:
             raise StoreError(f"the log has damaged bytes {list(map(tuple, report.damaged))}: Apache would stop there")
         for segment in log.segments:
-            segment.file.sync()
+            segment.sync()
     finally:
         log.close()
     _write_config(target, state)

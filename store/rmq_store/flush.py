@@ -16,13 +16,15 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from concurrent.futures import Future as WorkerFuture
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rmq_store.commitlog import CommitLog
 from rmq_store.errors import StoreError
+from rmq_store.histogram import Histogram
 from rmq_store.segment import Segment
 
 T = TypeVar("T")
+SYNC_BOUNDS_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
 class Mode(enum.Enum):
@@ -59,6 +61,8 @@ class Flusher:
         self._before_write, self._on_safe, self._on_failure = before_write, on_safe, on_failure
         self.safe = self.synced = log.written
         self.failure: StoreError | None = None
+        self.syncs = Histogram(SYNC_BOUNDS_S)  # how long each fsync took, as the loop saw it
+        self._sync_began_s = 0.0
         self._scheduled = False
         self._closed = False
         self._sync: tuple[int, WorkerFuture[None]] | None = (
@@ -67,6 +71,7 @@ class Flusher:
         self._background: asyncio.TimerHandle | None = None
         self._turn: list[tuple[asyncio.Future[object], object]] = []  # answers of this turn
         self._waiting: deque[tuple[int, list[tuple[asyncio.Future[object], object]]]] = deque()  # by end position
+        self._for_disk: deque[tuple[int, asyncio.Future[None]]] = deque()  # who waits for the disk in every mode
 
     def touch(self) -> None:
         """Something was appended, or will be by `before_write`: end the turn when the loop has run what is ready."""
@@ -84,6 +89,21 @@ class Flusher:
             future.set_exception(StoreError("the store is closed"))
             return future
         self._turn.append((future, result))  # type: ignore[arg-type]  # Future is invariant; the pair is of one type
+        return future
+
+    def when_on_disk(self) -> "asyncio.Future[None]":
+        """Once everything so far is synced, whatever the mode calls safe; at once where there is no disk. Ends the
+        turn. The Future fails with StoreError.
+        """
+        future: asyncio.Future[None] = self._loop.create_future()
+        self.end_turn()
+        if self.failure is not None:
+            future.set_exception(self.failure)
+        elif self._mode is Mode.MEMORY or self.synced >= self._log.written:
+            future.set_result(None)
+        else:
+            self._for_disk.append((self._log.written, future))
+            self._start_sync()
         return future
 
     def end_turn(self) -> None:
@@ -130,6 +150,7 @@ class Flusher:
         """At most one at a time: what comes meanwhile shares the next."""
         if self._sync is not None or self.synced >= self._log.written:
             return
+        self._sync_began_s = self._loop.time()
         done = self._worker.submit(_sync_all, self._log.take_unsynced())
         self._sync = self._log.written, done
         done.add_done_callback(self._synced_on_worker)
@@ -142,20 +163,28 @@ class Flusher:
         if self._sync is None or self._sync[1] is not done:
             return  # `finish` did not wait to be told
         target, self._sync = self._sync[0], None
+        self.syncs.add(max(self._loop.time() - self._sync_began_s, 0.0))
         error = done.exception()
         if error is not None:
             self._fail_sync(error)
             return
-        self.synced = max(self.synced, target)
+        self._set_synced(max(self.synced, target))
         if self._mode is Mode.DURABLE:
             self._advance(self.synced)
-            if self._waiting and not self._closed:
-                self._start_sync()
+        if (self._for_disk or (self._waiting and self._mode is Mode.DURABLE)) and not self._closed:
+            self._start_sync()
         self._sync_later()
 
     def _fail_sync(self, error: BaseException) -> None:
         text = f"fsync of the commit log failed ({error}): what was sent from {self.synced} on is not safe; stopping"
         self._fail(StoreError(text))
+
+    def _set_synced(self, synced: int) -> None:
+        self.synced = synced
+        while self._for_disk and self._for_disk[0][0] <= synced:
+            future = self._for_disk.popleft()[1]
+            if not future.done():
+                future.set_result(None)
 
     def _advance(self, safe: int) -> None:
         if safe > self.safe:
@@ -170,9 +199,12 @@ class Flusher:
         first = self.failure is None
         self.failure = error
         answers = [*self._turn, *(pair for _, pairs in self._waiting for pair in pairs)]
+        waiting: list[asyncio.Future[Any]] = [future for future, _ in answers]
+        waiting += [future for _, future in self._for_disk]
         self._turn.clear()
         self._waiting.clear()
-        for future, _ in answers:
+        self._for_disk.clear()
+        for future in waiting:
             if not future.done():
                 future.set_exception(error)
         if first:
@@ -189,7 +221,7 @@ class Flusher:
             except OSError as error:
                 self._fail_sync(error)
             else:
-                self.synced = self._log.written
+                self._set_synced(self._log.written)
                 self._advance(self.synced)
         if self.failure is not None:
             raise self.failure
@@ -210,4 +242,4 @@ class Flusher:
 
 def _sync_all(segments: list[Segment]) -> None:
     for segment in segments:
-        segment.file.sync()
+        segment.sync()

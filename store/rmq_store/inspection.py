@@ -13,20 +13,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import lmdb
-import msgspec
-
-from rmq_store import recovery
-from rmq_store.checkpoint import Meta
+from rmq_store import checkpoint, recovery, storeformat
 from rmq_store.commitlog import CommitLog, Gap
 from rmq_store.consumequeue import QueueFiles
+from rmq_store.doubt import Doubt
 from rmq_store.errors import StoreError
+from rmq_store.lmdbfile import Unreadable
 from rmq_store.readonly import ReadOnlyDisk, SharedLock
 from rmq_store.record import BLANK_BYTES, Record, peek_size
 from rmq_store.segment import FOLDER
 from rmq_store.state import State
 
-FORMAT_PATH = "rmq/format"
 CHECKPOINT_PATH = "rmq/checkpoint"
 _TAIL_BYTES = 64 << 10  # behind the log's end, where the start of an unfinished record would be
 
@@ -42,8 +39,9 @@ class Inspection:
         self._lock = SharedLock(root)
         try:
             self.disk = ReadOnlyDisk(root)
-            self.log = CommitLog(self.disk, segment_bytes=1, reserve_bytes=1)
-            self.format = self._format()
+            self.form = self._form()
+            foreign_end = self.form.foreign_end if self.form else storeformat.ANYWHERE
+            self.log = CommitLog(self.disk, segment_bytes=1, reserve_bytes=1, foreign_end=foreign_end)
         except OSError as error:
             self._lock.release()
             raise StoreError(f"cannot read {error.filename or root}: {error.strerror}") from None
@@ -51,6 +49,7 @@ class Inspection:
             self._lock.release()
             raise
         self.state = State(QueueFiles(self.disk, open_max=1))
+        self._doubt = Doubt(self.state, self.log)
         self.begin = self.end = self.log.begin
         self.damaged: list[Gap] = []
 
@@ -61,9 +60,17 @@ class Inspection:
         self.log.close()
         self._lock.release()
 
-    def _format(self) -> str:
-        path = self.root / FORMAT_PATH
-        return path.read_text().strip() if path.exists() else ""
+    def _form(self) -> storeformat.Form | None:
+        text = storeformat.text_of(self.root)
+        try:
+            return storeformat.parse(text) if text.strip() else None
+        except storeformat.Damaged:
+            return None
+
+    @property
+    def format(self) -> str:
+        """The version's number; empty where nothing says, or what says so is damaged."""
+        return str(self.form.version) if self.form else ""
 
     def scan(self, position: int | None = None) -> Iterator[Record | Gap]:
         """Every record from a position on, or from the first, and what is damaged between them."""
@@ -77,7 +84,9 @@ class Inspection:
     def replay(self, found: Record | Gap) -> None:
         """Its effect on `state`. Raises StoreError for a journal of a newer version."""
         if isinstance(found, Record):
-            recovery.replay(self.state, found)
+            recovery.replay(self.state, found, self._doubt)
+        else:
+            self._doubt.begin(found.end)
 
     def has_unfinished(self) -> bool:
         """After a whole scan: a record was begun behind the end, as a crash leaves it; the next start cuts it off."""
@@ -87,19 +96,11 @@ class Inspection:
 
     def checkpoint_end(self) -> int | None:
         """Up to where the checkpoint knows the log to be whole; None where there is no checkpoint that can be read."""
-        if not (self.root / CHECKPOINT_PATH / "data.mdb").is_file():
-            return None
         try:
-            with (
-                lmdb.open(
-                    str(self.root / CHECKPOINT_PATH), readonly=True, lock=False, create=False, readahead=False
-                ) as env,
-                env.begin() as txn,
-            ):
-                raw = txn.get(b"m")
-            meta = msgspec.msgpack.decode(raw, type=Meta) if raw else None
-        except (lmdb.Error, msgspec.DecodeError):
+            kept = checkpoint.read(self.root / CHECKPOINT_PATH)
+        except (OSError, Unreadable):
             return None
+        meta = kept.meta if kept else None
         return meta.last_position + meta.last_size if meta is not None and meta.last_size else None
 
 

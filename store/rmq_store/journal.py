@@ -111,6 +111,22 @@ class Extended(msgspec.Struct, array_like=True, tag="e", frozen=True):
     attempt: int
 
 
+class TimerEnded(msgspec.Struct, array_like=True, tag="d", frozen=True):
+    """A delayed message that was to be delivered at `due_ms` never will be: recalled, cancelled, or nowhere to go.
+
+    `number`: its first one, see timers.py. An answer to a recall waits until this entry is safe.
+    """
+
+    number: int
+    due_ms: int
+
+
+class TimersFired(msgspec.Struct, array_like=True, tag="f", frozen=True):
+    """Part of the repeated state: the latest due time of a delayed message that was delivered."""
+
+    due_ms: int
+
+
 class Started(msgspec.Struct, array_like=True, tag="s", frozen=True):
     """The store was opened for the `number`th time: part of every receipt handle's sequence."""
 
@@ -134,6 +150,8 @@ Change = (
     | Grouped
     | Acked
     | Extended
+    | TimerEnded
+    | TimersFired
     | Started
     | StateEnd
 )

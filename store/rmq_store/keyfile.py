@@ -160,8 +160,8 @@ def starts(disk: Disk) -> list[int]:
 def end_of(disk: Disk, start: int) -> int | None:
     """Up to where a file covers the log, as its first bytes say; None where they are not ours. Raises OSError."""
     with contextlib.closing(disk.open(path_of(start), disk.size(path_of(start)) or 1)) as file:
-        known = _head_of(file.read(0, _SLOTS_AT), start)
-    return known.end if known else None
+        head = _head_of(file.read(0, _SLOTS_AT), start)
+    return head.end if head else None
 
 
 def _head_of(data: bytes, start: int) -> KeyFile | None:
@@ -173,18 +173,26 @@ def _head_of(data: bytes, start: int) -> KeyFile | None:
     return KeyFile(start, end, count, slots) if whole else None
 
 
+def known(disk: Disk, start: int) -> KeyFile | None:
+    """The file, if every byte of it is right. Raises OSError."""
+    size = disk.size(path_of(start))
+    if not size:
+        return None
+    with contextlib.closing(disk.open(path_of(start), size)) as file:
+        data = file.read(0, size)
+    found = _head_of(data, start)
+    crc = zlib.crc32(memoryview(data)[_SLOTS_AT:], zlib.crc32(data[: _HEAD.size]))
+    whole = found is not None and size == found.size_bytes and _CRC.unpack_from(data, _HEAD.size) == (crc,)
+    return found if whole else None
+
+
 def check(disk: Disk, start: int) -> KeyFile | None:
     """The file, if every byte of it is right; else it is deleted."""
     path = path_of(start)
     try:
-        size = disk.size(path)
-        if size:
-            with contextlib.closing(disk.open(path, size)) as file:
-                data = file.read(0, size)
-            known = _head_of(data, start)
-            crc = zlib.crc32(memoryview(data)[_SLOTS_AT:], zlib.crc32(data[: _HEAD.size]))
-            if known is not None and size == known.size_bytes and _CRC.unpack_from(data, _HEAD.size) == (crc,):
-                return known
+        found = known(disk, start)
+        if found is not None:
+            return found
     except OSError as error:
         log_.warning("cannot read %s (%s): it is made anew", path, error)
     else:

@@ -4,7 +4,7 @@ The same ones live and in replay. No clock, no log, no policy. An open message w
 500 bytes, its timer included, one of many in a lease about 200 (tests/store/test_leases.py).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from rmq_store.journal import Acked, Cursors, Extended, Grouped, Leased
 from rmq_store.ledger import Lease, Ledger, Open, Subscription
@@ -57,14 +57,10 @@ class Leases:
         subscription = self.subscription(change.group, change.topic)
         for queue_id, steps, keys in change.parts:
             ledger = subscription.ledger(queue_id)
-            if ledger.lines is None:
-                ledger.lines = Lines()
             offset = 0
             for step, key in zip(steps, keys, strict=True):
                 offset += step
-                if ledger.lines.add(offset, key):
-                    self._park(ledger, int(ledger.find(offset) is None))
-                    self._mark(ledger, offset)
+                self._join(ledger, offset, key)
 
     def apply_leased(self, change: Leased) -> Lease:
         """Messages are with a client until due."""
@@ -100,10 +96,9 @@ class Leases:
         return lease
 
     def settle(self, ledger: Ledger, offset: int, *, final: bool = False) -> None:
-        """The message is done for this group; nothing happens if it was already, or if nobody knows of its delivery:
+        """The message is done for this group; nothing happens if it was already, or if nobody knows of its delivery.
 
-        the record of that may be damaged, and to skip what lies before it would lose messages. Behind others of its
-        message group it is only acked early, unless this is `final`: it lives on elsewhere.
+        Behind others of its message group it is only acked early, unless this is `final`: it lives on elsewhere.
         """
         found = ledger.find(offset)
         key = ledger.key(offset)
@@ -263,6 +258,22 @@ class Leases:
             ledger.open[offset] = Open(ledger, offset, attempt, None)
             self.open_count += 1
 
+    def reopen(self, ledger: Ledger, places: Iterable[tuple[int, int | None]], next_offset: int) -> None:
+        """In a replay: nobody knows who had these messages before `next_offset`: they are to be delivered again.
+
+        `places`: offset and key of each; the key is None where it has no message group.
+        """
+        for offset, key in places:
+            if key is not None:
+                self._join(ledger, offset, key)
+            if ledger.find(offset) is None:
+                self.restore(ledger, offset, 0, None)
+                self._mark(ledger, offset)
+                if ledger.key(offset) is not None:
+                    self._park(ledger, -1)
+        ledger.next = max(ledger.next, next_offset)
+        self.dirty[ledger] = None
+
     # -- small parts -------------------------------------------------------------------------------------------------
 
     def new_lease(self, group: str, sequence: int, taken_ms: int, due_ms: int, client: str, asked: int = 0) -> Lease:
@@ -327,6 +338,13 @@ class Leases:
             self._mark(name, name_offset)
         self.open_count -= 1
         self._mark(ledger, offset)
+
+    def _join(self, ledger: Ledger, offset: int, key: int) -> None:
+        if ledger.lines is None:
+            ledger.lines = Lines()
+        if ledger.lines.add(offset, key):
+            self._park(ledger, int(ledger.find(offset) is None))
+            self._mark(ledger, offset)
 
     def _park(self, ledger: Ledger, count: int) -> None:
         assert ledger.lines is not None

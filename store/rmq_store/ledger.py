@@ -84,6 +84,12 @@ class Ledger:
         """Offsets that wait for others of their message group and were never delivered."""
         return [offset for offset in self.lines or () if self.find(offset) is None]
 
+    def first_parked(self) -> int | None:
+        """The lowest of these."""
+        if self.lines is None or not self.lines.parked:
+            return None
+        return next((offset for offset in self.lines.in_order() if self.find(offset) is None), None)
+
     def is_front(self, key: int, offset: int) -> bool:
         """It is the first in its line."""
         return self.lines is not None and self.lines.at(key, 0) == offset

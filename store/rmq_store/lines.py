@@ -16,7 +16,9 @@ where it is alone in both (tests/store/test_lines.py).
 from array import array
 from bisect import bisect_left, insort
 from collections.abc import Iterator
+from hashlib import blake2b
 
+PROPERTY = "__SHARDINGKEY"  # a record's, RocketMQ's: its message group
 KEY_BITS = 55
 CHUNK_BITS = 8
 _LOW = (1 << CHUNK_BITS) - 1
@@ -153,6 +155,12 @@ class Lines:
         chunk = min(self._chunks, default=None)
         return None if chunk is None else chunk << CHUNK_BITS | _low(self._chunks[chunk][0])
 
+    def in_order(self) -> Iterator[int]:
+        """All offsets in line, rising."""
+        for chunk in sorted(self._chunks):
+            for entry in self._chunks[chunk]:
+                yield chunk << CHUNK_BITS | _low(entry)
+
     def since(self, offset: int) -> list[int]:
         """All from an offset on."""
         if offset >= self._end:
@@ -180,6 +188,12 @@ class Lines:
         for entry in entries:
             self.add(chunk << CHUNK_BITS | _low(entry), entry >> CHUNK_BITS)
         self.early.update(early)
+
+
+def key_of(*names: str) -> int:
+    """A hash of KEY_BITS bits, the same in every process; 0 for nothing."""
+    digest = blake2b("\0".join(names).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> (64 - KEY_BITS) or 1
 
 
 def _low(entry: int) -> int:

@@ -25,6 +25,8 @@ import zlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import msgspec
+
 MAGIC = 0xDAA320A7
 MAGIC_BLANK = 0xCBD43194
 BLANK = struct.Struct(">II")  # bytes left in the segment, magic
@@ -58,7 +60,7 @@ _CRC_BYTES = 20
 _MAX31 = 0x7FFFFFFF
 
 
-class Draft(NamedTuple):
+class Draft(msgspec.Struct):
     """A record before it has a place: everything but position, queue offset and store time."""
 
     topic: bytes
@@ -71,18 +73,11 @@ class Draft(NamedTuple):
     born_port: int
     reconsume_times: int = 0
     prepared_position: int = 0
+    size: int = 0  # of the whole record once encoded, in bytes: computed
 
-    def size_bytes(self) -> int:
-        """The whole record's length once encoded."""
-        return (
-            _FIXED_BYTES
-            + len(self.born_host)
-            - 4
-            + len(self.body)
-            + len(self.topic)
-            + len(self.properties)
-            + _CRC_BYTES
-        )
+    def __post_init__(self) -> None:
+        fixed = _FIXED_BYTES - 4 + _CRC_BYTES
+        self.size = fixed + len(self.born_host) + len(self.body) + len(self.topic) + len(self.properties)
 
 
 class Record(NamedTuple):
@@ -131,11 +126,10 @@ def encode(draft: Draft, position: int, queue_offset: int, store_ms: int, store_
     if len(draft.born_host) == 16:
         sys_flag |= SYS_FLAG_BORN_IPV6
         head = _IPV6_BORN_HEAD
-    size = head.size + len(body) + 1 + len(topic) + 2 + len(properties) + _CRC_BYTES
     front = b"".join(
         (
             head.pack(
-                size,
+                draft.size,
                 MAGIC,
                 zlib.crc32(body) & _MAX31,
                 draft.queue_id,
@@ -168,8 +162,11 @@ def blank(bytes_left: int) -> bytes:
     return BLANK.pack(bytes_left, MAGIC_BLANK)
 
 
-def decode(data: bytes, position: int) -> Record:
-    """Checks every byte of `data`, one whole record read at `position`. Raises Damaged."""
+def decode(data: bytes, position: int, *, foreign: bool = True) -> Record:
+    """Checks every byte of `data`, one whole record read at `position`. Raises Damaged.
+
+    `foreign`: it may be Apache's; else it has to have a checksum of the whole.
+    """
     if len(data) < _FIXED_BYTES:
         raise Damaged("too short for a record")
     size, magic, body_crc, queue_id, flag, queue_offset, own_position, sys_flag, _ = _FIRST.unpack_from(data)
@@ -187,7 +184,7 @@ def decode(data: bytes, position: int) -> Record:
     if properties_end != size:
         raise Damaged("lengths do not add up")
     body = data[head.size : body_end]
-    properties = _checked_properties(data, topic_end + 2, body, body_crc)
+    properties = _checked_properties(data, topic_end + 2, body, body_crc, foreign=foreign)
     try:
         topic = _topic_text(data[body_end + 1 : topic_end])
     except UnicodeDecodeError:
@@ -237,7 +234,7 @@ def property_bytes(properties: bytes, name: bytes) -> bytes:
     return properties[at + len(name) + 2 :].partition(b"\x02")[0]
 
 
-def _checked_properties(data: bytes, start: int, body: bytes, body_crc: int) -> bytes:
+def _checked_properties(data: bytes, start: int, body: bytes, body_crc: int, *, foreign: bool) -> bytes:
     """Records of ours are checked whole; one from Apache carries a checksum of its body only.
 
     Which of the two it is must not hang on one byte: what ends nearly as ours do is one of ours, damaged. A last byte
@@ -250,11 +247,18 @@ def _checked_properties(data: bytes, start: int, body: bytes, body_crc: int) -> 
             return data[start:crc_at]
         if tail.startswith(_CRC_NAME) or digits == tail[len(_CRC_NAME) : -1]:
             raise Damaged("record checksum does not match")
+    if not foreign:
+        raise Damaged("no record checksum")
     if data[-1] == 0 and len(data) > start:
         raise Damaged("cut off in its properties")
     if zlib.crc32(body) & _MAX31 != body_crc:
         raise Damaged("body checksum does not match")
     return data[start:]
+
+
+def has_checksum(data: bytes) -> bool:
+    """Whether a whole record, already checked, ends with the checksum of all before it."""
+    return data[-_CRC_BYTES:].startswith(_CRC_NAME)
 
 
 def _crc_digits(data: bytes | memoryview) -> bytes:

@@ -1,8 +1,9 @@
 """Deletes old segments, by age or size, after carrying forward what still lives in them.
 
     (1) queues are cut where the oldest segment ends: from now on nobody is given what lies before
-    (2) every open message before the cut is appended to its group's retry topic with its origin, its lease repeated
-    (3) all that is safe
+    (2) every open message before the cut is appended to its group's retry topic with its origin, its lease repeated,
+        every timer that waits to the timer topic again
+    (3) all that is on the disk, in every flush profile, and what is to go as well: nobody syncs it from now on
     (4) queues forget what lies before the cut, the segment's file goes
 
 Each step is done on the loop, in bounded pieces. Due is a segment behind which the next one repeats the whole state;
@@ -15,7 +16,7 @@ again frees nothing: the next segment is due by size when another one has been f
 import asyncio
 from collections.abc import Iterator
 
-from rmq_store import record
+from rmq_store import record, timers
 from rmq_store.commitlog import Gap
 from rmq_store.errors import StoreFull
 from rmq_store.journal import Acked, Grouped, Leased, TopicPut
@@ -23,11 +24,12 @@ from rmq_store.ledger import Ledger, Open
 from rmq_store.record import Draft
 from rmq_store.recovery import UNKNOWN_TYPE
 from rmq_store.segment import Segment
-from rmq_store.state import Origin
+from rmq_store.state import Origin, Topic
 from rmq_store.store import Store
 
 RETRY_PREFIX = "%RETRY%"
 _STEP = 200  # queues cut, messages carried, or ledgers looked at, in one turn
+_TIMERS_A_STEP = 20
 
 
 class Retention:
@@ -91,9 +93,12 @@ class Retention:
         for ledger in list(state.leases.ledgers()):
             yield None
             yield from self._carry(ledger)
-        saved = self._store.when_safe(None)
-        if isinstance(saved, asyncio.Future):
-            yield saved
+        yield from self._carry_timers()
+        on_disk = self._store.flusher.when_on_disk()
+        if on_disk.done():
+            on_disk.result()
+        else:
+            yield on_disk
         for queue in [queue for topic in state.topics.values() for queue in topic.queues]:
             if queue.first_offset < queue.min_offset:
                 state.stale_files += queue.drop_before(queue.min_offset)
@@ -132,7 +137,7 @@ class Retention:
             kept.born_host, kept.born_port, max(found.attempt - 1, 0),
         )  # fmt: skip
         store.append(topic, topic.queues[0], draft, record.tags_code(properties.get("TAGS", "")), origin)
-        self._carried_bytes += draft.size_bytes()
+        self._carried_bytes += draft.size
         self._repeat_line(first, first_offset)
         self._repeat_lease(first, first_offset, found)
 
@@ -142,6 +147,38 @@ class Retention:
         if key is not None:
             part = (first.queue_id, [offset], [key])
             self._store.apply(Grouped(subscription.group, subscription.topic, [part]))
+
+    def _carry_timers(self) -> Iterator[None]:
+        """A look at many timers costs little, so a step is a handful of milliseconds that have some."""
+        topic = self._store.state.topics.get(timers.TOPIC)
+        if topic is None:
+            return
+        for looked, due_ms in enumerate(self._store.state.timers.dues()):
+            for number in self._store.state.timers.numbers_at(due_ms):
+                if number < topic.queues[0].min_offset:
+                    self._move_timer(topic, number, due_ms)
+                    yield
+            if looked % _TIMERS_A_STEP == 0:
+                yield
+
+    def _move_timer(self, topic: Topic, number: int, due_ms: int) -> None:
+        """The same record again, its first number and its due time with it."""
+        store, queue = self._store, topic.queues[0]
+        if not store.state.timers.holds(number, due_ms):
+            return  # it fired, or ended, since its millisecond was looked at
+        entries = queue.read(number, 1)
+        kept = store.read(queue, number, entries[0]) if entries else None
+        if kept is None:
+            return  # unreadable: nothing to carry, it ends when it is due
+        properties = kept.decode_properties()
+        origin = Origin.parse(properties.get(Origin.PROPERTY, "")) or Origin(kept.position, timers.TOPIC, 0, number, "")
+        properties[Origin.PROPERTY] = origin.text()
+        draft = Draft(
+            topic.name_bytes, 0, kept.body, record.encode_properties(properties), kept.sys_flag, kept.born_ms,
+            kept.born_host, kept.born_port, kept.reconsume_times,
+        )  # fmt: skip
+        store.append(topic, queue, draft, record.tags_code(properties.get("TAGS", "")), origin, due_ms)
+        self._carried_bytes += draft.size
 
     def _repeat_lease(self, first: Ledger, offset: int, found: Open) -> None:
         """Its entry goes with the old segment, and a replay of what is kept must know who has the message."""

@@ -2,7 +2,7 @@
 of a turn, and written by a worker that touches no live object.
 
     (1) the log is synced up to the job's position
-    (2) folders of dropped topics are emptied, queue files written and synced
+    (2) folders of dropped topics are emptied, queue files written and synced, with the entries of their folders
     (3) LMDB commits: the new checkpoint counts
     (4) queue files that retention dropped are deleted
 
@@ -12,6 +12,7 @@ the queue files lies behind the ends that it knows. After 3: what 4 left is dele
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -19,7 +20,7 @@ from concurrent.futures import Executor, Future
 from rmq_store import snapshot
 from rmq_store.checkpoint import FORMAT, Checkpoint, Meta
 from rmq_store.commitlog import CommitLog
-from rmq_store.consumequeue import FILE_BYTES
+from rmq_store.consumequeue import FILE_BYTES, FOLDER
 from rmq_store.disk import Disk
 from rmq_store.flush import Flusher
 from rmq_store.segment import Segment
@@ -32,20 +33,34 @@ _SLOW_FILES = 256  # queue files a checkpoint: with more, the next one comes lat
 class Job:
     """One checkpoint: finished bytes."""
 
-    def __init__(self, checkpoint: Checkpoint, disk: Disk, segments: list[Segment], state: State, meta: Meta) -> None:
-        """Takes what changed out of `state`, which is clean afterwards."""
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        disk: Disk,
+        segments: list[Segment],
+        state: State,
+        meta: Meta,
+        synced_folders: set[str],
+    ) -> None:
+        """Takes what changed out of `state`, which is clean afterwards.
+
+        `synced_folders`: whose entries this process has made durable; a killed one may have left others. Grows here.
+        """
         self._checkpoint, self._disk, self._segments, self._meta = checkpoint, disk, segments, meta
+        self._synced_folders = synced_folders
         self.queues = [(queue, queue.max_offset) for queue in state.dirty_queues]
         self.writes = [write for queue, _ in self.queues for write in queue.unwritten()]
         self.stale_folders, state.stale_folders = state.stale_folders, []
         self.stale_files, state.stale_files = state.stale_files, []
         self._everything, state.rewrite = state.rewrite, False
+        self._timers = state.timers.take_changes()
         self._pairs = snapshot.changed(state, everything=self._everything)
+        self._fired_ms = state.timers.fired_ms
 
     def run(self) -> None:
         """Raises OSError or lmdb.Error; the old checkpoint counts then."""
         for segment in self._segments:
-            segment.file.sync()
+            segment.sync()
         for folder in self.stale_folders:
             for name in self._disk.list(folder):
                 self._disk.remove(f"{folder}/{name}")
@@ -53,9 +68,20 @@ class Job:
             with contextlib.closing(self._disk.open(path, FILE_BYTES)) as file:
                 file.write(offset, data)
                 file.sync()
-        self._checkpoint.commit(self._meta, self._pairs, everything=self._everything)
+        self._sync_folders()
+        pairs = itertools.chain(self._pairs, snapshot.timer_pairs(self._timers, self._fired_ms))
+        self._checkpoint.commit(self._meta, pairs, everything=self._everything)
         for path in self.stale_files:
             self._disk.remove(path)
+
+    def _sync_folders(self) -> None:
+        for queue, _ in self.queues:
+            if queue.folder not in self._synced_folders and self._disk.list(queue.folder):
+                topic_folder = f"{FOLDER}/{queue.topic}"
+                for folder in (queue.folder, topic_folder, FOLDER, ""):
+                    if folder not in self._synced_folders:
+                        self._disk.sync_folder(folder)
+                        self._synced_folders.add(folder)
 
     def done(self) -> None:
         """Memory lets go of the queue entries that are on disk now."""
@@ -65,6 +91,7 @@ class Job:
     def take_back(self, state: State) -> None:
         """It failed: the next one saves everything, and these queues with it, unless their topic went meanwhile."""
         state.rewrite = True
+        state.timers.give_back(self._timers)
         state.stale_folders[:0] = self.stale_folders
         state.stale_files[:0] = self.stale_files
         for queue, _ in self.queues:
@@ -101,6 +128,7 @@ class Saver:
         self._due: asyncio.TimerHandle | None = None
         self._running: tuple[Job, Future[None]] | None = None
         self._closed = False
+        self._synced_folders: set[str] = set()
 
     def touch(self) -> None:
         """A record was appended, or will be; the state and the log agree."""
@@ -134,7 +162,7 @@ class Saver:
         complete = sorted(base for base in state.state_complete if base >= log.begin)
         meta = Meta(FORMAT, log.written, *log.last, number, sequence, complete, log.begin)
         unsynced = [s for s in log.segments if s.base < log.written and s.end > self._flusher.synced]
-        return Job(self._checkpoint, self._disk, unsynced, state, meta)
+        return Job(self._checkpoint, self._disk, unsynced, state, meta, self._synced_folders)
 
     def _saved_on_worker(self, done: "Future[None]") -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: `close` has asked the future itself
@@ -150,6 +178,7 @@ class Saver:
         else:
             log_.warning("no checkpoint (%s): the next start will read more of the log; trying again", error)
             job.take_back(self._state)
+            self._synced_folders = set()
         if self._due is None and not self._closed and (self._records or error is not None):
             self._save_later(max(1, len(job.writes) // _SLOW_FILES))
 

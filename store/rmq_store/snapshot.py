@@ -8,24 +8,29 @@ from typing import Any
 
 import msgspec
 
+from rmq_store.checkpoint import TIMER, Changed, Kept, timer_pair
 from rmq_store.consumequeue import ConsumeQueue
 from rmq_store.journal import GroupPut, TopicPut
 from rmq_store.leases import Leases
 from rmq_store.ledger import Lease, Ledger, Open
 from rmq_store.lines import CHUNK_BITS
 from rmq_store.state import State, Topic
+from rmq_store.timers import GONE, Changes
 
-Pairs = list[tuple[bytes, bytes | None]]
+Pairs = list[Changed]
 _encode = msgspec.msgpack.Encoder().encode
 
 
 def changed(state: State, *, everything: bool) -> Pairs:
-    """Pairs to store so that the checkpoint equals `state`; marks the state clean."""
+    """Pairs to store so that the checkpoint equals `state`, timers aside; marks the state clean."""
     leases = state.leases
     topics = set(state.topics) if everything else state.dirty_topics | {q.topic for q in state.dirty_queues}
     groups = set(state.groups) if everything else state.dirty_groups
+    queues = [queue for topic in state.topics.values() for queue in topic.queues] if everything else state.dirty_queues
     pairs: Pairs = [(b"t" + name.encode(), _topic_value(state.topics.get(name))) for name in topics]
     pairs += [(b"g" + name.encode(), _group_value(state.groups.get(name))) for name in groups]
+    for queue in queues:
+        pairs += _sums_pairs(queue, everything=everything)
     for ledger in list(leases.ledgers()) if everything else list(leases.dirty):
         if everything:
             ledger.dirty.update(offset >> CHUNK_BITS for offset in ledger.open)
@@ -36,16 +41,34 @@ def changed(state: State, *, everything: bool) -> Pairs:
     return pairs
 
 
-def restore(state: State, pairs: Iterator[tuple[bytes, Any]]) -> None:
+def timer_pairs(changes: Changes, fired_ms: int) -> Iterator[Changed]:
+    """Pairs to store for timers that came and went, in that order. For the worker: `changes` are nobody else's by then.
+
+    Timers are never part of `everything`: there may be a million.
+    """
+    yield TIMER, _encode([fired_ms])
+    for at in range(0, len(changes), 3):
+        due_ms, number, first = changes[at : at + 3]
+        yield timer_pair(due_ms, number, None if first == GONE else first)
+
+
+def restore(state: State, kept: Kept) -> None:
     """The reverse of `changed(everything=True)`, into an empty state."""
     shared: dict[tuple[object, ...], Lease] = {}
     later: list[tuple[Ledger, list[Any]]] = []
-    for key, value in pairs:  # LMDB's order: c (cursors), g, o (open messages), p (lines), t (topics)
+    sums: list[tuple[list[str], list[Any]]] = []
+    # LMDB's order: c (cursors), g, o (open), p (lines), q (checksums of queue files), t (topics), w (timers)
+    for key, value in kept.decoded():
+        if key == TIMER:
+            state.timers.fired_ms = value[0]
+            continue
         kind, names = key[:1], key[1:].decode().split("\x00")
         if kind == b"t":
             _restore_topic(state, names[0], value)
         elif kind == b"g":
             state.apply(msgspec.convert(value, GroupPut))
+        elif kind == b"q":
+            sums.append((names, value))
         else:
             ledger = state.leases.subscription(names[0], names[1]).ledger(int(names[2]))
             if kind == b"c":
@@ -59,6 +82,10 @@ def restore(state: State, pairs: Iterator[tuple[bytes, Any]]) -> None:
     for ledger, moved in later:
         _restore_moved(state.leases, ledger, moved)
     state.leases.count_parked()
+    for (topic, queue_id, number), (first, end, data) in sums:
+        state.topics[topic].queues[int(queue_id)].restore_sums(int(number), (first, end, data))
+    for due_ms, timer, first_timer in kept.timers():
+        state.timers.put(timer, due_ms, first_timer)
     forget_changes(state)
 
 
@@ -68,6 +95,7 @@ def forget_changes(state: State) -> None:
         ledger.dirty.clear()
     state.leases.dirty.clear()
     _forget_names(state)
+    state.timers.take_changes()
     state.stale_folders.clear()
     state.stale_files.clear()
 
@@ -86,6 +114,12 @@ def _topic_value(topic: Topic | None) -> bytes | None:
 
 def _group_value(group: GroupPut | None) -> bytes | None:
     return None if group is None else _encode(group)
+
+
+def _sums_pairs(queue: ConsumeQueue, *, everything: bool) -> Pairs:
+    name = b"q%b\x00%d\x00" % (queue.topic.encode(), queue.queue_id)
+    changed = queue.take_sums(everything=everything)
+    return [(b"%b%d" % (name, number), None if value is None else _encode(value)) for number, value in changed]
 
 
 def _ledger_pairs(ledger: Ledger) -> Pairs:

@@ -1,15 +1,16 @@
-"""Everything that is derived from the log: topics with their queues, groups, leases. One transition, live and in
-replay.
+"""Everything that is derived from the log: topics with their queues, groups, leases, timers. One transition, live
+and in replay.
 
 `apply` is called for each journal entry, in log order, when it is made and again in a replay: the state after a crash
 is the replay of the log up to its end, by construction.
 """
 
-from rmq_store import journal
+from rmq_store import journal, timers
 from rmq_store.consumequeue import ConsumeQueue, QueueFiles
 from rmq_store.journal import Change, GroupPut, QueueEnds, TopicPut
 from rmq_store.leases import Leases
 from rmq_store.ledger import Open
+from rmq_store.timers import Timers
 
 
 class Topic:
@@ -32,6 +33,7 @@ class State:
         self.topics: dict[str, Topic] = {}
         self.groups: dict[str, GroupPut] = {}
         self.leases = Leases()
+        self.timers = Timers()
         self.start_number = 0
         self.sequence_floor = 0  # the highest delivery sequence that replay saw
         self.state_complete: set[int] = set()  # bases of segments whose state records are closed
@@ -71,6 +73,10 @@ class State:
                 self.dirty_groups.add(change.name)
                 self.leases.drop_group(change.name)
                 self.rewrite = True
+            case journal.TimerEnded():
+                self.timers.ended(change.number, change.due_ms)
+            case journal.TimersFired():
+                self.timers.fired_ms = max(self.timers.fired_ms, change.due_ms)
             case journal.Started():
                 self.start_number = max(self.start_number, change.number)
             case journal.StateEnd():
@@ -98,6 +104,8 @@ class State:
     def _drop_topic(self, name: str) -> None:
         topic = self.topics.pop(name, None)
         self.leases.drop_topic(name)
+        if name == timers.TOPIC:
+            self.timers.clear()
         self.dirty_topics.add(name)
         for queue in topic.queues if topic else ():
             self.dirty_queues.pop(queue, None)
@@ -115,8 +123,16 @@ class State:
         queue.append(offset, position, size, tags_code)
         self.dirty_queues[queue] = None
 
-    def settle_origin(self, origin: "Origin", topic: str, queue_id: int, offset: int) -> None:
-        """A record says that it stands for another message of a group: that one is done, or lives on here."""
+    def settle_origin(self, origin: "Origin", topic: str, queue_id: int, offset: int, due_ms: int) -> None:
+        """A record says that it stands for another one. A timer's: it fired, or was carried forward. Another message of
+        a group: that one is done, or lives on here. `due_ms`: timers.due_of its properties.
+        """
+        if origin.topic == timers.TOPIC:
+            if topic == timers.TOPIC:
+                self.timers.put(offset, due_ms, origin.offset)
+            else:
+                self.timers.fired(origin.offset, due_ms)
+            return
         ledger = self.leases.subscription(origin.group, origin.topic).ledger(origin.queue_id)
         if not origin.attempt:
             self.leases.settle(ledger, origin.offset, final=True)
@@ -129,6 +145,7 @@ class Origin:
     """Property RMQ_ORIGIN: `position@topic@queue@offset@group@attempt`, in a record that stands for another message.
 
     Attempt 0: the origin is done for the group. Else it lives on in this record, and its next delivery is that attempt.
+    A timer's origin has its first number for an offset, and no group: it is for all of them.
     """
 
     PROPERTY = "RMQ_ORIGIN"

@@ -9,34 +9,38 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 import lmdb
 import msgspec
 
-from rmq_store import journal, recovery, snapshot
-from rmq_store.checkpoint import FORMAT, Checkpoint
+from rmq_store import journal, recovery, snapshot, storeformat, timers
+from rmq_store.checkpoint import Checkpoint
 from rmq_store.commitlog import CommitLog
 from rmq_store.consumequeue import FILLER_SIZE, ConsumeQueue, Entry, QueueFiles
 from rmq_store.disk import DirectoryLock, Disk, MemoryDisk, RealDisk
 from rmq_store.errors import StoreError, StoreFull
 from rmq_store.flush import Flusher, Mode
-from rmq_store.journal import Change, Cursors, QueueEnds, Started, StateEnd, TopicPut
+from rmq_store.journal import Change, Cursors, QueueEnds, Started, StateEnd, TimersFired, TopicPut
 from rmq_store.keyindex import KeyIndex
 from rmq_store.record import BLANK_BYTES, SYS_FLAG_ROLLBACK, Damaged, Draft, Record, peek_size
 from rmq_store.saver import Saver
 from rmq_store.segment import Segment
 from rmq_store.state import Origin, State, Topic
+from rmq_store.storeformat import ANYWHERE, Form
 
 T = TypeVar("T")
 log_ = logging.getLogger("rmq.store")
-FORMAT_PATH = "rmq/format"
 SEQUENCE_BITS = 40  # of a delivery's number within one start of the store; the start number lies above
 _FORGET_CHANGES = 1000  # changed tables that a store without checkpoints remembers
 _STATE_CHANGES = 500  # state entries a turn at the start of a segment: well below 256 KiB and a few ms
+
+
+def _one_thread(name: str) -> Executor:
+    return ThreadPoolExecutor(1, name)
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -67,10 +71,13 @@ class Store:
         on_visible: Callable[[ConsumeQueue], None],
         on_failure: Callable[[StoreError], None],
         disk: Disk | None = None,
+        checkpoint: Checkpoint | None = None,
+        executor: Callable[[str], Executor] = _one_thread,
     ) -> None:
         """Opens or makes it; `root` None: in memory. Raises StoreError, in one line that says what to do.
 
-        `disk`: instead of the file system itself, over the same root.
+        `disk`: instead of the file system itself, over the same root; `checkpoint`: instead of the root's. With both
+        a root is not needed: a simulation has none. `executor(name)`: one worker, which does things in order.
         """
         self._settings = settings
         self._loop = loop
@@ -81,9 +88,11 @@ class Store:
         self._state_left: Iterator[list[Change]] | None = None
         self._writing_state = False
         self._saver: Saver | None = None
+        self._undeleted: deque[Segment] = deque()  # the worker's: taken out of the log, files still there
+        self.damaged = 0  # since the start: ranges of the log, queue entries, messages asked for
         self._resources = contextlib.ExitStack()
         try:
-            self._open(root, disk, on_failure)
+            self._open(root, disk, checkpoint, executor, on_failure)
         except (OSError, lmdb.Error) as error:
             self._resources.close()
             raise StoreError(f"cannot open the store in {root}: {error}; repair it, or choose another --data") from None
@@ -91,14 +100,23 @@ class Store:
             self._resources.close()
             raise
 
-    def _open(self, root: Path | None, disk: Disk | None, on_failure: Callable[[StoreError], None]) -> None:
+    def _open(
+        self,
+        root: Path | None,
+        disk: Disk | None,
+        checkpoint: Checkpoint | None,
+        executor: Callable[[str], Executor],
+        on_failure: Callable[[StoreError], None],
+    ) -> None:
         settings, resources = self._settings, self._resources
         self.disk = disk or MemoryDisk()
-        checkpoint = None
+        form = Form()
         if root is not None:
             self.disk = disk or RealDisk(root)
-            resources.callback(_take(root).release)
-            checkpoint = Checkpoint(root / "rmq" / "checkpoint")
+            lock, form = _take(root)
+            resources.callback(lock.release)
+            checkpoint = checkpoint or Checkpoint(root / "rmq" / "checkpoint")
+        if checkpoint is not None:
             resources.callback(checkpoint.close)
         self.log = CommitLog(
             self.disk,
@@ -107,15 +125,24 @@ class Store:
             free_min_bytes=settings.free_min_bytes,
             store_host=settings.store_host,
             store_port=settings.store_port,
+            foreign_end=form.foreign_end,
         )
+        imported = form.foreign_end == ANYWHERE and bool(self.log.segments)
         resources.callback(self.log.close)
+        if form.segment_bytes and self.log.segments and self.log.segment_bytes != form.segment_bytes:
+            self.log.refuse_lengths({self.log.segment_bytes, form.segment_bytes})
         self.files = QueueFiles(self.disk, settings.queue_files_open_max)
         resources.callback(self.files.close)
+        self.files.rebuild = self._rebuild
         self.state = State(self.files)
         self.report = recovery.recover(self.log, self.state, checkpoint)
+        self.damaged += len(self.report.damaged)
+        if root is not None:
+            self.log.foreign_end = self.log.end if imported else form.foreign_end if form.foreign_end != ANYWHERE else 0
+            storeformat.put(root, self.log.segment_bytes, self.log.foreign_end)
         self.log.on_roll = self._begin_state
-        self._syncer = ThreadPoolExecutor(1, "rmq-sync")
-        self._worker = ThreadPoolExecutor(1, "rmq-store")
+        self._syncer = executor("rmq-sync")
+        self._worker = executor("rmq-store")
         resources.callback(self._worker.shutdown)
         resources.callback(self._syncer.shutdown)  # first: it hands segments on to the other
         self.keys = KeyIndex(
@@ -134,9 +161,7 @@ class Store:
             queue.visible = queue.max_offset
         number = max(self.state.start_number, self.state.sequence_floor >> SEQUENCE_BITS) + 1
         self.sequence = number << SEQUENCE_BITS
-        for segment in self.log.segments:
-            if segment.end > self.report.replayed_from:
-                segment.file.sync()
+        self.log.make_safe(self.report.replayed_from)
         self.flusher = Flusher(
             self.log,
             self._settings.mode,
@@ -167,24 +192,71 @@ class Store:
     # -- write -------------------------------------------------------------------------------------------------------
 
     def append(
-        self, topic: Topic, queue: ConsumeQueue, draft: Draft, tags_code: int, origin: Origin | None = None
+        self,
+        topic: Topic,
+        queue: ConsumeQueue,
+        draft: Draft,
+        tags_code: int,
+        origin: Origin | None = None,
+        due_ms: int = 0,
     ) -> int:
         """Buffers a message at the queue's end; returns its queue offset. Raises StoreFull: nothing happened then.
 
-        StoreError: the log can't go on; `on_failure` hears of it at the turn's end.
+        `due_ms`: of the timer that it stands for. StoreError: the log can't go on; `on_failure` hears of it at the
+        turn's end.
         """
         self.flusher.touch()
         if origin is not None:
             self._write_journal()  # what this record ends or moves must come before it in the log
+        offset = self._append(queue, draft, tags_code)
+        if origin is not None:
+            self.state.settle_origin(origin, topic.name, queue.queue_id, offset, due_ms)
+            if origin.attempt:
+                self.log.write()  # it may be taken in this very turn
+        self._touch()
+        return offset
+
+    def append_all(self, queue: ConsumeQueue, drafts: Sequence[tuple[Draft, int]]) -> int:
+        """Buffers messages, each with its tags code, one after the other; returns the first queue offset.
+
+        For messages that stand for no other. Raises as `append`: all of them or none.
+        """
+        first = self._append_all(queue, drafts)
+        self._touch()
+        return first
+
+    def append_each(self, topic: Topic, drafts: Sequence[tuple[Draft, int]]) -> list[int]:
+        """As append_all, each to the queue that its draft names; the queue offset of each."""
+        self.flusher.touch()
+        self.log.make_room(sum([draft.size for draft, _ in drafts]))
+        offsets = [self._append(topic.queues[draft.queue_id], draft, tags_code) for draft, tags_code in drafts]
+        self._touch()
+        return offsets
+
+    def append_timers(self, drafts: Sequence[tuple[Draft, int, int]]) -> int:
+        """As append_all, for records of the timer topic, each with its tags code and due_ms; the first number."""
+        if timers.TOPIC not in self.state.topics:
+            self.apply(TopicPut(timers.TOPIC, recovery.UNKNOWN_TYPE, 1))
+        queue = self.state.topics[timers.TOPIC].queues[0]
+        first = self._append_all(queue, [(draft, tags_code) for draft, tags_code, _ in drafts])
+        for number, (_, _, due_ms) in enumerate(drafts, first):
+            self.state.timers.put(number, due_ms, number)
+        self._touch()  # not before: a checkpoint may be made in it, of the log and of all that is known of it
+        return first
+
+    def _append_all(self, queue: ConsumeQueue, drafts: Sequence[tuple[Draft, int]]) -> int:
+        self.flusher.touch()
+        self.log.make_room(sum([draft.size for draft, _ in drafts]))
+        first = queue.max_offset
+        for draft, tags_code in drafts:
+            self._append(queue, draft, tags_code)
+        return first
+
+    def _append(self, queue: ConsumeQueue, draft: Draft, tags_code: int) -> int:
         offset = queue.max_offset
         position, size = self.log.append(draft, offset, self._now_ms())
         self.state.index(queue, offset, position, size, tags_code)
         self._unseen.append((position + size, queue))
-        if origin is not None:
-            self.state.settle_origin(origin, topic.name, queue.queue_id, offset)
-            if origin.attempt:
-                self.log.write()  # it may be taken in this very turn
-        self._touch()
         return offset
 
     def apply(self, change: Change) -> None:
@@ -209,8 +281,12 @@ class Store:
         self.keys.touch()
         if self._saver is not None:
             self._saver.touch()
-        elif len(self.state.leases.dirty) + len(self.state.dirty_queues) > _FORGET_CHANGES:
+        elif self._changed_tables() > _FORGET_CHANGES:
             snapshot.forget_changes(self.state)
+
+    def _changed_tables(self) -> int:
+        state = self.state
+        return len(state.leases.dirty) + len(state.dirty_queues) + len(state.timers.changes) // 3
 
     def _write_journal(self) -> None:
         """Raises StoreError. What found no room is kept: the state has it already, so it must come before all else."""
@@ -241,7 +317,7 @@ class Store:
     def _state_changes(self, base: int) -> Iterator[list[Change]]:
         """What belongs together comes together: nothing else happens in between."""
         state = self.state
-        yield [Started(self.sequence >> SEQUENCE_BITS)]
+        yield [Started(self.sequence >> SEQUENCE_BITS), TimersFired(state.timers.fired_ms)]
         for name in list(state.topics):
             if (topic := state.topics.get(name)) is not None:
                 ends = [queue.max_offset for queue in topic.queues]
@@ -293,6 +369,7 @@ class Store:
                 raise Damaged(f"it belongs to {found.topic} queue {found.queue_id} offset {found.queue_offset}")
         except Damaged as error:
             if entry.position >= self.log.begin:
+                self.damaged += 1
                 log_.error("%s queue %d offset %d is damaged: %s", queue.topic, queue.queue_id, offset, error)
             return None
         return found
@@ -302,6 +379,12 @@ class Store:
         queue = self.state.queue(topic, queue_id)
         entries = queue.read(offset, 1) if queue else []
         return self.read(queue, offset, entries[0]) if queue and entries else None
+
+    def _rebuild(self, queue: ConsumeQueue, start: int, end: int, after: int | None, before: int | None) -> bytes:
+        self.damaged += end - start
+        log_.error("entries %d to %d of %s are damaged: made anew from the log", start, end, queue.folder)
+        self.state.dirty_queues[queue] = None
+        return recovery.rebuild(self.log, queue, start, end, after, before)
 
     def read_at(self, position: int) -> Record | None:
         """The message at a position of the log; None where there is none that its queue lets anyone read."""
@@ -316,6 +399,14 @@ class Store:
         entries = queue.read(found.queue_offset, 1)
         return found if entries and entries[0].position == position else None
 
+    def oldest_store_ms(self) -> int | None:
+        """When the oldest record that is kept was stored; None where there is none."""
+        try:
+            size = peek_size(self.log.segment_at(self.log.begin).read(self.log.begin, BLANK_BYTES))
+            return self.log.read(self.log.begin, size or 0).store_ms
+        except Damaged:
+            return None
+
     # -- end ---------------------------------------------------------------------------------------------------------
 
     def drop_segments(self, end: int) -> None:
@@ -325,8 +416,13 @@ class Store:
         self.keys.drop_before(self.log.begin)
 
     def _discard(self, segment: Segment) -> None:
+        """On the worker. In order: behind one that cannot be deleted the rest stays, a log has no gaps."""
+        segment.file.close()
+        self._undeleted.append(segment)
         try:
-            self.log.discard(segment)
+            while self._undeleted:
+                self.log.delete(self._undeleted[0])
+                self._undeleted.popleft()
         except OSError as error:
             log_.warning("cannot delete an old segment (%s): the next start finds it again", error)
 
@@ -345,30 +441,17 @@ class Store:
             self._resources.close()
 
 
-def _take(root: Path) -> DirectoryLock:
-    """The lock on a directory whose format we read, or which has none yet."""
+def _take(root: Path) -> tuple[DirectoryLock, Form]:
+    """The lock on a directory whose format we read, or which has none yet; and what is known of it."""
     try:
         lock = DirectoryLock(root)
     except OSError as error:
         raise StoreError(f"cannot use {root}: {error.strerror}; choose another directory with --data") from None
     try:
-        _check_format(root)
+        return lock, storeformat.check(root)
     except OSError as error:
         lock.release()
-        raise StoreError(f"cannot write to {root}: {error.strerror}; choose another directory with --data") from None
+        raise StoreError(f"cannot read {root}: {error.strerror}; choose another directory with --data") from None
     except StoreError:
         lock.release()
         raise
-    return lock
-
-
-def _check_format(root: Path) -> None:
-    path = root / FORMAT_PATH
-    found = path.read_text(errors="replace").strip() if path.exists() else ""
-    if found and found != str(FORMAT):
-        raise StoreError(
-            f"{root} holds store format {found} of another version of rmq, this one reads {FORMAT}: "
-            "use that version, or another --data"
-        )
-    if not found:
-        path.write_text(f"{FORMAT}\n")

@@ -1,5 +1,6 @@
 """A server that is none, and a stand that measures nothing: for the order of things."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,15 @@ class FakeStand(Stand):
         self.answers: dict[str, list[Sample]] = {}
         self.flags: list[dict[str, Any]] = []
 
-    def spawn(self, name: str, data: Path | None = None) -> Server:
+    def spawn(
+        self,
+        name: str,
+        data: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        *,
+        flush: str = "",
+        fsync_ms: float = 0,
+    ) -> Server:
         server = FakeServer([], name, self.log)
         self._spawned.append(server)
         return server

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psutil
@@ -16,6 +17,7 @@ from bench import machine, servers, tools
 from bench.figures import FIGURES
 from bench.loads import LOADS
 from bench.tools import BenchError
+from tests.processes import started
 
 SEND = '{"sent_total":1,"send_per_s":100.5,"send_call_ms":{"p50":1,"p99":2},"server_cpu_s_per_100k":3,"errors":0}'
 
@@ -36,15 +38,12 @@ def replace_loadgen(script: str) -> None:
     path.chmod(0o755)
 
 
-def bench(results: Path, *arguments: str) -> "subprocess.Popen[str]":
+def bench(results: Path, *arguments: str) -> AbstractContextManager["subprocess.Popen[str]"]:
     """In a process of its own, on this checkout."""
-    return subprocess.Popen(
+    return started(
         [sys.executable, "-m", "bench", "--results", str(results), *arguments],
         cwd=machine.ROOT,
         env=servers.rmq_env() | {"RMQ_BENCH_HOME": os.environ["RMQ_BENCH_HOME"]},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
     )
 
 
@@ -93,7 +92,7 @@ def test_a_missing_program_ends_it_with_one_line(
 def test_a_load_is_measured_on_a_real_server(home: Path, tmp_path: Path) -> None:
     """The table on standard output, the file with machine and commit beside it, nothing left behind."""
     with bench(tmp_path / "results", "send-b1", "--seconds", "0", "--rounds", "1") as process:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert out.splitlines()[1].split()[:4] == ["send-b1", "messages", "/s", "100"]
     (path,) = (tmp_path / "results").iterdir()
@@ -111,16 +110,16 @@ def test_a_stopped_run_leaves_no_server(home: Path, tmp_path: Path, number: sign
     with bench(tmp_path / "results", "send-b1") as process:
         family = until_it_measures(process)
         process.send_signal(number)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert "stopped" in err.splitlines()[-1]
-    assert psutil.wait_procs(family, timeout=10)[1] == []
+    assert psutil.wait_procs(family, timeout=30)[1] == []
     assert not (home / "scratch").exists()
 
 
 def until_it_measures(process: "subprocess.Popen[str]") -> list[psutil.Process]:
     """Its children, once the load generator is among them."""
-    deadline_s = time.monotonic() + 30
+    deadline_s = time.monotonic() + 60
     while time.monotonic() < deadline_s:
         family = psutil.Process(process.pid).children(recursive=True)
         if any(child.name() == "sleep" for child in family):
@@ -150,7 +149,7 @@ def test_rmq_is_paused_resumed_and_stopped(tmp_path: Path) -> None:
 
 def until_stopped(pid: int) -> None:
     """A signal takes a moment."""
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + 60
     while psutil.Process(pid).status() != psutil.STATUS_STOPPED:
         assert time.monotonic() < deadline_s, "it was not paused"
         time.sleep(0.01)

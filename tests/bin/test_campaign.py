@@ -21,6 +21,7 @@ class Toy:
     """A campaign that fails, or is interrupted, where it is told to."""
 
     ROUNDS = 4
+    COUNTED = False
 
     def __init__(self, trouble: Mapping[int, BaseException] | None = None) -> None:
         self.trouble = trouble or {}
@@ -47,6 +48,14 @@ def test_each_round_is_a_line_with_seed_commit_and_counts(tmp_path: Path) -> Non
     assert [line["round"] for line in lines] == [0, 1, 2, 3]
     assert len({str(line["seed"]) for line in lines}) == 4
     assert all((e["commit"], e["changed"], e["ok"], e["counts"]) == ("abc", True, True, {"messages": 7}) for e in lines)
+
+
+def test_a_campaign_may_count_its_rounds(tmp_path: Path) -> None:
+    """Then each does its part of all that there is to try."""
+    toy = Toy()
+    toy.COUNTED = True
+    assert campaign.resume(toy, NAME, tmp_path / "toy.jsonl", ("abc", False), 3) == 0
+    assert toy.seeds == [0, 1, 2]
 
 
 def test_a_stopped_campaign_goes_on_with_the_next_round(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """bin/check: its steps and its last line."""
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ def python(code: str) -> list[str]:
 
 
 def test_a_step_s_output_is_shown_only_when_it_fails(capsys: pytest.CaptureFixture[str]) -> None:
-    """One line a step; the first failure ends the run and is named in the last line."""
+    """One line a step; the first failure ends the run and is named in the last line, its command above that."""
     todo = [
         ("good", python("print('fine')")),
         ("bad", python("print('why'); exit(3)")),
@@ -26,7 +27,7 @@ def test_a_step_s_output_is_shown_only_when_it_fails(capsys: pytest.CaptureFixtu
     assert "fine" not in out
     assert "why" in out
     assert "never" not in out
-    assert out.splitlines()[-1] == "check: failed: bad"
+    assert out.splitlines()[-2:] == [f"by itself: {shlex.join(todo[1][1])}", "check: failed: bad"]
 
 
 def test_the_last_line_of_a_good_run_is_check_ok(capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,7 +38,7 @@ def test_the_last_line_of_a_good_run_is_check_ok(capsys: pytest.CaptureFixture[s
 
 def test_a_step_that_hangs_is_ended_as_a_failure() -> None:
     """What it printed is kept."""
-    code, output = check.run(python("import time; print('so far', flush=True); time.sleep(60)"), within_s=1.0)
+    code, output = check.run(["sh", "-c", "echo so far; exec sleep 60"], within_s=1.0)
     assert code == 1
     assert output == "so far\n\nstill running after 1 s"
 

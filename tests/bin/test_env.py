@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bin.lib import makeenv
+from tests.processes import started
 
 ROOT = Path(__file__).parents[2]
 BASE_PYTHON = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
@@ -65,9 +66,9 @@ def test_the_script_becomes_the_server(checkout: Path, tmp_path: Path) -> None:
     complete(checkout)
     (tmp_path / "link").symlink_to("check out/bin/rmq")
     for script in (checkout / "bin" / "rmq", tmp_path / "link"):
-        started = subprocess.Popen([script, "serve", "--data", "a b"], stdout=subprocess.PIPE, text=True, cwd="/")
-        out, _ = started.communicate(timeout=30)
-        assert out == f"pid {started.pid} args -P -m rmq serve --data a b\n"
+        with started([script, "serve", "--data", "a b"], cwd="/") as begun:
+            out, _ = begun.communicate(timeout=120)
+        assert out == f"pid {begun.pid} args -P -m rmq serve --data a b\n"
 
 
 @pytest.mark.parametrize("change", ["pyproject.toml", ".venv/rmq-stamp/root", ".venv/bin/python"])
@@ -174,8 +175,9 @@ def test_two_first_runs_make_one_environment(checkout: Path) -> None:
         "sys.exit(makeenv.main('rmq', sys.argv[1], '.venv', ''))\n"
     )
     command = [sys.executable, "-c", code, str(checkout)]
-    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    outputs = [run.communicate(timeout=30) for run in runs]
+    with started(command) as first, started(command) as second:
+        runs = (first, second)
+        outputs = [run.communicate(timeout=120) for run in runs]
     assert [run.returncode for run in runs] == [0, 0]
     assert sorted(out for out, _ in outputs) == ["", "create\n"]
 

@@ -1,4 +1,4 @@
-"""Makes the drivers of the official clients, each once: language, sources and pinned versions -> a command to run.
+"""Makes the drivers of the official clients and of the plain gRPC stacks, each once: sources, versions -> a command.
 
 Owns the cache ($RMQ_TEST_CACHE, else rmq-tests in the user's cache folder), one folder per hash of a driver's sources;
 promises that a second run needs no network. What can't be had here (a tool, a registry) is UnavailableError; a driver
@@ -21,6 +21,8 @@ SOURCES = Path(__file__).parent
 BUILD_S = 900
 MIB = 1 << 20
 ENVELOPE_BYTES = 4096
+WITHOUT_TLS = {"rocketmq.client.enableSsl": "false"}
+"""For the Go client and our Java driver; their own choice is TLS."""
 
 
 class UnavailableError(Exception):
@@ -29,9 +31,10 @@ class UnavailableError(Exception):
 
 @dataclass(frozen=True)
 class Language:
-    """One official client. `body_bytes_max`: what it can both send and receive (facts: grpc.md 2.5).
+    """One client. `body_bytes_max`: what it can both send and receive (facts: grpc.md 2.5).
 
-    `reports_ack`: whether its ack raises what the server answered.
+    `reports_ack`: whether its ack raises what the server answered. `delays`: its driver sends and recalls delayed
+    messages.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Language:
     pushes: bool = True
     changes_invisible: bool = True
     reports_ack: bool = True
+    delays: bool = False
     body_bytes_max: int = 4 * MIB
 
 
@@ -137,7 +141,7 @@ def old_python(version: str) -> Language:
     )
 
 
-PYTHON = Language("python", (), build_python, lambda target: [sys.executable, str(target / "driver.py")])
+PYTHON = Language("python", (), build_python, lambda target: [sys.executable, str(target / "driver.py")], delays=True)
 FOREIGN = (
     Language(
         "node",
@@ -151,11 +155,11 @@ FOREIGN = (
         ("go",),
         build_go,
         binary,
-        env={"rocketmq.client.enableSsl": "false"},
+        env=WITHOUT_TLS,
         reports_ack=False,
         body_bytes_max=2 * MIB - ENVELOPE_BYTES,
     ),
-    Language("java", ("java", "javac", "mvn"), build_java, java),
+    Language("java", ("java", "javac", "mvn"), build_java, java, env=WITHOUT_TLS, delays=True),
     Language(
         "rust",
         ("cargo",),
@@ -165,6 +169,14 @@ FOREIGN = (
         changes_invisible=False,
         body_bytes_max=4 * MIB - ENVELOPE_BYTES,
     ),
+)
+STACKS = (
+    Language("grpc-go", ("go",), build_go, binary, source="stacks/go"),
+    Language("grpc-java", ("java", "javac", "mvn"), build_java, java, source="stacks/java"),
+    Language(
+        "grpc-js", ("node", "npm"), build_node, lambda target: ["node", str(target / "driver.js")], source="stacks/node"
+    ),
+    Language("tonic", ("cargo",), build_rust, binary, source="stacks/rust"),
 )
 OLD_PYTHONS = tuple(old_python(version) for version in ("5.0.9", "5.1.0", "5.1.1"))
 

@@ -19,6 +19,7 @@ bodies are base64.
 """
 
 import base64
+import contextlib
 import itertools
 import json
 import os
@@ -141,7 +142,7 @@ class Process:
         """Ends the driver by ending its stdin; returns its exit code, or raises subprocess.TimeoutExpired."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        with self.lock:
+        with self.lock, contextlib.suppress(BrokenPipeError):  # it has ended already, and did not read all
             self.process.stdin.close()
         code = self.process.wait(within_s)
         self.reader.join(within_s)
@@ -177,6 +178,18 @@ class Producer(Client):
         args: JSON = {"topic": self.topic, "tag": tag, "keys": list(keys), "properties": dict(properties or {})}
         args["message_group"] = message_group
         message_id: str = self.process.call("send", self.name, body=text, **args)["message_id"]
+        return message_id
+
+    def delay(self, body: bytes, due_ms: int) -> tuple[str, str]:
+        """Sends to its topic for then, wall-clock time; returns the message id and what recalls it."""
+        text = base64.b64encode(body).decode()
+        args: JSON = {"topic": self.topic, "tag": None, "keys": [], "properties": {}, "due_ms": due_ms}
+        answer = self.process.call("send", self.name, body=text, **args)
+        return answer["message_id"], answer["recall"]
+
+    def recall(self, handle: str) -> str:
+        """Takes a delayed message back; returns its id. Raises DriverError where the server refuses."""
+        message_id: str = self.process.call("recall", self.name, topic=self.topic, recall=handle)["message_id"]
         return message_id
 
 

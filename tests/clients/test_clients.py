@@ -132,6 +132,24 @@ def test_a_changed_handle_is_good_for_the_ack(session: Session, language: Langua
     consumer.ack(consumer.change(message.receipt, invisible_s=60))
 
 
+def test_delayed_messages_come_at_their_time_unless_recalled(session: Session, language: Language) -> None:
+    """One comes, not before its time; one is recalled, twice, and never comes; what came cannot be recalled."""
+    if not language.delays:
+        pytest.skip(f"the {language.name} driver sends no delayed messages")
+    producer, consumer = pair(session, f"delayed-{language.name}")
+    due_ms = time.time_ns() // 1_000_000 + 2000
+    gone, gone_handle = producer.delay(b"gone", due_ms)
+    waits, handle = producer.delay(b"waits", due_ms)
+    assert [producer.recall(gone_handle), producer.recall(gone_handle)] == [gone, gone]
+    [message] = consumer.gather(1)
+    assert (message.message_id, message.body) == (waits, b"waits")
+    assert time.time_ns() // 1_000_000 >= due_ms
+    consumer.ack(message.receipt)
+    with pytest.raises(DriverError, match=r"(?i)42800|precondition|passed"):
+        producer.recall(handle)
+    assert consumer.receive(within_s=EMPTY_POLL_S) == []
+
+
 @pytest.mark.usefixtures("pushing")
 def test_a_push_consumer_gets_everything_once(session: Session, language: Language) -> None:
     """Sent before it starts or while it runs: each message is pushed once, as delivery number 1."""

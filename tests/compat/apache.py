@@ -74,6 +74,10 @@ def _build_reader(version: str, target: Path) -> None:
         built.rename(target)
 
 
+UNREACHED, UNREACHED_MAX = "RemotingSendRequestException", 3
+"""A client that finds its name server busy gives up at once, before it has done anything: it is started again."""
+
+
 class Apache:
     """A broker of `version` on the store in `data`; `extra` are lines of its broker.conf."""
 
@@ -120,9 +124,10 @@ class Apache:
         """What the Java client says, a dict a line."""
         jvm = ("-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", f"-Duser.home={self._home}")
         names = f"127.0.0.1:{self._base + 2}"
-        done = subprocess.run(
-            ("java", *jvm, "-cp", self._classes, "compat.Reader", verb, names, *arguments),
-            capture_output=True, text=True, timeout=ASK_S, check=False, cwd=self._home,
-        )  # fmt: skip
+        command = ("java", *jvm, "-cp", self._classes, "compat.Reader", verb, names, *arguments)
+        for _ in range(UNREACHED_MAX):
+            done = subprocess.run(command, capture_output=True, text=True, timeout=ASK_S, check=False, cwd=self._home)
+            if done.returncode == 0 or UNREACHED not in done.stderr:
+                break
         assert done.returncode == 0, (done.stdout[-1000:], done.stderr[-4000:])
         return [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"')]

@@ -1,158 +1,210 @@
-"""One campaign of kills: `python -m tests.crash.runner --seed N --flush durable --kills 10` prints its counts as JSON.
+"""Kills one server again and again, in use and while it starts, by hand and by itself, and judges what clients saw.
 
-Owns the server's process: clients run (workload.py), at a moment that the seed decides it is killed with SIGKILL, some
-starts are killed too, and at the end everything is drained and judged (history.py). The seed decides what is asked and
-when, not how the machine schedules it: a failure is likely to come again with its seed, not sure to. Exit code 1 and
-one line a problem when a promise was broken.
+Owns the order of the lives. The seed decides what is asked and where the server dies, not how the machine schedules it:
+a failure is likely to come again with its seed, not sure to.
 """
 
-import argparse
 import asyncio
-import contextlib
-import json
 import random
-import sys
-import threading
-import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tests.crash.history import History, Outcome, Problem, check
-from tests.crash.workload import INVISIBLE_MS, Workload, now_ms
-from tests.serving import Server, ServerError
+from tests.crash.clients import DELAYS_MS, INVISIBLE_MS, Clients, Owed, now_ms
+from tests.crash.plans import CHANGE, DELAY, PLANS, RESTART, RETAIN, Plan
+from tests.crash.points import POINTS, Point
+from tests.crash.server import Server
+from tests.history.checker import Problem, check
+from tests.history.history import History, Outcome
 
 GROUPS = ("group-a", "group-b")
-RUN_S_MAX = 0.8
-STARTS_KILLED = 0.3
-QUIET_S = INVISIBLE_MS / 1000 + 1.5  # longer than any lease of ours
-PROBLEMS_SHOWN = 20
+ATTEMPTS_MAX = 4
+AT_A_POINT = 0.5  # of the kills; the others come at any moment
+POINT_WITHIN_S = 0.4
+NAMED_WITHIN_S = 20.0  # on the slowest machine: it is over as soon as the point is passed
+START_S = 0.15
+QUIET_S = 0.2 + max(INVISIBLE_MS, *DELAYS_MS) / 1000  # no lease and no delay of ours is longer
 SIGNS_OF_TROUBLE = ("Traceback", "damaged")
+
+
+@dataclass(frozen=True)
+class Death:
+    """How a life is to end: at a point that is passed for the k-th time, but at the latest `after_s` from the moment
+    that clients are there; or from its launch, if it is to die while `starting`.
+    """
+
+    plan: Plan
+    after_s: float
+    point: Point | None = None
+    kth: int = 1
+    starting: bool = False
 
 
 @dataclass
 class Campaign:
     """All lives of one server."""
 
-    seed: int
     flush: str
-    rng: random.Random = field(init=False)
-    history: History = field(init=False)
-    start_s: float = 1.0
+    rng: random.Random
+    plant: str = ""  # a bug that the server has
+    history: History = field(default_factory=lambda: History(GROUPS, attempts_max=ATTEMPTS_MAX))
     lives: int = 0
+    ways: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self.rng = random.Random(f"{self.seed} {self.flush}")
-        self.history = History(GROUPS)
+        self.owed = Owed(GROUPS)
 
-    def server(self) -> Server:
-        """With small segments and frequent checkpoints, so that a kill may fall into every kind of work."""
+    def settings(self) -> Mapping[str, str]:
+        """Small segments, frequent checkpoints: a kill may fall into every kind of work."""
         choose = self.rng.choice
-        env = {
-            "RMQ_SEGMENT_BYTES": choose(("256KiB", "1MiB", "4MiB")),
+        return {
+            "RMQ_SEGMENT_BYTES": choose(("128KiB", "256KiB")),
             "RMQ_RESERVE_BYTES": choose(("64KiB", "256KiB")),
-            "RMQ_CHECKPOINT_INTERVAL_MS": choose(("10", "100", "1000")),
+            "RMQ_CHECKPOINT_INTERVAL_MS": choose(("10", "50", "1000")),
             "RMQ_CHECKPOINT_RECORDS": choose(("50", "1000", "20000")),
-            "RMQ_QUEUE_FILES_OPEN_MAX": "16",
-            "RMQ_ATTEMPTS_MAX": "1000",
-            "RMQ_INVISIBLE_MS_MIN": "1",
-            "RMQ_POLL_MS_MIN": "0",
+            **FIXED,
         }
-        return Server("--flush", self.flush, env=env, ready_within_s=60)
 
-    async def run(self, kills: int) -> list[Problem]:
-        """Kills the server that often, then drains it."""
-        with self.server() as server:
-            while len(self.history.kills) < kills:
-                if self.lives and self.rng.random() < STARTS_KILLED:
-                    self._kill_start(server)
-                    continue
-                await self._start(server)
-                await self._kill_in_use(server, self._some_topics())
-            await self._start(server)
-            await self._workload(server, self._all_topics()).drain(QUIET_S)
-            server.stop()
-            return [*check(self.history), *_said(server)]
+    def death(self) -> Death:
+        """As the seed has it."""
+        plan = self.rng.choice(PLANS)
+        if self.rng.random() < AT_A_POINT:
+            if plan is RESTART:
+                points = [point for point in POINTS.values() if point.starting]
+            else:
+                points = [point for point in POINTS.values() if not point.starting and _is_passed(point, plan)]
+            point = self.rng.choice(points)
+            return Death(plan, POINT_WITHIN_S, point, self.rng.randint(1, point.often))
+        starting = plan is RESTART and self.rng.random() < 0.7
+        return Death(plan, self.rng.random() * (START_S if starting else plan.run_s_max), starting=starting)
 
-    async def _start(self, server: Server) -> None:
-        if not server.running:
-            began_s = time.monotonic()
-            await asyncio.to_thread(server.restart)
-            self.start_s = time.monotonic() - began_s
+    async def run(self, deaths: Iterable[Death], settings: Mapping[str, str]) -> list[Problem]:
+        """Each death in its turn, and then the drain."""
+        async with Server(self.flush, settings, self.plant) as server:
+            for death in deaths:
+                await self._live(server, death)
+                self.history.kills.append(now_ms())
+            server.launch()
+            endpoint = await server.endpoint()
+            await self._clients(endpoint).drain(self._topics(), QUIET_S)
+            await server.stop()
+            return [*check(self.history), *_said(server.log)]
 
-    def _kill_start(self, server: Server) -> None:
-        starting = threading.Thread(target=_try_to_restart, args=(server,))
-        starting.start()
-        while not server.running and starting.is_alive():
-            time.sleep(0.001)
-        time.sleep(self.rng.random() * self.start_s)
-        self._kill(server)
-        starting.join()
-
-    async def _kill_in_use(self, server: Server, topics: Sequence[str]) -> None:
+    async def _live(self, server: Server, death: Death) -> None:
+        if death.plan.retention:
+            await self._settle_all(server)
         self.lives += 1
-        workload = self._workload(server, topics)
-        running = asyncio.create_task(workload.run())
-        await asyncio.wait([running], timeout=0.05 + self.rng.random() * RUN_S_MAX)
-        workload.stop()  # begins no call from here on; those in flight are cut off
-        self._kill(server)
+        self.ways[death.plan.name] += 1
+        env = RETENTION if death.plan.retention else None
+        server.launch(death.point.name if death.point else "", death.kth, env)
+        if death.starting:
+            await asyncio.sleep(death.after_s)
+            await server.kill()
+            self.ways["at a start"] += 1
+            return
+        endpoint = await server.endpoint()
+        by_itself = await self._use(server, endpoint, death) if endpoint else True
+        assert server.killed, f"it ended by itself, with status {server.status}"
+        assert death.point or not by_itself, "it killed itself where it should not"
+        if by_itself and death.point:
+            self.ways[f"point {death.point.name}"] += 1
+            self.ways["at a point"] += 1
+
+    async def _settle_all(self, server: Server) -> None:
+        """Before retention may take what was never delivered, or in a lease that was lost."""
+        server.launch()
+        await self._clients(await server.endpoint()).drain(self._topics(), 0)
+        await server.stop()
+
+    async def _use(self, server: Server, endpoint: str, death: Death) -> bool:
+        """Until it dies by itself, then True, or for as long as it has."""
+        clients = self._clients(endpoint)
+        clients.may_die = death.point is not None
+        running = asyncio.create_task(clients.run(death.plan, self._topics()[-2:]))
+        dying = asyncio.create_task(server.ended.wait())
+        died, _ = await asyncio.wait([running, dying], timeout=death.after_s, return_when=asyncio.FIRST_COMPLETED)
+        clients.stop()  # begins no call from here on; those in flight are cut off
+        await server.kill()
+        dying.cancel()
         await running
+        return bool(died)
 
-    def _kill(self, server: Server) -> None:
-        self.history.kills.append(now_ms())
-        server.kill()
+    def _clients(self, endpoint: str) -> Clients:
+        return Clients(endpoint, self.history, self.owed, self.rng, self.lives)
 
-    def _workload(self, server: Server, topics: Sequence[str]) -> Workload:
-        return Workload(server.endpoint, self.history, topics, self.rng, self.lives)
-
-    def _all_topics(self) -> list[str]:
-        """Each third life brings one more: the making of a topic may be killed as well."""
-        return [f"topic-{n}" for n in range(1 + self.lives // 3)]
-
-    def _some_topics(self) -> list[str]:
-        return self._all_topics()[-3:]
+    def _topics(self) -> Sequence[str]:
+        """Each fifth life brings one more: the making of a topic may be killed as well."""
+        return [f"topic-{n}" for n in range(1 + self.lives // 5)]
 
     def counts(self) -> Mapping[str, int]:
         """What the ledger keeps."""
-        sends = Counter(send.outcome for send in self.history.sends)
-        acks = Counter(ack.outcome for ack in self.history.acks)
+        history = self.history
+        sends = Counter(send.outcome for send in history.sends)
+        acks = Counter(ack.outcome for ack in history.acks)
         return {
-            "kills": len(self.history.kills),
+            "kills": len(history.kills),
             "sent": sends[Outcome.OK],
+            "delayed": sum(bool(send.deliver_ms) for send in history.sends),
+            "recalled": sum(recall.outcome is Outcome.OK for recall in history.recalls),
             "sends_cut_off": sends[Outcome.UNKNOWN],
-            "delivered": len(self.history.deliveries),
+            "delivered": len(history.deliveries),
             "acked": acks[Outcome.OK],
             "acks_cut_off": acks[Outcome.UNKNOWN],
+            "changed": sum(change.outcome is Outcome.OK for change in history.changes),
+            "buried": sum(bury.outcome is Outcome.OK for bury in history.burials),
+            **{way.replace(" ", "_"): count for way, count in sorted(self.ways.items())},
         }
 
 
-def _try_to_restart(server: Server) -> None:
-    with contextlib.suppress(ServerError):  # it was killed before it was ready
-        server.restart()
+def _is_passed(point: Point, plan: Plan) -> bool:
+    return (plan.retention or not point.retaining) and (plan.delayed > 0 or not point.delaying)
 
 
-def _said(server: Server) -> list[Problem]:
-    lines = (server.home / "stderr").read_text(errors="replace").splitlines()
-    return [Problem("stderr", "", line) for line in lines if any(sign in line for sign in SIGNS_OF_TROUBLE)]
+RETENTION = {"RMQ_LOG_BYTES_MAX": "384KiB"}
+FIXED: Mapping[str, str] = {
+    "RMQ_FLUSH_INTERVAL_MS": "20",
+    "RMQ_QUEUE_FILES_OPEN_MAX": "16",
+    "RMQ_TOPIC_QUEUES": "2",
+    "RMQ_ATTEMPTS_MAX": str(ATTEMPTS_MAX),
+    "RMQ_INVISIBLE_MS_MIN": "1",
+    "RMQ_POLL_MS_MIN": "0",
+    "RMQ_TLS_MODE": "disabled",
+    "RMQ_DISK_FREE_MIN_BYTES": "0",
+}
 
 
-def main() -> int:
-    """Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="tests.crash.runner", description=__doc__)
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--flush", choices=("durable", "fast"), required=True)
-    parser.add_argument("--kills", type=int, default=10)
-    options = parser.parse_args()
-    campaign = Campaign(options.seed, options.flush)
-    problems = asyncio.run(campaign.run(options.kills))
-    print(json.dumps(campaign.counts()))
-    for problem in problems[:PROBLEMS_SHOWN]:
-        print(f"{problem.kind} {problem.key}: {problem.text}", file=sys.stderr)
-    if problems:
-        kinds = dict(Counter(problem.kind for problem in problems))
-        print(f"seed {options.seed}, flush {options.flush}: broken promises {kinds}", file=sys.stderr)
-    return 1 if problems else 0
+def _said(log: str) -> list[Problem]:
+    return [Problem("stderr", "", line) for line in log.splitlines() if any(sign in line for sign in SIGNS_OF_TROUBLE)]
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def kill_often(flush: str, seed: int, kills: int) -> Mapping[str, int]:
+    """One store and so many kills, decided by the seed. Raises AssertionError with what was broken."""
+    campaign = Campaign(flush, random.Random(f"{seed} {flush}"))
+    return finish(campaign, [campaign.death() for _ in range(kills)], seed)
+
+
+def kill_at_each_point(flush: str, seed: int) -> Mapping[str, int]:
+    """One store, and a life for each point, in which it is passed. Raises AssertionError with what was broken."""
+    campaign = Campaign(flush, random.Random(f"{seed} {flush}"))
+    return finish(campaign, [Death(plan_for(point), NAMED_WITHIN_S, point) for point in POINTS.values()], seed)
+
+
+def finish(campaign: Campaign, deaths: Sequence[Death], seed: int) -> Mapping[str, int]:
+    """Plays and judges."""
+    problems = asyncio.run(campaign.run(deaths, campaign.settings()))
+    assert not problems, report(problems, f"seed {seed}, flush {campaign.flush}")
+    return campaign.counts()
+
+
+def plan_for(point: Point) -> Plan:
+    """The workload in which it is passed."""
+    if point.starting:
+        return RESTART
+    return RETAIN if point.retaining else DELAY if point.delaying else CHANGE
+
+
+def report(problems: Sequence[Problem], what: str, shown: int = 20) -> str:
+    """Kinds and their numbers, then some of them."""
+    kinds = dict(Counter(problem.kind for problem in problems))
+    lines = [f"{problem.kind} {problem.key}: {problem.text}" for problem in problems[:shown]]
+    return "\n".join([f"{what}: broken promises {kinds}", *lines])

@@ -1,33 +1,51 @@
 """kill -9 in the middle of everything, with both profiles that keep messages: nothing acknowledged is missing."""
 
-import json
+import asyncio
 import random
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-KILLS = 10
-WITHIN_S = 240
+from tests.crash.plans import SETTLE
+from tests.crash.points import POINTS
+from tests.crash.runner import Campaign, Death, kill_at_each_point
+from tests.history.checker import UNDONE
+from tests.long import kills
+
+pytestmark = pytest.mark.crash
 
 
-@pytest.mark.crash
-@pytest.mark.parametrize("flush", ["durable", "fast"])
-def test_what_was_acknowledged_survives_kills(flush: str) -> None:
-    """Sends, acks and starts are killed at random moments; then every message is there, as sent, once settled for ever.
+def some_seed() -> int:
+    """Another one each time; a failure shows it."""
+    return random.SystemRandom().getrandbits(32)
+
+
+def test_what_was_acknowledged_survives_kills() -> None:
+    """One round of the campaign: sends, receives, acks, dead letters, retention and starts are killed at random moments
+    and points; then every message is there, as sent, once settled for ever.
 
     Only a process's end is tried here: what a power cut takes is another matter.
     """
-    seed = random.SystemRandom().getrandbits(32)
-    command = [sys.executable, "-m", "tests.crash.runner", "--seed", str(seed), "--flush", flush, "--kills", str(KILLS)]
-    print("repeat it with:", *command[1:])
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WITHIN_S)
-    assert done.returncode == 0, done.stderr
-    counts = json.loads(done.stdout)
+    counts = kills.run(some_seed())
     print(counts)
-    assert counts["kills"] == KILLS
-    assert counts["sent"] > 100
-    assert counts["acked"] > 100
-    assert counts["sends_cut_off"] + counts["acks_cut_off"] > 0
+    for flush in ("durable", "fast"):
+        assert counts[f"{flush}_kills"] == kills.KILLS
+        assert counts[f"{flush}_sent"] > 50
+        assert counts[f"{flush}_acked"] > 50
+
+
+@pytest.mark.parametrize("flush", ["durable", "fast"])
+def test_each_named_point_is_survived(flush: str) -> None:
+    """One life for each, which the server ends by itself before, in or after the step."""
+    counts = kill_at_each_point(flush, some_seed())
+    missed = [name for name in POINTS if f"point_{name.replace(' ', '_')}" not in counts]
+    assert not missed
+    assert counts["delayed"] > 20
+    assert counts["recalled"] > 0
+
+
+def test_a_planted_bug_is_found_by_kills() -> None:
+    """The clients, the lives and the checker are no decoration: a server that forgets its journal is found out."""
+    campaign = Campaign("fast", random.Random(some_seed()), plant="forget the journal")
+    deaths = [Death(SETTLE, 0.5) for _ in range(3)]
+    problems = asyncio.run(campaign.run(deaths, campaign.settings()))
+    assert UNDONE in {problem.kind for problem in problems}

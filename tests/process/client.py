@@ -15,7 +15,7 @@ from tests.process import wire
 R = TypeVar("R")
 Metadata = Sequence[tuple[str, str]]
 SEND = wire.SERVICE + "SendMessage"
-TIMEOUT_S = 15.0
+TIMEOUT_S = 30.0
 OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.max_send_message_length", -1),

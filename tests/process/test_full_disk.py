@@ -1,13 +1,16 @@
 """A disk that is full: sends are refused, all else goes on, and when there is space again so do sends.
 
 Two ways to get there. `scarce`: less is free than disk_free_min_bytes, which any user can bring about with a file that
-is reserved and not written. `exhausted`: not a byte is free on a file system of its own, which needs root.
+is reserved and not written; on a file system of its own where that may be made, which needs root. `exhausted`: not a
+byte is free on such a one.
 """
 
+import functools
 import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,8 +24,8 @@ from tests.serving import Server
 MIB = 1 << 20
 BODY = bytes(64 << 10)
 SENDS_MAX = 400  # of 64 KiB: more than all that can be reserved when the disk gets full
-SCARCE_BYTES, FILLER_BYTES = 256 * MIB, 512 * MIB  # much, for others write to the same file system meanwhile
-EXHAUSTED_BYTES = 48 * MIB
+OWN_BYTES = 48 * MIB
+SHARED_LEFT_BYTES, SHARED_BYTES = 256 * MIB, 512 * MIB  # much, for others write to the same file system meanwhile
 
 
 class Place:
@@ -43,10 +46,10 @@ class Place:
         self._filler.unlink()
 
 
-def reserve(filler: Path) -> None:
+def reserve(filler: Path, size: int) -> None:
     """Takes space without writing."""
     fd = os.open(filler, os.O_RDWR | os.O_CREAT)
-    os.posix_fallocate(fd, 0, FILLER_BYTES)
+    os.posix_fallocate(fd, 0, size)
     os.close(fd)
 
 
@@ -61,21 +64,36 @@ def exhaust(filler: Path) -> None:
                 continue
 
 
+@contextmanager
+def own_file_system(folder: Path) -> Iterator[bool]:
+    """A small one, where it may be made: nobody else writes there. Else False, and an ordinary folder."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={OWN_BYTES}", "none", str(folder)]
+    mounted = os.geteuid() == 0 and not subprocess.run(command, capture_output=True).returncode
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", str(folder)], check=True)
+
+
 @pytest.fixture(params=["scarce", "exhausted"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """Where there is still space."""
-    if request.param == "scarce":
-        if not hasattr(os, "posix_fallocate") or shutil.disk_usage(tmp_path).free < 2 * FILLER_BYTES:
+    folder = tmp_path / "disk"
+    with own_file_system(folder) as mounted:
+        if request.param == "exhausted":
+            if not mounted:
+                pytest.skip("needs the right to mount a file system")
+            yield Place(folder, 0, exhaust)
+            return
+        left_bytes, filler_bytes = (
+            (OWN_BYTES // 2, OWN_BYTES * 3 // 4) if mounted else (SHARED_LEFT_BYTES, SHARED_BYTES)
+        )
+        free_bytes = shutil.disk_usage(folder).free
+        if not hasattr(os, "posix_fallocate") or (free_bytes < 2 * SHARED_BYTES and not mounted):
             pytest.skip("needs posix_fallocate and a GiB of free space")
-        yield Place(tmp_path, shutil.disk_usage(tmp_path).free - SCARCE_BYTES, reserve)
-        return
-    mounted = tmp_path / "disk"
-    mounted.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={EXHAUSTED_BYTES}", "none", str(mounted)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("needs the right to mount a file system")
-    yield Place(mounted, 0, exhaust)
-    subprocess.run(["umount", str(mounted)], check=True)
+        yield Place(folder, free_bytes - left_bytes, functools.partial(reserve, size=filler_bytes))
 
 
 @pytest.fixture(params=["durable", "fast"])

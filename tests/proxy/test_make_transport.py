@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from rmq.errors import ConfigError
 from rmq_proxy.grpcio_transport import GrpcioTransport
 from rmq_proxy.http2.limits import Limits
 from rmq_proxy.native_transport import NativeTransport
+from rmq_proxy.scrape import Scrape
 from rmq_proxy.transports import Transport, limits_of, make_transport
 from tests.proxy.transports import LOG, RecordingGate
 
@@ -19,7 +21,7 @@ def made(config: Config) -> Transport:
     """The transport for these settings."""
 
     async def make() -> Transport:
-        return make_transport(config, {}, RecordingGate(), LOG)
+        return make_transport(config, {}, RecordingGate(), LOG, Scrape(time.monotonic))
 
     return asyncio.run(make())
 

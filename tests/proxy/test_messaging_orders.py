@@ -53,7 +53,6 @@ def test_all_methods() -> None:
 
 LATER = [
     ("EndTransaction", v2.EndTransactionResponse),
-    ("RecallMessage", v2.RecallMessageResponse),
     ("SyncLiteSubscription", v2.SyncLiteSubscriptionResponse),
     ("UpdateOffset", v2.UpdateOffsetResponse),
     ("GetOffset", v2.GetOffsetResponse),

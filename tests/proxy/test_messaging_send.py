@@ -10,6 +10,7 @@ from rmq.message import SendResult
 from rmq_proto import v2
 from rmq_proxy.rpc import GrpcCode, RpcError
 from rmq_proxy.validate import RESERVED, Limits
+from rmq_store.record import decode_properties
 from tests.proxy.rig import NOW_MS, TOPIC, Rig, a_call, a_message, sending
 
 Change = Callable[[v2.Message], None]
@@ -65,7 +66,7 @@ def system(**fields: object) -> Change:
 
 
 NOW_S = NOW_MS // 1000
-DAY_S = 86_400
+DELAY_S = 40 * 86_400
 INT64 = 2**63 - 1
 
 REFUSED = [
@@ -93,7 +94,7 @@ REFUSED = [
     ("message group of 64 bytes", system(message_group="g" * 64), Code.ILLEGAL_MESSAGE_GROUP),
     ("the same in UTF-8", system(message_group="\u00e9" * 32), Code.ILLEGAL_MESSAGE_GROUP),
     ("control character in the group", system(message_group="a\t"), Code.ILLEGAL_MESSAGE_GROUP),
-    ("a day and a second ahead", system(delivery_timestamp=NOW_S + DAY_S + 1), Code.ILLEGAL_DELIVERY_TIME),
+    ("40 days and a second ahead", system(delivery_timestamp=NOW_S + DELAY_S + 1), Code.ILLEGAL_DELIVERY_TIME),
     ("the end of time", system(delivery_timestamp=INT64), Code.ILLEGAL_DELIVERY_TIME),
     ("before 1970", system(delivery_timestamp=-1), Code.ILLEGAL_DELIVERY_TIME),
     (
@@ -136,7 +137,7 @@ ACCEPTED = [
     ("empty message group", system(message_group="")),
     ("empty tag", system(tag="")),
     ("empty key", system(keys=["", "a"])),
-    ("a day ahead", system(delivery_timestamp=NOW_S + DAY_S)),
+    ("40 days ahead", system(delivery_timestamp=NOW_S + DELAY_S)),
     ("in the past", system(delivery_timestamp=1)),
     ("recovery after an hour", system(message_type=v2.TRANSACTION, orphaned_transaction_recovery_duration=3600)),
     ("a type that nobody knows", system(message_type=77)),
@@ -240,7 +241,7 @@ def test_stored_properties() -> None:
     rig = Rig()
     assert send(rig, message).status.code == Code.OK.value
     (stored,) = rig.broker.stored
-    assert stored.properties == {
+    assert decode_properties(stored.properties) == {
         "colour": "blau",
         "UNIQ_KEY": "01A",
         "TAGS": "tag",
@@ -266,7 +267,7 @@ def test_bare_message() -> None:
     rig = Rig()
     send(rig, a_message())
     (stored,) = rig.broker.stored
-    assert stored.properties == {"UNIQ_KEY": "01A", "BORN_TIMESTAMP": str(NOW_MS)}
+    assert decode_properties(stored.properties) == {"UNIQ_KEY": "01A", "BORN_TIMESTAMP": str(NOW_MS)}
     assert (stored.born_ms, stored.sys_flag) == (NOW_MS, 0)
 
 
@@ -295,7 +296,7 @@ def test_transaction_without_a_recovery_time() -> None:
     message = a_message()
     message.system_properties.message_type = v2.TRANSACTION
     send(rig, message)
-    properties = rig.broker.stored[0].properties
+    properties = decode_properties(rig.broker.stored[0].properties)
     assert properties["TRAN_MSG"] == "true"
     assert "CHECK_IMMUNITY_TIME_IN_SECONDS" not in properties
 
@@ -306,7 +307,7 @@ def test_born_host_that_cannot_be_stored() -> None:
     message = a_message()
     message.system_properties.born_host = "host\x01"
     assert send(rig, message).status.code == Code.OK.value
-    assert "__BORNHOST" not in rig.broker.stored[0].properties
+    assert "__BORNHOST" not in decode_properties(rig.broker.stored[0].properties)
 
 
 def test_refusal_of_the_broker() -> None:
@@ -394,3 +395,25 @@ def test_limits_come_from_the_configuration() -> None:
     status = send(rig, a_message(body=b"12345")).status
     assert status.code == Code.MESSAGE_BODY_TOO_LARGE.value
     assert "max 4 bytes" in status.message
+
+
+def recall(rig: Rig) -> v2.RecallMessageResponse:
+    """A recall of a delayed message."""
+    request = v2.RecallMessageRequest(topic=v2.Resource(name=TOPIC), recall_handle="recall-me")
+    return rig.ask(v2.RecallMessageResponse.FromString, "RecallMessage", request)
+
+
+def test_recall() -> None:
+    """The answer names the message; the handle is the broker's affair."""
+    rig = Rig()
+    answer = recall(rig)
+    assert (answer.status.code, answer.message_id) == (20000, "ID-1")
+    assert rig.broker.of("recall") == [(TOPIC, "recall-me")]
+
+
+def test_a_recall_that_comes_too_late() -> None:
+    """The broker's refusal, in the call's own type."""
+    rig = Rig()
+    rig.broker.answers["recall"] = ClientError(Code.PRECONDITION_FAILED, "it has passed")
+    answer = recall(rig)
+    assert (answer.status.code, answer.status.message) == (42800, "it has passed")

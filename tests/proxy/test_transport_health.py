@@ -2,8 +2,6 @@
 
 from typing import cast
 
-import grpc
-import grpc.aio
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
@@ -15,7 +13,6 @@ from rmq_proxy.rpc import Call, GrpcCode, Open, RpcError
 from tests.proxy.transports import (
     Maker,
     Run,
-    end_of,
     serving,
     status_of,
 )
@@ -46,7 +43,7 @@ def test_health_check(run: "Run[None]", make: Maker) -> None:
                 return Health1.FromString(await server.unary("/grpc.health.v1.Health/Check", asking(service))).status
 
             assert [await check(name) for name in ("", SERVICE, "grpc.health.v1.Health")] == [Health1.SERVING] * 3
-            assert (await status_of(check("nobody")))[0] is grpc.StatusCode.NOT_FOUND
+            assert (await status_of(check("nobody")))[0] == GrpcCode.NOT_FOUND
             health.stop_serving()
             assert await check("") == Health1.NOT_SERVING
 
@@ -59,7 +56,8 @@ def test_health_watch(run: "Run[None]", make: Maker) -> None:
     async def scenario() -> None:
         health = Health([SERVICE])
         async with serving(make, *health.rows()) as server:
-            calls = {name: server.listing("/grpc.health.v1.Health/Watch", asking(name)) for name in (SERVICE, "nobody")}
+            path = "/grpc.health.v1.Health/Watch"
+            calls = {name: await server.listing(path, asking(name)) for name in (SERVICE, "nobody")}
 
             async def told(name: str) -> int:
                 return Health1.FromString(cast(bytes, await calls[name].read())).status
@@ -103,7 +101,7 @@ def test_reflection(run: "Run[None]", make: Maker, version: str) -> None:
 
     async def scenario() -> None:
         async with serving(make, *reflection.rows([SERVICE])) as server:
-            call = server.stream(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")
+            call = await server.stream(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")
 
             async def ask(request: Request) -> reflection_pb.ServerReflectionResponse:
                 await call.write(request.SerializeToString())
@@ -122,8 +120,8 @@ def test_reflection(run: "Run[None]", make: Maker, version: str) -> None:
                 names = [FileDescriptorProto.FromString(file).name for file in files]
                 assert names[0] == "apache/rocketmq/v2/service.proto"
                 assert set(names[1:]) == IMPORTED
-            await call.done_writing()
-            assert await end_of(call) == (grpc.StatusCode.OK, "")
+            await call.half_close()
+            assert await call.end() == (GrpcCode.OK, "")
 
     run(scenario())
 
@@ -157,7 +155,7 @@ def test_health_garbage(run: "Run[None]", make: Maker, path: str) -> None:
 
     async def scenario() -> None:
         async with serving(make, *Health([]).rows()) as server:
-            assert (await status_of(server.list(path, b"\xff")))[0] is grpc.StatusCode.INVALID_ARGUMENT
+            assert (await status_of(server.list(path, b"\xff")))[0] == GrpcCode.INVALID_ARGUMENT
 
     run(scenario())
 
@@ -167,8 +165,8 @@ def test_reflection_garbage(run: "Run[None]", make: Maker) -> None:
 
     async def scenario() -> None:
         async with serving(make, *reflection.rows([])) as server:
-            call = server.stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+            call = await server.stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
             await call.write(b"\xff")
-            assert (await end_of(call))[0] is grpc.StatusCode.INVALID_ARGUMENT
+            assert (await call.end())[0] == GrpcCode.INVALID_ARGUMENT
 
     run(scenario())

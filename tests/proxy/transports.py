@@ -4,21 +4,21 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Protocol, TypeAlias, TypeVar, cast
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, TypeVar
 
-import grpc
-import grpc.aio
 import pytest
 
 from rmq_proxy.grpcio_transport import GrpcioTransport
 from rmq_proxy.native_transport import NativeTransport
 from rmq_proxy.rpc import Call, Gate, GrpcCode, Inlet, Kind, Outlet, Row, RpcError, Table
+from tests.proxy.stacks import GRPCIO, PLAIN, CallError, Channel, End, Metadata, Options, Stack, Stream
 
 T = TypeVar("T")
 Run: TypeAlias = Callable[[Awaitable[T]], T]
 REQUEST_BYTES_MAX = 100_000
 LOG = logging.getLogger("test.transport")
-TRANSPORTS: "dict[str, Maker]" = {"grpcio": GrpcioTransport, "native": NativeTransport}
+TRANSPORTS: "dict[str, Make]" = {"grpcio": GrpcioTransport, "native": NativeTransport}
 
 
 class Transport(Protocol):
@@ -27,8 +27,19 @@ class Transport(Protocol):
     async def stop(self, grace_s: float) -> None: ...
 
 
-class Maker(Protocol):
+class Make(Protocol):
     def __call__(self, table: Table, gate: Gate, *, request_bytes_max: int, log: logging.Logger) -> Transport: ...
+
+
+@dataclass(frozen=True)
+class Maker:
+    """A transport to be, and the stack whose client a test shall use."""
+
+    make: Make
+    stack: Stack = GRPCIO
+
+    def __call__(self, table: Table, gate: Gate, *, request_bytes_max: int, log: logging.Logger) -> Transport:
+        return self.make(table, gate, request_bytes_max=request_bytes_max, log=log)
 
 
 class RecordingGate:
@@ -65,34 +76,51 @@ class RecordingGate:
 class Server:
     """A transport that serves, a gate that records, and a channel to it."""
 
-    def __init__(self, transport: Transport, gate: RecordingGate, port: int) -> None:
+    def __init__(self, transport: Transport, gate: RecordingGate, port: int, channel: Channel) -> None:
         self.transport = transport
         self.gate = gate
         self.port = port
-        self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", [("grpc.use_local_subchannel_pool", 1)])
+        self.channel = channel
 
-    async def unary(self, path: str, request: bytes = b"", **options: object) -> bytes:
-        method = cast("Callable[..., Awaitable[bytes]]", self.channel.unary_unary(path))
-        return await method(request, **options)
+    async def unary(
+        self, path: str, request: bytes = b"", metadata: Metadata = (), timeout_s: float | None = None
+    ) -> bytes:
+        """Raises CallError."""
+        return await self.channel.unary(path, request, metadata, timeout_s)
 
-    async def list(self, path: str, request: bytes = b"", **options: object) -> list[bytes]:
-        method = cast("Callable[..., AsyncIterator[bytes]]", self.channel.unary_stream(path))
-        return [message async for message in method(request, **options)]
+    async def list(self, path: str, request: bytes = b"") -> list[bytes]:
+        """All messages of an answer. Raises CallError."""
+        call = await self.listing(path, request)
+        messages = []
+        while (message := await call.read()) is not None:
+            messages.append(message)
+        code, text = await call.end()
+        if code:
+            raise CallError(code, text)
+        return messages
 
-    def listing(self, path: str, request: bytes = b"") -> "grpc.aio.UnaryStreamCall[bytes, bytes]":
-        method = cast("Callable[[bytes], grpc.aio.UnaryStreamCall[bytes, bytes]]", self.channel.unary_stream(path))
-        return method(request)
+    async def listing(self, path: str, request: bytes = b"") -> Stream:
+        """The same, to be read by hand."""
+        return await self.channel.open(path, request)
 
-    def stream(self, path: str) -> "grpc.aio.StreamStreamCall[bytes, bytes]":
-        return cast("grpc.aio.StreamStreamCall[bytes, bytes]", self.channel.stream_stream(path)())
+    async def stream(self, path: str) -> Stream:
+        """Both sides may speak."""
+        return await self.channel.open(path)
 
 
 @asynccontextmanager
-async def serving(make: Maker, *rows: Row, hosts: Sequence[str] = ("127.0.0.1",)) -> AsyncIterator[Server]:
+async def serving(
+    make: Maker,
+    *rows: Row,
+    hosts: Sequence[str] = ("127.0.0.1",),
+    options: Options = PLAIN,
+    request_bytes_max: int = REQUEST_BYTES_MAX,
+) -> AsyncIterator[Server]:
     """Starts a transport for the rows, and a client of it."""
     gate = RecordingGate()
-    transport = make({row.path: row for row in rows}, gate, request_bytes_max=REQUEST_BYTES_MAX, log=LOG)
-    server = Server(transport, gate, await transport.start(hosts, 0))
+    transport = make({row.path: row for row in rows}, gate, request_bytes_max=request_bytes_max, log=LOG)
+    port = await transport.start(hosts, 0)
+    server = Server(transport, gate, port, await make.stack.connect(f"127.0.0.1:{port}", options))
     try:
         yield server
     finally:
@@ -100,11 +128,11 @@ async def serving(make: Maker, *rows: Row, hosts: Sequence[str] = ("127.0.0.1",)
         await transport.stop(0)
 
 
-async def status_of(call: Awaitable[object]) -> tuple[grpc.StatusCode, str]:
+async def status_of(call: Awaitable[object]) -> End:
     """How a call fails."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
+    with pytest.raises(CallError) as caught:
         await call
-    return caught.value.code(), caught.value.details() or ""
+    return caught.value.code, caught.value.text
 
 
 def answering(future: "asyncio.Future[T]") -> Callable[[Call, bytes], "asyncio.Future[T]"]:
@@ -167,13 +195,15 @@ class Streams:
     def __init__(self) -> None:
         self.life: list[str] = []
         self.outlets: list[Outlet] = []
+        self.opened = asyncio.Event()
         self.row = Row("/t.T/Stream", Kind.STREAM, self.open)
+
+    async def outlet(self) -> Outlet:
+        """The first one: a client may have its headers a moment earlier."""
+        await self.opened.wait()
+        return self.outlets[0]
 
     def open(self, call: Call, outlet: Outlet) -> Inlet:
         self.outlets.append(outlet)
+        self.opened.set()
         return Echoes(outlet, self.life)
-
-
-async def end_of(call: "grpc.aio.StreamStreamCall[bytes, bytes]") -> tuple[grpc.StatusCode, str]:
-    """How a stream ends."""
-    return await call.code(), await call.details()

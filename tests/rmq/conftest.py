@@ -1,6 +1,7 @@
 """Fixtures of the broker's tests."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -15,15 +16,12 @@ MakeRig = Callable[..., Rig]
 @pytest.fixture
 def make_rig() -> Iterator[MakeRig]:
     """Makes brokers, and closes them after the test."""
-    made: list[Rig] = []
+    with ExitStack() as made:
 
-    def make(clock: Clock | None = None, **settings: object) -> Rig:
-        made.append(Rig(config(**settings), clock))
-        return made[-1]
+        def make(clock: Clock | None = None, **settings: object) -> Rig:
+            return made.enter_context(closing(Rig(config(**settings), clock)))
 
-    yield make
-    for rig in made:
-        rig.close()
+        yield make
 
 
 @pytest.fixture

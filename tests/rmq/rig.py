@@ -5,6 +5,7 @@ disk is waited for, for WAIT_S at the most.
 """
 
 import asyncio
+import functools
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +22,11 @@ from rmq.errors import ClientError
 from rmq.filter import by_tag
 from rmq.message import Delivered, Outgoing, SendResult
 from rmq.port import Answer, ReceiveRequest
+from rmq_store.disk import Disk
+from rmq_store.record import encode_properties
+from rmq_store.store import Store
 
-WAIT_S = 10.0
+WAIT_S = 30.0
 TOPIC = "orders"
 GROUP = "billing"
 INVISIBLE_MS = 30_000
@@ -39,7 +43,17 @@ def config(**settings: object) -> Config:
 def outgoing(body: str, *, topic: str = TOPIC, tag: str = "", **properties: str) -> Outgoing:
     """A message whose id is the start of its text."""
     tags = {m.TAGS: tag} if tag else {}
-    return Outgoing(topic, body.encode(), {m.UNIQ_KEY: f"id-{body[:40]}", **tags, **properties}, born_ms=1)
+    named = {m.UNIQ_KEY: f"id-{body[:40]}", **tags, **properties}
+    return Outgoing(
+        topic,
+        body.encode(),
+        named[m.UNIQ_KEY],
+        encode_properties(named),
+        m.type_of(named),
+        named.get(m.TAGS, ""),
+        born_ms=1,
+        message_group=named.get(m.SHARDING_KEY, ""),
+    )
 
 
 def request(
@@ -85,16 +99,24 @@ def _copy_sparse(source: str, target: str) -> None:
 class Rig:
     """One broker after the other over one directory (or none), on one clock."""
 
-    def __init__(self, settings: Config, clock: Clock | None = None) -> None:
-        self.loop = asyncio.new_event_loop()
-        self.clock = ManualClock(frozen=True)
+    def __init__(self, settings: Config, clock: Clock | None = None, disk: Disk | None = None) -> None:
+        self.disk = disk
+        self.loop = self._new_loop()
+        self.clock = clock if isinstance(clock, ManualClock) else ManualClock(frozen=True)
         self._used_clock = clock or self.clock
         self.config = settings
+        self.before_tick: Callable[[], None] = lambda: None  # of a new life: the state is as it was recovered
         try:
-            self.broker = Broker(settings, self._used_clock, self.loop)
+            self.broker = self._new_broker()
         except BaseException:
             self.loop.close()
             raise
+
+    def _new_loop(self) -> asyncio.AbstractEventLoop:
+        return asyncio.new_event_loop()
+
+    def _new_broker(self) -> Broker:
+        return Broker(self.config, self._used_clock, self.loop, functools.partial(Store, disk=self.disk))
 
     # -- verbs -------------------------------------------------------------------------------------------------------
 
@@ -164,7 +186,8 @@ class Rig:
         self.turn()
 
     def settle(self) -> None:
-        """All that was written becomes safe."""
+        """All that was done becomes safe."""
+        self.turn()  # the journal of this turn is written
         store = self.broker._store
         self.run_while(lambda: store.flusher.safe < store.log.end)
 
@@ -198,11 +221,15 @@ class Rig:
         self.turn()
         self.clock.advance(ms=pause_ms)
         self.config = msgspec.structs.replace(self.config, **settings)
-        self.broker = Broker(self.config, self._used_clock, self.loop)
+        self.broker = self._new_broker()
+        self.before_tick()
         self.broker.tick()
         self.turn()
 
     def close(self) -> None:
-        self.broker.close()
-        self.turn()
-        self.loop.close()
+        """Also where the broker says that it could not save everything, which is raised."""
+        try:
+            self.broker.close()
+            self.turn()
+        finally:
+            self.loop.close()

@@ -70,7 +70,7 @@ class StuckStream(io.StringIO):
 
     def write(self, text: str) -> int:
         """As of any stream, later."""
-        assert self.free.wait(10)
+        assert self.free.wait(30)
         return super().write(text)
 
 

@@ -35,9 +35,14 @@ def test_without_a_poll_nothing_is_an_answer(rig: Rig) -> None:
 def test_a_poll_ends_with_no_message(rig: Rig) -> None:
     """Not before its time, and at most a little after it; real time, whatever the broker's clock does."""
     clock = SystemClock()
-    started_s = clock.monotonic_s()
-    assert rig.until(rig.poll(request(poll_ms=50))) == []
-    assert 0.05 <= clock.monotonic_s() - started_s < 1.0
+
+    def poll_s() -> float:
+        started_s = clock.monotonic_s()
+        assert rig.until(rig.poll(request(poll_ms=50))) == []
+        return clock.monotonic_s() - started_s
+
+    took_s = [poll_s() for _ in range(3)]  # another program may take the processor, but not each time
+    assert 0.05 <= min(took_s) < 1.0
 
 
 def test_a_message_ends_a_poll(rig: Rig) -> None:

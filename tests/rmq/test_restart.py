@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from rmq import message as m
-from rmq.config import GroupSetting
-from rmq.message import Delivered
+from rmq.config import GroupSetting, TopicSetting
+from rmq.message import Delivered, MessageType
 from rmq_store import record
 from tests.rmq.conftest import MakeRig
 from tests.rmq.rig import GROUP, INVISIBLE_MS, SMALL, TOPIC, Rig, bodies, outgoing, request
@@ -17,6 +17,15 @@ WAYS = pytest.mark.parametrize("way", ["stop", "crash"])
 def again(rig: Rig, way: str, pause_ms: int = 0, **settings: object) -> None:
     """The next server on what this one leaves."""
     (rig.restart if way == "stop" else rig.crash)(pause_ms=pause_ms, **settings)
+
+
+def test_what_the_configuration_lists_is_there_once_a_broker_has_settled(make_rig: MakeRig, tmp_path: Path) -> None:
+    """Which a server waits for before it says that it is ready: then a kill -9 does not take it back."""
+    listed = {TOPIC: TopicSetting(MessageType.NORMAL, 1)}
+    rig = make_rig(flush="durable", data=str(tmp_path / "data"), topics=listed, **SMALL)
+    rig.wait(rig.broker.settled())
+    rig.crash(topics={})
+    assert list(rig.broker._store.state.topics) == [TOPIC]
 
 
 @WAYS
@@ -202,7 +211,8 @@ def test_a_stop_answers_what_was_sent(disk_rig: Rig) -> None:
     assert not isinstance(answer, list)
     disk_rig.turn()
     assert disk_rig.until(answer)[0].queue_offset == 0  # type: ignore[arg-type]  # a Future: see above
-    assert disk_rig.broker._agenda is None
+    assert disk_rig.broker._lease_alarm._timer is None
+    assert disk_rig.broker._timer_alarm._timer is None
     disk_rig._start(0, {})
     assert bodies(disk_rig.receive()) == ["a"]
 

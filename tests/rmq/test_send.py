@@ -7,6 +7,7 @@ from rmq.config import GroupSetting, TopicSetting
 from rmq.errors import ClientError, Code, ConfigError
 from rmq.message import MessageType, Outgoing
 from rmq.topics import SERVED
+from rmq_store.record import encode_properties
 from tests.rmq.conftest import MakeRig
 from tests.rmq.rig import TOPIC, Rig, bodies, outgoing, request
 
@@ -32,7 +33,10 @@ def test_a_batch_stays_together_and_in_order(rig: Rig) -> None:
 
 def test_a_message_comes_as_it_was_sent(rig: Rig) -> None:
     """Body, properties, flags, born time and host are the sender's; the store adds its cluster's name."""
-    rig.send(Outgoing(TOPIC, b"\x00\xff", {m.UNIQ_KEY: "7", "user": "ü"}, 1234, "192.0.2.7", 99, m.SYS_FLAG_COMPRESSED))
+    sent = outgoing("", **{m.UNIQ_KEY: "7", "user": "ü"})
+    sent.body, sent.sys_flag = b"\x00\xff", m.SYS_FLAG_COMPRESSED
+    sent.born_ms, sent.born_host, sent.born_port = 1234, "192.0.2.7", 99
+    rig.send(sent)
     came = rig.one()
     assert (came.topic, came.body, came.sys_flag) == (TOPIC, b"\x00\xff", m.SYS_FLAG_COMPRESSED)
     assert came.properties == {m.UNIQ_KEY: "7", "user": "ü", m.CLUSTER: "DefaultCluster"}
@@ -121,7 +125,6 @@ def test_profile_strict_lets_the_first_message_give_a_type(disk_rig: Rig) -> Non
 @pytest.mark.parametrize(
     ("name", "value", "kind"),
     [
-        (m.TIMER_DELIVER_MS, "9", "DELAY"),
         (m.TRAN_MSG, "true", "TRANSACTION"),
         (m.PRIORITY, "1", "PRIORITY"),
         (m.LITE_TOPIC, "l", "LITE"),
@@ -138,7 +141,7 @@ def test_types_that_are_not_served_are_refused(rig: Rig, name: str, value: str, 
 def test_all_of_a_batch_or_none(rig: Rig, position: int) -> None:
     """One message with too many properties, at whatever place, keeps the others out."""
     batch = [outgoing(str(n)) for n in range(3)]
-    batch[position].properties["long"] = "x" * 32_000
+    batch[position].properties += encode_properties({"long": "x" * 32_000})
     assert refusal(rig, *batch).code is Code.MESSAGE_PROPERTIES_TOO_LARGE
     assert rig.receive(request(batch=9)) == []
 

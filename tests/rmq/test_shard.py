@@ -1,9 +1,8 @@
-"""Message groups as numbers: recorded choices of Apache's hash, and keys that last."""
+"""The queue of a message group: recorded choices of Apache's hash."""
 
 import pytest
 
-from rmq.shard import key_of, queue_of
-from rmq_store.lines import KEY_BITS
+from rmq.shard import queue_of
 
 QUEUES = (1, 2, 3, 4, 8, 16, 100, 1024)
 RECORDED = {  # Guava 31.0.1, Hashing.consistentHash(name.hashCode(), queues)
@@ -31,10 +30,3 @@ def test_more_queues_move_few_groups() -> None:
     """And only to the new one."""
     moved = {queue_of(f"g{n}", 9) for n in range(500) if queue_of(f"g{n}", 9) != queue_of(f"g{n}", 8)}
     assert moved == {8}
-
-
-def test_keys_are_the_same_in_every_process_and_say_where_a_name_ends() -> None:
-    """The journal holds them."""
-    assert key_of("a") == 9143878480147233
-    assert key_of("a", "b") != key_of("ab", "") != key_of("", "ab")
-    assert all(0 < key_of(f"g{n}") < 1 << KEY_BITS for n in range(100))

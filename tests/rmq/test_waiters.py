@@ -19,6 +19,6 @@ def test_polls_whose_end_has_passed_when_they_come_end_at_once() -> None:
         waiters = Waiters(asyncio.get_running_loop(), polls_max=10, per_group_max=10)
         subscription = Subscription("billing", "orders")
         polls = [waiters.add(subscription, request(poll_ms=poll_ms)) for poll_ms in (-50, -100, 20)]
-        return list(await asyncio.wait_for(asyncio.gather(*polls), 5))
+        return list(await asyncio.wait_for(asyncio.gather(*polls), 30))
 
     assert uvloop.run(ends()) == [[], [], []]

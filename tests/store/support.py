@@ -19,12 +19,14 @@ from rmq_store.flush import Mode
 from rmq_store.journal import Acked, Cursors, Grouped, GroupPut, Leased, TopicPut, lease_part, steps
 from rmq_store.ledger import Ledger, Open
 from rmq_store.lines import Lines
-from rmq_store.record import Draft, Record
+from rmq_store.record import Draft, Record, encode_properties
 from rmq_store.recovery import Report, recover
 from rmq_store.retention import Retention
 from rmq_store.segment import FOLDER
 from rmq_store.state import Origin, State, Topic
 from rmq_store.store import Settings, Store
+from rmq_store.timers import DELIVER_MS
+from rmq_store.timers import TOPIC as TIMER_TOPIC
 
 SEGMENT_BYTES = 64 << 10
 SETTINGS = Settings(
@@ -40,7 +42,7 @@ SETTINGS = Settings(
     store_port=10911,
 )
 GROUP = GroupPut("g", 17, (1000,), 5000, 7_200_000, 2.0)
-WAIT_S = 10.0
+WAIT_S = 30.0
 
 
 def draft(topic: str, queue_id: int, body: bytes = b"body", properties: bytes = b"") -> Draft:
@@ -135,6 +137,19 @@ class Rig:
         """Appends one message; returns its queue offset."""
         target = self.topic(topic, queue_id + 1)
         return self.store.append(target, target.queues[queue_id], draft(topic, queue_id, body, properties), 0)
+
+    def delay(self, due_ms: int) -> None:
+        """A timer."""
+        properties = encode_properties({DELIVER_MS: str(due_ms)})
+        self.store.append_timers([(Draft(TIMER_TOPIC.encode(), 0, b"later", properties, 0, 1, bytes(4), 0), 0, due_ms)])
+
+    def fire(self, first: int, due_ms: int, topic: str) -> None:
+        """A timer's real message."""
+        kept = self.topic(topic)
+        origin = Origin(0, TIMER_TOPIC, 0, first, "")
+        properties = encode_properties({DELIVER_MS: str(due_ms), Origin.PROPERTY: origin.text()})
+        draft = Draft(kept.name_bytes, 0, b"now", properties, 0, 1, bytes(4), 0)
+        self.store.append(kept, kept.queues[0], draft, 0, origin, due_ms)
 
     def fill(self, size: int) -> None:
         """Messages until they are refused."""
@@ -249,9 +264,17 @@ def view(state: State, now_ms: int = 0) -> dict[str, object]:
         },
         "groups": dict(state.groups),
         "places": dict(_places(state, now_ms)),
+        "timers": (sorted(_timers(state)), state.timers.fired_ms),
         "count": sum(len(ledger.open) for ledger in state.leases.ledgers()) == state.leases.open_count,
         "parked": sum(len(ledger.parked()) for ledger in state.leases.ledgers()) == state.leases.parked_count,
     }
+
+
+def _timers(state: State) -> Iterator[tuple[int, int, int]]:
+    firsts = {number: first for first, number in state.timers._carried.items()}
+    for due_ms, number in state.timers.earliest(len(state.timers)):
+        yield due_ms, number, firsts.pop(number, number)
+    assert not firsts, "a timer that is gone is remembered"
 
 
 def _queue(queue: ConsumeQueue) -> tuple[int, int, list[tuple[int, int, int]]]:

@@ -13,7 +13,7 @@ from rmq_store.segment import FOLDER, path_of
 from tests.store.support import SEGMENT_BYTES, WatchedDisk, draft
 
 STEP = SEGMENT_BYTES // 4
-EMPTY_BYTES = draft("t", 0, b"").size_bytes()
+EMPTY_BYTES = draft("t", 0, b"").size
 
 
 def _log(disk: WatchedDisk | MemoryDisk | None = None, free_min_bytes: int = 0) -> CommitLog:

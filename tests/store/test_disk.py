@@ -9,6 +9,7 @@ import pytest
 
 from rmq_store.disk import DirectoryLock, Disk, MemoryDisk, RealDisk
 from rmq_store.errors import StoreError
+from tests.processes import started
 from tests.store.support import Rig
 
 # What Java's FileChannel.tryLock(0, 1, false) does, in another process.
@@ -119,14 +120,14 @@ def test_a_second_store_on_a_directory_is_refused_and_does_no_harm(tmp_path: Pat
 def test_a_store_held_by_another_process_is_refused(tmp_path: Path) -> None:
     """Until that one is gone, however it went."""
     hold = HOLD.replace("sys.argv[1]", "sys.argv[1] + '/lock'")
-    with subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdin=-1, stdout=-1, text=True) as other:
+    with started([sys.executable, "-c", hold, str(tmp_path)], stdin=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         with pytest.raises(StoreError, match="is in use by another broker") as refused:
             Rig(tmp_path)
         assert "\n" not in str(refused.value)
         other.kill()
-        other.wait(10)
+        other.wait(30)
     Rig(tmp_path).close()
 
 

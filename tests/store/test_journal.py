@@ -18,6 +18,8 @@ from rmq_store.journal import (
     QueueEnds,
     Started,
     StateEnd,
+    TimerEnded,
+    TimersFired,
     TopicDrop,
     TopicPut,
     UnknownJournal,
@@ -35,6 +37,8 @@ ENTRIES: list[Change] = [
     Grouped("group", "topic", [(0, [5, 1, 2], [1, (1 << 55) - 1, 1]), (1, [4], [7])]),
     Acked("group", "topic", [(0, [1, 2, 3])]),
     Extended("group", "topic", 0, 5, 1 << 41, 1, 2, 3),
+    TimerEnded(5, 1 << 41),
+    TimersFired(1 << 41),
     Started(7),
     StateEnd(1 << 30),
 ]

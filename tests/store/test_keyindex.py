@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -122,7 +123,7 @@ def test_half_messages_roll_backs_and_the_journal_have_no_entry(flag: int) -> No
     """Nobody may read them."""
     with opened(None, mode=Mode.MEMORY) as rig:
         rig.topic("t")
-        hidden = draft("t", 0, properties=properties("hidden"))._replace(sys_flag=flag)
+        hidden = msgspec.structs.replace(draft("t", 0, properties=properties("hidden")), sys_flag=flag)
         rig.store.log.append(hidden, 0, 0)
         rig.store.flusher.touch()
         rig.turn()

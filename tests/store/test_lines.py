@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rmq_store.journal import Acked, Cursors, Extended, Grouped, Leased, lease_part, steps
 from rmq_store.leases import Leases
 from rmq_store.ledger import Ledger, Open
-from rmq_store.lines import KEY_BITS, Lines
+from rmq_store.lines import KEY_BITS, Lines, key_of
 
 KEYS = (1, 2, (1 << KEY_BITS) - 1)
 OFFSETS = st.integers(0, 1200)
@@ -183,3 +183,10 @@ def _step(leases: Leases, ledger: Ledger, what: str, offset: int, number: int) -
         leases.settle(ledger, offset, final=True)
     elif what == "r" and found is not None and found.lease is not None:
         leases.release(found)
+
+
+def test_keys_are_the_same_in_every_process_and_say_where_a_name_ends() -> None:
+    """The journal holds them."""
+    assert key_of("a") == 9143878480147233
+    assert key_of("a", "b") != key_of("ab", "") != key_of("", "ab")
+    assert all(0 < key_of(f"g{n}") < 1 << KEY_BITS for n in range(100))

@@ -13,7 +13,7 @@ from rmq_store import journal
 from rmq_store.consumequeue import QueueFiles
 from rmq_store.disk import MemoryDisk
 from rmq_store.errors import StoreError
-from rmq_store.journal import Extended, GroupDrop, TopicDrop
+from rmq_store.journal import Extended, GroupDrop, TimerEnded, TopicDrop
 from rmq_store.ledger import Open
 from rmq_store.record import SYS_FLAG_ROLLBACK, Draft
 from rmq_store.recovery import replay
@@ -28,8 +28,9 @@ Op = tuple[str, int, int]
 OPS = st.lists(
     st.tuples(
         st.sampled_from(
-            ["send"] * 6 + ["big"] * 3 + ["batch", "take", "line", "line", "push", "ack", "ack", "extend"]
-            + ["suspend", "release", "bury", "drop topic", "drop group", "put group", "retain", "save", "several"]
+            ["send"] * 6 + ["big"] * 3 + ["batch", "take", "line", "line", "push", "ack", "ack", "extend", "suspend"]
+            + ["release", "bury", "drop topic", "drop group", "put group", "retain", "save", "several"]
+            + ["delay"] * 3 + ["fire", "recall"]
         ),
         st.integers(0, 1 << 16),
         st.integers(0, 1 << 16),
@@ -78,6 +79,19 @@ OPENED: dict[str, Callable[[Rig, Open], None]] = {
 }
 
 
+def _end_timer(rig: Rig, pick: int, topic: str) -> None:
+    timers = rig.store.state.timers
+    every = timers.earliest(len(timers))
+    if not every:
+        return
+    due_ms, number = every[pick % len(every)]
+    first = next((first for first, current in timers._carried.items() if current == number), number)
+    if topic:
+        rig.fire(first, due_ms, topic)
+    else:
+        rig.store.apply(TimerEnded(first, due_ms))
+
+
 def act(rig: Rig, op: Op) -> None:
     """One step of a history, without the end of its turn."""
     name, x, y = op
@@ -98,6 +112,10 @@ def act(rig: Rig, op: Op) -> None:
     elif name == "line":
         rig.topic(topic)
         rig.take_in_line(group, topic, 1 + x % 6, rig.now_ms + 1_000 + y % 100_000)
+    elif name == "delay":
+        rig.delay(rig.now_ms + y % 5)
+    elif name in ("fire", "recall"):
+        _end_timer(rig, x, topic if name == "fire" else "")
     elif name == "drop topic":
         rig.store.apply(TopicDrop(topic))
     elif name == "drop group":

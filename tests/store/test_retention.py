@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rmq_store.disk import RealDisk
+from rmq_store.errors import StoreError
 from rmq_store.flush import Mode
 from rmq_store.journal import Cursors, Extended, StateEnd, TopicDrop, TopicPut
 from rmq_store.retention import Retention
@@ -364,21 +365,41 @@ def test_a_segment_goes_only_after_what_was_carried_is_safe(tmp_path: Path, mode
     rig.close()
 
 
-def test_deleting_a_segment_does_not_disturb_its_fsync(tmp_path: Path) -> None:
-    """Its file is closed after the fsync that is under way."""
+def test_a_segment_stays_until_all_is_on_the_disk(tmp_path: Path) -> None:
+    """Also in profile fast, which answers before: the fsync that is under way, and the one for what was carried."""
     disk = WatchedDisk(RealDisk(tmp_path))
     rig = Rig(tmp_path, disk, flush_interval_ms=1)
     disk.gate.clear()
     rig.send("t", body=bytes(1000))
     rig.until(lambda: disk.at_once == 1)
     rig.roll()
-    rig.retain()
-    assert rig.store.log.begin == SEGMENT_BYTES
-    rig.send("t")
+    retention = Retention(rig.store, age_ms=1 << 50, bytes_max=1)
+    while retention._saving is None:
+        retention.step(rig.now_ms)
+    assert (retention.step(rig.now_ms), rig.store.log.begin) == (False, 0)
     disk.gate.set()
+    rig.until(retention._saving.done)
+    assert rig.store.flusher.synced > SEGMENT_BYTES
+    rig.retain()
+    rig.send("t")
     rig.until(lambda: disk.list(FOLDER) == [f"{SEGMENT_BYTES:020d}"] and rig.store.flusher.synced == rig.store.log.end)
     assert rig.failures == []
     rig.close()
+
+
+def test_retention_ends_with_the_log(tmp_path: Path) -> None:
+    """A sync that fails while it waits is the store's end, and nothing was deleted."""
+    disk = WatchedDisk(RealDisk(tmp_path))
+    rig = Rig(tmp_path, disk)
+    rig.roll()
+    disk.broken.add(("sync", FOLDER))
+    retention = Retention(rig.store, age_ms=1 << 50, bytes_max=1)
+    with pytest.raises(StoreError, match="fsync"):
+        rig.until(lambda: not retention.step(rig.now_ms) and retention._saving is None)
+    assert rig.store.log.begin == 0
+    with pytest.raises(StoreError, match="fsync"):
+        rig.store.flusher.when_on_disk().result()
+    rig.crash()
 
 
 @pytest.mark.parametrize("how", ["close", "crash", "lose"])

@@ -1,7 +1,10 @@
 """The checkpoint: a copy for a fast start, equal to the state or absent, whatever happens while it is written."""
 
 import shutil
+import tempfile
 import threading
+from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -9,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from rmq_store import snapshot
-from rmq_store.checkpoint import Checkpoint, Meta
+from rmq_store.checkpoint import FORMAT, Changed, Checkpoint, Kept, Meta, read
 from rmq_store.consumequeue import FILE_BYTES, FILLER_SIZE
 from rmq_store.disk import RealDisk
 from rmq_store.journal import Cursors, GroupDrop, Leased, TopicDrop, TopicPut
@@ -33,21 +36,31 @@ def _replayed(root: Path, expected: dict[str, object]) -> int:
     return records
 
 
+def committed(pairs: Iterable[Changed]) -> Kept:
+    """As a start finds them."""
+    with tempfile.TemporaryDirectory() as folder:
+        with closing(Checkpoint(Path(folder))) as made:
+            made.commit(Meta(FORMAT, 0, 0, 0, 1, 1, [], 0), pairs, everything=True)
+        kept = read(Path(folder))
+    assert kept is not None
+    return kept
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(OPS)
 def test_a_state_restored_from_its_pairs_is_that_state(ops: list[Op]) -> None:
     """Carried messages, their names and their leases included."""
     rig = Rig(None)
     run(rig, ops)
-    pairs = sorted(
-        (key, value) for key, value in snapshot.changed(rig.store.state, everything=True) if value is not None
-    )
+    timers = rig.store.state.timers
+    told = dict(snapshot.timer_pairs(timers.changes, timers.fired_ms))
+    told |= dict(snapshot.changed(rig.store.state, everything=True))
     queues = [queue for topic in rig.store.state.topics.values() for queue in topic.queues]
     for queue in queues:
         for path, offset, data in queue.unwritten():
             rig.store.disk.open(path, FILE_BYTES).write(offset, data)
     restored = State(rig.store.files)
-    snapshot.restore(restored, ((key, msgspec.msgpack.decode(value)) for key, value in pairs))
+    snapshot.restore(restored, committed(told.items()))
     assert view(restored, rig.now_ms) == view(rig.store.state, rig.now_ms)
     assert [restored.dirty_topics, restored.dirty_groups, restored.dirty_queues, restored.leases.dirty] == [
         set(), set(), {}, {}

@@ -1,6 +1,7 @@
 """Timers fire in order of their due time, in bounded batches, and take little memory."""
 
 import tracemalloc
+from array import array
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,3 +59,60 @@ def test_timers_that_share_milliseconds_take_about_eight_bytes() -> None:
 def test_a_timer_with_a_millisecond_of_its_own_takes_less_than_two_hundred_bytes() -> None:
     """Its due time and its key included."""
     assert _traced(12_500, 12_500) < 12_500 * 200
+
+
+@given(TIMERS, st.lists(st.tuples(st.integers(0, 80), st.booleans()), max_size=60), st.integers(0, 20))
+def test_a_wheel_without_what_was_removed(
+    timers: list[tuple[int, int]], picks: list[tuple[int, bool]], limit: int
+) -> None:
+    """Whichever is taken out, the others fire as if it had never been there; the earliest can be looked at."""
+    wheel = Wheel()
+    waiting = []
+    for due_ms, key in dict.fromkeys(timers):
+        wheel.add(due_ms, key)
+        waiting.append((due_ms, key))
+    waiting.sort(key=lambda timer: timer[0])
+    for pick, again in picks:
+        if waiting:
+            gone = waiting.pop(pick % len(waiting))
+            assert wheel.has(*gone)
+            assert wheel.remove(*gone)
+            assert not wheel.has(*gone)
+            assert not wheel.remove(*gone)
+            if again:
+                wheel.add(*gone)
+                waiting.append(gone)
+                waiting.sort(key=lambda timer: timer[0])
+        assert wheel.earliest(limit) == waiting[:limit]
+        assert sorted(wheel.dues()) == sorted({due_ms for due_ms, _ in waiting})
+        due_ms, keys = wheel.head(35, limit)
+        assert list(keys) == [key for due, key in waiting if due == due_ms][:limit]
+    assert len(wheel) == len(waiting)
+    assert list(wheel.pop_due(35, 1000)) == [key for _, key in waiting]
+
+
+def test_due_times_of_removed_timers_are_forgotten() -> None:
+    """Or timers that come and go would fill memory until they would have been due."""
+    wheel = Wheel()
+    for n in range(5_000):
+        wheel.add(1_000 + n, n)
+        assert wheel.remove(1_000 + n, n)
+    assert len(wheel._dues) <= 1_001
+    assert wheel.next_due_ms() is None
+
+
+def test_many_timers_of_one_millisecond_are_taken_from_the_front() -> None:
+    """In order, removed one by one or popped, with one out of their middle missing."""
+    wheel = Wheel()
+    for n in range(1_000):
+        wheel.add(5, n)
+    assert wheel.remove(5, 900)
+    for n in range(400):
+        assert wheel.head(5, 2) == (5, array("q", (n, n + 1)))
+        assert wheel.remove(5, n)
+    assert list(wheel.pop_due(5, 200)) == list(range(400, 600))
+    assert list(wheel.keys_at(5, 3)) == [600, 601, 602]
+    assert list(wheel.pop_due(9, 1_000)) == [n for n in range(600, 1_000) if n != 900]
+    wheel.add(7, 1)
+    wheel.clear()
+    assert (len(wheel), wheel.next_due_ms(), wheel.has(7, 1)) == (0, None, False)

@@ -26,6 +26,6 @@ def runs(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Runs:
         monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
         monkeypatch.setenv("HOME", str(pytester.path))  # the official client writes logs there
         monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-        return pytester.runpytest_subprocess(*PLUGIN, "-p", "no:cacheprovider", *args, timeout=120)
+        return pytester.runpytest_subprocess(*PLUGIN, "-p", "no:cacheprovider", *args, timeout=300)
 
     return run

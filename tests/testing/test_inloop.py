@@ -57,6 +57,22 @@ def test_time_moves_as_far_as_the_test_says() -> None:
     assert 86_400_000 <= asyncio.run(use()) < 86_410_000
 
 
+def test_advance_delivers_what_is_due_in_order() -> None:
+    """Before it returns, though two days lie between."""
+
+    async def use() -> list[str]:
+        async with rmq.testing.broker() as broker:
+            now_ms = broker.advance()
+            await broker.send("orders", "in two days", delivery_ms=now_ms + 47 * 3_600_000)
+            await broker.send("orders", "tomorrow", delivery_ms=now_ms + 23 * 3_600_000)
+            assert broker.messages("orders") == []
+            broker.advance(hours=48)
+            await asyncio.sleep(0)
+            return [message.text for message in broker.messages("orders")]
+
+    assert asyncio.run(use()) == ["tomorrow", "in two days"]
+
+
 def test_one_that_keeps_its_data_survives_a_restart_and_leaves_nothing() -> None:
     """On the same port; reset empties it."""
 

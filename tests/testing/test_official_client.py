@@ -222,3 +222,34 @@ async def use():
     )
     result.assert_outcomes(passed=1)
     result.stdout.no_fnmatch_line("*Traceback*")
+
+
+def test_rate_limits_slow_the_clients_down_and_lose_nothing(runs: Runs) -> None:
+    """A producer is told TooManyRequests where its own retries do not help; a push consumer gets less at a time."""
+    result = runs(
+        CLIENTS.replace("groups=", "client_sends_per_s_max=4, client_receives_per_s_max=1, groups=")
+        + """
+from rocketmq.v5.exception import TooManyRequestsException
+
+def test_it(rocketmq):
+    listener = Recorder(ConsumeResult.SUCCESS)
+    consumer = push(rocketmq, "billing", listener)
+    producer = started(Producer(configuration(rocketmq), ("orders",)))
+    refused = 0
+    for number in range(12):
+        sent = False
+        while not sent:
+            try:
+                producer.send(message("orders", b"%d" % number))
+                sent = True
+            except TooManyRequestsException:
+                refused += 1
+                time.sleep(0.1)
+    assert refused
+    eventually(lambda: {body for body, _ in listener.seen} >= {str(n) for n in range(12)})
+    eventually(lambda: rocketmq.leases("billing") == [])
+    consumer.shutdown()
+    producer.shutdown()
+"""
+    )
+    result.assert_outcomes(passed=1)

@@ -16,19 +16,20 @@ from rmq.testing import Server, ServerError
 from rmq.testing.options import config_of
 from rmq.testing.process import environment
 from rmq_proxy.admin_client import AdminError
+from tests.processes import started
 
 SERVE = "print(READY, flush=True); time.sleep(60)"
 STOPS = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); "
 READY = '{"pid": %d, "endpoint": "127.0.0.1:4", "data": "", "flush": "memory", "profile": "dev"}'
 
 
-def stub(program: str, *, ready_within_s: float = 20.0, stop_within_s: float = 5.0) -> Server:
+def stub(program: str, *, ready_within_s: float = 30.0, stop_within_s: float = 30.0) -> Server:
     """A server that is only a few lines of Python."""
     command = (sys.executable, "-c", f"import os, signal, sys, time\nREADY = {READY!r} % os.getpid()\n{program}")
     return Server(config_of({}), command=command, ready_within_s=ready_within_s, stop_within_s=stop_within_s)
 
 
-def eventually(true: Callable[[], object], within_s: float = 10.0) -> None:
+def eventually(true: Callable[[], object], within_s: float = 30.0) -> None:
     """Waits until `true` says so."""
     deadline_s = time.monotonic() + within_s
     while not true():
@@ -173,7 +174,8 @@ def test_one_that_cannot_start_says_why(server: Server) -> None:
 
 def test_one_that_says_nothing_is_given_up() -> None:
     """The wait is bounded, and the process ended."""
-    server = stub("print('here', file=sys.stderr, flush=True); time.sleep(60)", ready_within_s=1)
+    command = ("sh", "-c", "echo here >&2; exec sleep 60")  # which is quick to say it
+    server = Server(config_of({}), command=command, ready_within_s=1, stop_within_s=30)
     with pytest.raises(ServerError, match=r"(?s)not ready within 1 s.*here"):
         server.start()
     assert not server.running
@@ -238,8 +240,7 @@ def test_it_runs_the_caller_s_rmq_without_the_shell_s_settings(monkeypatch: pyte
 def test_it_ends_with_the_process_that_started_it() -> None:
     """Even where that had no time to say so."""
     program = "import rmq.testing, time; s = rmq.testing.server().start(); print(s.pid, flush=True); time.sleep(60)"
-    parent = subprocess.Popen([sys.executable, "-c", program], env=environment(), stdout=subprocess.PIPE, text=True)
-    with parent:
+    with started([sys.executable, "-c", program], env=environment(), stderr=None) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         assert is_alive(pid)

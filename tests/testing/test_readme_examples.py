@@ -86,7 +86,7 @@ def test_github_actions(tmp_path: Path) -> None:
     with (tmp_path / "said").open("w+") as said:
         shell = ["bash", "-e", str(script)]
         code = subprocess.run(
-            shell, cwd=tmp_path, env={**surroundings(tmp_path), **env}, stdout=said, stderr=said, timeout=60
+            shell, cwd=tmp_path, env={**surroundings(tmp_path), **env}, stdout=said, stderr=said, timeout=300
         ).returncode
         said.seek(0)
         text = said.read()

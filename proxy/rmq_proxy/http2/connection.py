@@ -4,8 +4,8 @@ Promises: no input makes `receive` raise; the same bytes give the same events ho
 make us keep or do is bounded by Limits. Does not: know sockets, time (the caller ticks once a second), or what the
 requests mean. Priorities are read and ignored; push does not exist.
 
-    receive(bytes) -> events      once the events are handled: take() -> bytes for the socket
-    respond, send, end, answer: one stream's answer     advance(): when the socket takes more
+    receive(bytes) -> events; behind: receive(b"") goes on      once they are handled: take() -> bytes for the socket
+    respond, send, end, answer: one stream's answer             advance(): when the socket takes more
 """
 
 from rmq_proxy.http2 import frames
@@ -38,6 +38,8 @@ class Connection:
         self._events: list[Event] = []
         self._tail = b""  # the start of a frame that is not here yet
         self._greeted = False  # the client's preface was seen, and SETTINGS begins behind it
+        self.resting = False  # `tick` found nothing under way that could be too slow
+        self.behind = False  # `receive` took as many frames as it might: more may be here already
         self.failed = False  # GOAWAY with an error is out, or the socket is gone
         self._read_window = max(limits.connection_window_bytes, frames.WINDOW_DEFAULT)
         self._read_window_low = limits.connection_window_bytes // 2
@@ -68,6 +70,11 @@ class Connection:
     def stirring(self) -> bool:
         """There is something for `advance` to do, or to tell."""
         return self._out.waiting or bool(self._events)
+
+    @property
+    def held_bytes(self) -> int:
+        """Of answers that the client does not take yet."""
+        return self._out.held_bytes
 
     @property
     def writable(self) -> bool:
@@ -150,6 +157,7 @@ class Connection:
             self._floods.watch("your window", held, self._limits.stall_s, now_s)
             self._floods.watch("your socket", not (self.writable or self._took), self._limits.stall_s, now_s)
             self._progress, self._took = self._out.sent_bytes, False
+            self.resting = self.writable and not self._out.waiting and self._blocks.partial is None
         except PeerError as failure:
             self._fail(failure)
         return self._take_events()
@@ -188,38 +196,29 @@ class Connection:
 
     # ---- What comes in ----
 
-    def receive(self, data: bytes) -> list[Event]:
-        """The events of what is whole by now."""
+    def receive(self, data: bytes, frames_max: int = 1 << 30) -> list[Event]:
+        """The events of what is whole by now; of `frames_max` frames, then `behind` tells that there may be more."""
+        self.behind = False
         if self.failed:
             return []
         if self._tail:
             data = self._tail + data
         try:
-            position = 0 if self._greeted else self._read_preface(data)
+            position = 0
+            if not self._greeted and frames.greets(data):
+                self._greeted, position = True, len(frames.PREFACE)
             if self._greeted:
-                position = self._read_frames(data, position)
+                position = self._read_frames(data, position, frames_max)
         except PeerError as failure:
-            self._fail(failure)
-            return self._take_events()
+            return self.close(failure.code, failure.text)
         self._tail = data[position:] if position < len(data) else b""
         return self.advance() if self._out.waiting else self._take_events()
 
-    def _read_preface(self, data: bytes) -> int:
-        """Where the first frame begins, once its kind is known."""
-        preface = frames.PREFACE
-        if data[: len(preface)] != preface[: len(data)]:
-            raise PeerError(ErrorCode.PROTOCOL_ERROR, "this is not HTTP/2's connection preface")
-        if len(data) < len(preface) + frames.HEAD_BYTES:
-            return 0
-        if data[len(preface) + 3] != frames.SETTINGS or data[len(preface) + 4] & frames.ACK:
-            raise PeerError(ErrorCode.PROTOCOL_ERROR, "the first frame must be SETTINGS")
-        self._greeted = True
-        return len(preface)
-
-    def _read_frames(self, data: bytes, position: int) -> int:
-        """Reads all whole frames; where the rest begins."""
+    def _read_frames(self, data: bytes, position: int, left: int) -> int:
+        """Reads whole frames, at most `left`; where the rest begins."""
         size, read_head, handlers = len(data), frames.read_head, self._handlers
-        while size - position >= frames.HEAD_BYTES:
+        while left and size - position >= frames.HEAD_BYTES:
+            left -= 1
             length, flags, stream_id = read_head(data, position)
             kind = length & 0xFF
             length >>= 8
@@ -239,6 +238,7 @@ class Connection:
             except StreamError as failure:
                 self._fail_stream(failure)
             position = position_next
+        self.behind = not left
         return position
 
     def _on_headers(self, flags: int, stream_id: int, data: bytes, start: int, end: int) -> None:
@@ -283,8 +283,7 @@ class Connection:
             self.streams.leave(stream_id)
             return
         if len(self.streams) >= self._limits.streams_max:
-            self._floods.note("refused")
-            raise StreamError(stream_id, ErrorCode.REFUSED_STREAM, "too many streams are open")
+            raise StreamError(stream_id, ErrorCode.REFUSED_STREAM, "too many streams are open", flood="refused")
         too_large = block.list_bytes > self._limits.header_list_bytes_max
         if block.marks & ILLEGAL or (block.marks & REQUIRED != REQUIRED and not too_large):
             raise StreamError(stream_id, ErrorCode.PROTOCOL_ERROR, "this is no well-formed request")
@@ -306,8 +305,8 @@ class Connection:
         if stream is None or stream.state is not OPEN:
             self.streams.taking(stream_id, frames.DATA)
             return
-        stream.read_window -= size
-        if stream.read_window < 0:
+        window = stream.read_window - size
+        if window < 0:
             raise StreamError(stream_id, ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the window allows")
         if flags & frames.PADDED:
             start, end = frames.unpad(flags, data, start, end)
@@ -315,8 +314,9 @@ class Connection:
         if not ended:
             if start == end:
                 self._floods.note("empty_data")
-            if stream.read_window <= self._limits.stream_window_bytes // 2:
-                self._out.put(frames.window_update(stream_id, self._limits.stream_window_bytes - stream.read_window))
+            stream.read_window = window
+            if window <= self._limits.stream_window_bytes // 2:
+                self._out.put(frames.window_update(stream_id, self._limits.stream_window_bytes - window))
                 stream.read_window = self._limits.stream_window_bytes
         self._take_body(stream, data[start:end], ended)
 
@@ -345,7 +345,7 @@ class Connection:
             return
         self._floods.note(RESETS)
         self._out.forget(stream)
-        self.streams.close(stream)
+        self.streams.reset(stream)
         self._events.append(StreamEnded(stream, frames.read_long(data, start)[0], True))
 
     def _on_window_update(self, flags: int, stream_id: int, data: bytes, start: int, end: int) -> None:
@@ -421,8 +421,8 @@ class Connection:
         self._out.put(frames.rst_stream(stream_id, code))
 
     def _fail_stream(self, failure: StreamError) -> None:
-        if failure.code is not ErrorCode.REFUSED_STREAM:
-            self._floods.note("errors")
+        if failure.flood:
+            self._floods.note(failure.flood)
         stream = self.streams.get(failure.stream_id)
         self._leave(failure.stream_id, failure.code)
         if stream is not None:

@@ -32,10 +32,14 @@ class PeerError(Exception):
 
 
 class StreamError(Exception):
-    """The peer broke a rule of one stream: that stream ends in RST_STREAM, the others go on."""
+    """The peer broke a rule of one stream: that stream ends in RST_STREAM, the others go on.
 
-    def __init__(self, stream_id: int, code: ErrorCode, text: str) -> None:
+    `flood` is what it counts as, a name of floods.COUNTED; empty for what comes of a race and costs next to nothing.
+    """
+
+    def __init__(self, stream_id: int, code: ErrorCode, text: str, flood: str = "errors") -> None:
         super().__init__(text)
         self.stream_id = stream_id
         self.code = code
         self.text = text
+        self.flood = flood

@@ -115,3 +115,17 @@ def depends_on(stream_id: int, data: bytes, start: int) -> bool:
     """Whether the priority at `start` names `stream_id` itself."""
     parent: int = _LONG.unpack_from(data, start)[0]
     return parent & STREAM_ID_MAX == stream_id
+
+
+def greets(data: bytes) -> bool:
+    """Whether `data` begins with the preface and the head of SETTINGS; False while that is not here as a whole.
+
+    Raises PeerError for another beginning.
+    """
+    if data[: len(PREFACE)] != PREFACE[: len(data)]:
+        raise PeerError(ErrorCode.PROTOCOL_ERROR, "this is not HTTP/2's connection preface")
+    if len(data) < len(PREFACE) + HEAD_BYTES:
+        return False
+    if data[len(PREFACE) + 3] != SETTINGS or data[len(PREFACE) + 4] & ACK:
+        raise PeerError(ErrorCode.PROTOCOL_ERROR, "the first frame must be SETTINGS")
+    return True

@@ -2,7 +2,7 @@
 
 import msgspec
 
-KIB, MIB = 1 << 10, 1 << 20
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -38,12 +38,17 @@ class Limits(msgspec.Struct, frozen=True):
     # Bytes held for a client
     request_bytes_held_max: int = 512 * MIB  # unfinished requests of all connections; more: RESOURCE_EXHAUSTED
     answer_bytes_held_max: int = 256 * MIB  # what one connection was answered and did not take; more is calm
-    outlet_bytes_max: int = 16 * MIB  # the same for one stream of commands: it ends with RESOURCE_EXHAUSTED
+    answer_bytes_total_max: int = GIB  # what all were; more is calm for those that hold most
+    outlet_bytes_max: int = 16 * MIB  # of one connection's, for one stream of commands: it ends with RESOURCE_EXHAUSTED
     write_step_bytes: int = 256 * KIB  # handed to the socket at a time while it takes it
     stall_s: float = 60  # a client that holds its window shut for this long on what waits for it: calm
 
+    # Turns of the loop
+    frames_a_turn: int = 512  # read of one connection; the rest of what came waits, and its socket is not read
+    ticks_a_turn: int = 200  # connections that are looked at together, once a second
+
     # Connections
-    connections_max: int = 20_000  # more are closed at once
+    connections_max: int = 16_384  # more are closed at once
     connections_per_address_max: int = 10_000  # loopback and the sources of PROXY headers are not counted
     handshakes_max: int = 200  # TLS handshakes at once; more are closed
     first_byte_s: float = 10  # from accept, or PROXY header, to a protocol that is known; longer is closed
@@ -51,4 +56,5 @@ class Limits(msgspec.Struct, frozen=True):
     idle_s: float = 120  # without a call; then GOAWAY and the end. A poll or a command stream is a call
     age_s: float = 0  # after it a connection is drained, so that clients spread anew; 0: never
     drain_s: float = 30  # for the calls of a connection that ends by idle or age
+    linger_s: float = 10  # for a client to take the last of what was written; then its connection is cut
     request_line_bytes_max: int = 8 * KIB  # HTTP/1.1 request with its headers; more is 431

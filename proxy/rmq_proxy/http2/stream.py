@@ -18,7 +18,8 @@ class State(enum.Enum):
     IDLE = "idle"  # above every id that the client used
     OPEN = "open"  # both may send
     ENDED = "ended"  # the client has sent all; we answer
-    CLOSED = "closed"  # both are done, or the client reset it
+    CLOSED = "closed"  # both are done, or the client reset it when it had sent all
+    RESET = "reset"  # the client reset it in the middle of its request, whose rest may still come
     LEFT = "left"  # we ended it while the client may still be sending: what comes is dropped
 
 
@@ -34,6 +35,7 @@ class Verdict(enum.Enum):
     TAKE = "take"
     IGNORE = "ignore"
     STREAM_ERROR = "stream error"  # STREAM_CLOSED
+    LATE = "late"  # the same, but no sign of a flood: the first is answered, the next are dropped
     CONNECTION_ERROR = "connection error"  # PROTOCOL_ERROR on an idle stream, STREAM_CLOSED on a closed one
 
 
@@ -59,6 +61,13 @@ RULES: Final[dict[State, dict[int, Verdict]]] = {
     State.CLOSED: {
         frames.HEADERS: Verdict.CONNECTION_ERROR,
         frames.DATA: Verdict.CONNECTION_ERROR,
+        frames.RST_STREAM: Verdict.IGNORE,
+        frames.WINDOW_UPDATE: Verdict.IGNORE,
+    },
+    # grpc-java sends the request of a call that is cancelled at once behind its RST_STREAM.
+    State.RESET: {
+        frames.HEADERS: Verdict.LATE,
+        frames.DATA: Verdict.LATE,
         frames.RST_STREAM: Verdict.IGNORE,
         frames.WINDOW_UPDATE: Verdict.IGNORE,
     },

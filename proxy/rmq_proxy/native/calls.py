@@ -1,19 +1,22 @@
 """The calls of one native connection: events of the protocol to exchanges, by the table. Knows no socket."""
 
-import logging
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, cast
 
 from rmq_proxy.http2 import grpc, hpack
 from rmq_proxy.http2.connection import Connection
+from rmq_proxy.http2.errors import ErrorCode
 from rmq_proxy.http2.events import AnswerSent, ConnectionFailed, DataReceived, Event, RequestReceived, StreamEnded
 from rmq_proxy.http2.stream import Stream
 from rmq_proxy.native.exchanges import DONE, Done, Single, Streaming
-from rmq_proxy.native.site import Site
+from rmq_proxy.native.site import Page, Site
 from rmq_proxy.rpc import Call, GrpcCode, Kind, Row, RpcError
 
 GRPC_TYPE: Final = "application/grpc"
 STREAM: Final = Kind.STREAM
+BENIGN: Final = (ErrorCode.NO_ERROR, ErrorCode.CANCEL)
+"""Drained by us, which is counted by its reason, and left by the client."""
 
 
 class Owner(Protocol):
@@ -54,17 +57,31 @@ class Calls:
                 cast(Owner, event.stream.owner).sent()  # type: ignore[union-attr]
             elif kind is StreamEnded:
                 cast(Owner, event.stream.owner).gone()  # type: ignore[union-attr]
-            elif isinstance(event, ConnectionFailed) and self.site.log.isEnabledFor(logging.DEBUG):
-                self.site.log.debug("%s: %s, %s", self._peer, event.code.name, event.text)
+            elif isinstance(event, ConnectionFailed):
+                self._failed(event)
+
+    def _failed(self, event: ConnectionFailed) -> None:
+        if event.code not in BENIGN:
+            self.site.endings[event.code.name.lower()] += 1
+        self.site.log.debug("%s: %s, %s", self._peer, event.code.name, event.text)
 
     def answer_page(self, stream: Stream, method: str, path: str) -> None:
         """Answers a request that is not gRPC."""
-        status, content_type, body = self.site.pages(method, path, self._peer)
+        page = self.site.pages(method, path, self._peer)
+        if isinstance(page, asyncio.Future):
+            page.add_done_callback(lambda made: self._send_page(stream, method, made.result()))
+        else:
+            self._send_page(stream, method, page)
+
+    def _send_page(self, stream: Stream, method: str, page: Page) -> None:
+        """Nothing happens where the client has left meanwhile."""
+        status, content_type, body = page
         fields = ((":status", str(status)), ("content-type", content_type), ("content-length", str(len(body))))
         self.connection.respond(stream, hpack.encode(fields))
         if method != "HEAD":
             self.connection.send(stream, (body,))
         self.connection.end(stream, b"")
+        self.wake()
 
     def end_streams(self) -> None:
         """Ends the streams of commands, with OK: an error sends the Rust SDK's Telemetry loop spinning for ever."""

@@ -11,6 +11,7 @@ from typing import Final, Protocol, cast
 from rmq_proxy.http2 import grpc
 from rmq_proxy.http2.connection import Connection
 from rmq_proxy.http2.stream import Stream
+from rmq_proxy.native.deadlines import Step
 from rmq_proxy.native.site import Site
 from rmq_proxy.rpc import Call, GrpcCode, Inlet, Kind, Listing, Open, Row, RpcError, Unary
 
@@ -59,7 +60,7 @@ class Exchange:
     _held_bytes = 0
     _begun = False  # the gate was asked, so it hears of the end
     _over = False  # the status is decided
-    _step: int | None = None  # where the call stands in the deadlines
+    _step: Step | None = None  # where the call stands in the deadlines
     _response_bytes = 0
 
     def __init__(self, line: Line, stream: Stream, row: Row, call: Call, encoding: str) -> None:
@@ -119,7 +120,7 @@ class Exchange:
         self._over = True
         self._stream.owner = DONE  # no cycle is left for the collector
         if self._step is not None:
-            self._line.site.deadlines.remove(self, self._step)
+            self._step.discard(self)
             self._step = None
         if self._held_bytes:
             self._hold(0)
@@ -173,8 +174,9 @@ class Single(Exchange):
         if future.done():
             self._take(future)
             return
+        self.call.waits()
         self._await_deadline()
-        future.add_done_callback(self._done)
+        future.add_done_callback(self._done, context=self._line.site.context)
 
     def _done(self, future: "asyncio.Future[bytes] | asyncio.Future[Sequence[bytes]]") -> None:
         if not self._over:

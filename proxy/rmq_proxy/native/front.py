@@ -1,7 +1,9 @@
 """One accepted socket: finds out what the client speaks, then carries bytes between it, TLS and the protocol.
 
 All that is answered while bytes are being read leaves in one write; what is answered later in the same turn of the
-loop (`wake`) leaves together at its end.
+loop (`wake`) leaves together at its end. What comes in is read in portions, so that one client's does not hold the
+loop. A connection at rest costs nothing but memory: it is looked at once a second while something moves (`stir`), and
+else when it may have been idle for too long.
 """
 
 import asyncio
@@ -14,6 +16,7 @@ from rmq_proxy.http2.frames import goaway, settings
 from rmq_proxy.http2.limits import Limits
 from rmq_proxy.native import http1, tls
 from rmq_proxy.native.calls import Calls
+from rmq_proxy.native.deadlines import Step
 from rmq_proxy.native.site import Site
 from rmq_proxy.native.sniff import Speech, read_proxy_header, sniff
 
@@ -44,6 +47,12 @@ class House(Protocol):
     def due(self, front: "Front") -> None:
         """Asks for `flush` at the end of this turn of the loop."""
 
+    def stir(self, front: "Front") -> None:
+        """Asks for `tick` once a second, until it says that it is at rest."""
+
+    def hold(self, front: "Front", held_bytes: int) -> None:
+        """What the client was answered and has not taken by now."""
+
 
 class Front(asyncio.Protocol):
     """Owns the socket. Times are the loop's."""
@@ -58,14 +67,21 @@ class Front(asyncio.Protocol):
         self._connection: Connection | None = None
         self._calls: Calls | None = None
         self._http1 = False
+        self._http1_asked = False  # its one request is whole, and the answer is being made
         self._proxied = False  # a PROXY header was read; there is but one
         self._early = b""  # what came before it was clear what it is
         self._accepted_s = 0.0
         self._stage_s = 0.0  # when the stage began that must not take long
         self._active_s = 0.0
         self._last_id = 0
+        self._had_streams = False
+        self._idle_step: Step | None = None  # when it may have been idle for too long
         self._drain_s: float | None = None
+        self._closing_s: float | None = None
         self._reading = False
+        self._behind = False  # the socket is not read: there is enough of what came already
+        self._held_bytes = self._unsent_bytes = 0  # of answers, as the transport was told; those with the socket
+        self.lively = False  # in the transport's row of those that tick
         self.scheduled = False  # in the transport's row of those to be flushed
         self._gone = False
 
@@ -79,18 +95,21 @@ class Front(asyncio.Protocol):
         if not self._house.admit(self, self.host):
             self._abort()
             return
+        self._stir()
         step = self._house.limits.write_step_bytes
         transport.set_write_buffer_limits(high=2 * step, low=step)
 
     def data_received(self, data: bytes) -> None:
         """Through TLS, if that is there, to whatever is spoken."""
+        if not self.lively:
+            self._stir()
         if self._tls is not None:
             data = self._decrypt(data)
             if not data:
                 return
         if self._connection is not None:
             self._carry(data)
-        elif not self._gone:
+        elif not (self._gone or self._http1_asked):
             self._find_out(data)
 
     def eof_received(self) -> bool:
@@ -101,6 +120,8 @@ class Front(asyncio.Protocol):
         """All its calls are over."""
         self._gone = True
         self._end_handshake()
+        if self._idle_step is not None:
+            self._idle_step.discard(self)
         self._house.forget(self)
         if self._connection is not None and self._calls is not None:
             self._calls.handle(self._connection.lost())
@@ -109,12 +130,15 @@ class Front(asyncio.Protocol):
         """The client does not take what we write: bodies stay where they are."""
         if self._connection is not None:
             self._connection.writable = False
+            self._tell_held()
+            self._stir()
 
     def resume_writing(self) -> None:
         """It takes more."""
         if self._connection is not None:
             self._connection.writable = True
             self.flush()
+            self._tell_held()
 
     # ---- Finding out ----
 
@@ -184,8 +208,16 @@ class Front(asyncio.Protocol):
         answer = http1.answer(data, self._house.limits.request_line_bytes_max, self._house.site.pages, self._peer)
         if answer is None:
             self._early = data
+        elif isinstance(answer, asyncio.Future):
+            self._http1_asked = True
+            answer.add_done_callback(self._send_http1)
         else:
             self._write(answer)
+            self._close()
+
+    def _send_http1(self, answer: "asyncio.Future[bytes]") -> None:
+        if not self._gone:
+            self._write(answer.result())
             self._close()
 
     def _send_away(self, code: ErrorCode, text: str) -> None:
@@ -203,7 +235,7 @@ class Front(asyncio.Protocol):
             self._house.site.log.debug("%s: TLS: %s", self._peer, error)
             self._transport.write(session.outgoing())
             self._end_handshake()
-            self._transport.close()
+            self._hang_up()
             return b""
         out = session.outgoing()
         if out:
@@ -211,7 +243,7 @@ class Front(asyncio.Protocol):
         if session.established:
             self._end_handshake()
         if session.closed and not plain:
-            self._transport.close()
+            self._hang_up()
         return plain
 
     def _end_handshake(self) -> None:
@@ -227,9 +259,22 @@ class Front(asyncio.Protocol):
         assert connection is not None
         assert calls is not None
         self._reading = True
-        calls.handle(connection.receive(data))
+        calls.handle(connection.receive(data, self._house.limits.frames_a_turn))
         self._reading = False
+        if connection.behind and not self._behind:
+            self._behind = True
+            self._transport.pause_reading()
+            self._house.site.loop.call_soon(self._go_on)
         self.flush()
+
+    def _go_on(self) -> None:
+        """The next portion of what came; others had their turn."""
+        if self._gone or self._transport.is_closing():
+            return
+        self._behind = False
+        self._carry(b"")
+        if not (self._behind or self._transport.is_closing()):
+            self._transport.resume_reading()
 
     def _wake(self) -> None:
         if not (self._reading or self.scheduled):
@@ -249,8 +294,19 @@ class Front(asyncio.Protocol):
             if not data:
                 break
             self._write(data)
+        if not self.lively:
+            self._stir()
+        if connection.held_bytes + self._unsent_bytes != self._held_bytes:
+            self._tell_held()
         if connection.finished:
             self._close()
+
+    def _tell_held(self) -> None:
+        """To the transport. What the socket has not sent is asked for here only, once a second and when it is much."""
+        assert self._connection is not None
+        self._unsent_bytes = self._transport.get_write_buffer_size()
+        self._held_bytes = self._connection.held_bytes + self._unsent_bytes
+        self._house.hold(self, self._held_bytes)
 
     def _write(self, data: bytes) -> None:
         if self._tls is not None:
@@ -262,38 +318,85 @@ class Front(asyncio.Protocol):
         if not self._transport.is_closing():
             if self._tls is not None:
                 self._transport.write(self._tls.close())
-            self._transport.close()
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        """The socket closes when what is written has gone, or was not taken for too long."""
+        if self._closing_s is None:
+            self._closing_s = self._house.site.loop.time()
+            self._stir()
+        self._transport.close()
 
     def _abort(self) -> None:
         self._transport.abort()
 
     # ---- The transport's side ----
 
-    def tick(self, now_s: float) -> None:
-        """Once a second: what takes too long ends."""
+    def _stir(self) -> None:
+        if not (self.lively or self._gone):
+            self.lively = True
+            self._house.stir(self)
+
+    def tick(self, now_s: float) -> bool:
+        """Once a second while it is lively: what takes too long ends. False: it is at rest."""
+        if self._gone:
+            return False
         limits = self._house.limits
+        if self._closing_s is not None:
+            if now_s - self._closing_s > limits.linger_s:
+                self._abort()
+            return True
         if self._connection is None or self._calls is None:
             if now_s - self._stage_s > (limits.handshake_s if self._handshaking else limits.first_byte_s):
+                self._house.site.endings["handshake" if self._handshaking else "first_byte"] += 1
                 self._abort()
-            return
+            return True
         self._calls.handle(self._connection.tick(now_s))
         self._watch_life(self._connection, now_s)
         self.flush()
+        self._tell_held()
+        return bool(self._held_bytes) or self._drain_s is not None or not self._connection.resting
 
     def _watch_life(self, connection: Connection, now_s: float) -> None:
-        limits = self._house.limits
-        if connection.streams or connection.streams.last_id != self._last_id:
-            self._last_id = connection.streams.last_id
+        limits, streams = self._house.limits, connection.streams
+        if streams or self._had_streams or streams.last_id != self._last_id:
+            self._last_id = streams.last_id
+            self._had_streams = bool(streams)
             self._active_s = now_s
         if self._drain_s is None:
+            self._await_idle(limits)
             idle = limits.idle_s and now_s - self._active_s > limits.idle_s
             if idle or (limits.age_s and now_s - self._accepted_s > limits.age_s):
                 self._drain_s = now_s
+                self._house.site.endings["idle" if idle else "age"] += 1
                 connection.drain()
         elif now_s - self._drain_s > 1.0:
             connection.refuse()
             if now_s - self._drain_s > limits.drain_s and self._calls is not None:
                 self._calls.handle(connection.close(ErrorCode.NO_ERROR, "the connection was drained"))
+
+    def _await_idle(self, limits: Limits) -> None:
+        """One look for all its calls: when it comes too early, the next one is arranged then."""
+        if self._idle_step is None:
+            ends_s = [self._active_s + limits.idle_s] if limits.idle_s else []
+            if limits.age_s:
+                ends_s.append(self._accepted_s + limits.age_s)
+            if ends_s:
+                self._idle_step = self._house.site.deadlines.add(self, min(ends_s))
+
+    def expire(self) -> None:
+        """It may have been idle for too long, or be too old."""
+        self._idle_step = None
+        self._stir()
+
+    def calm(self, text: str) -> bool:
+        """GOAWAY, and the end of all its calls. False: it was closing already, and is cut."""
+        if self._closing_s is not None or self._connection is None or self._calls is None:
+            self._abort()
+            return False
+        self._calls.handle(self._connection.close(ErrorCode.ENHANCE_YOUR_CALM, text))
+        self.flush()
+        return True
 
     def drain(self) -> None:
         """The server stops: GOAWAY, streams of commands end, calls go on. What is no HTTP/2 is closed."""

@@ -1,14 +1,17 @@
 """HTTP/1.1, as much as a health probe or a lost browser needs: one request, one answer, then the end. Sans-I/O."""
 
+from functools import partial
 from http import HTTPStatus
 
+from rmq.port import Answer
+from rmq_proxy.answers import then
 from rmq_proxy.native.site import Page, Pages
 
 TOO_LARGE: Page = (431, "text/plain; charset=utf-8", b"the request is too large\n")
 BAD: Page = (400, "text/plain; charset=utf-8", b"this is not a request of HTTP/1.1\n")
 
 
-def answer(data: bytes, bytes_max: int, pages: Pages, peer: str) -> bytes | None:
+def answer(data: bytes, bytes_max: int, pages: Pages, peer: str) -> Answer[bytes] | None:
     """What to send before closing; None while the request's head is not whole. Its body is not read."""
     head, end, _ = data.partition(b"\r\n\r\n")
     if len(head) > bytes_max:
@@ -18,7 +21,7 @@ def answer(data: bytes, bytes_max: int, pages: Pages, peer: str) -> bytes | None
     words = head.partition(b"\r\n")[0].decode("latin-1").split(" ")
     if len(words) != 3 or not words[2].startswith("HTTP/1."):
         return _encode("GET", BAD)
-    return _encode(words[0], pages(words[0], words[1], peer))
+    return then(pages(words[0], words[1], peer), partial(_encode, words[0]))
 
 
 def _encode(method: str, page: Page) -> bytes:

@@ -110,7 +110,14 @@ class Driver:
             message.keys = key
         for key, value in args["properties"].items():
             message.add_property(key, value)
-        return {"message_id": self.clients[args["name"]].send(message).message_id}
+        if "due_ms" in args:
+            message.delivery_timestamp = -(-args["due_ms"] // 1000)  # the SDK takes whole seconds
+        sent = self.clients[args["name"]].send(message)
+        return {"message_id": sent.message_id, "recall": getattr(sent, "recall_handle", None)}
+
+    def recall(self, args: JSON) -> JSON:
+        """Takes a delayed message back."""
+        return {"message_id": self.clients[args["name"]].recall_message(args["topic"], args["recall"])}
 
     def receive(self, args: JSON) -> JSON:
         """One receive call; empty after the consumer's await time."""

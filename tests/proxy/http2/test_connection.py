@@ -9,6 +9,7 @@ from rmq_proxy.http2.errors import ErrorCode
 from rmq_proxy.http2.events import AnswerSent, ConnectionFailed, DataReceived, Event, RequestReceived, StreamEnded
 from rmq_proxy.http2.limits import Limits
 from rmq_proxy.http2.stream import Stream
+from rmq_proxy.http2.streams import LEFT_MAX
 from tests.proxy.http2.peer import HEADERS_BLOCK, REQUEST, START, TRAILERS_BLOCK, Peer, data, open_request, request
 
 
@@ -321,6 +322,28 @@ def test_reset_by_the_client() -> None:
     assert peer.send(frames.rst_stream(1, ErrorCode.CANCEL)) == [StreamEnded(stream, 8, True)]
     assert (stream.queued_bytes, peer.connection._out.held_bytes) == (100_000 - 65_535, 0)
     assert not peer.connection.stirring
+
+
+@pytest.mark.parametrize("late", [data(1, b"x"), data(1, b"x", frames.END_STREAM), request(1)])
+def test_a_request_that_goes_on_after_its_reset(late: bytes) -> None:
+    """As grpc-java's does: answered with STREAM_CLOSED once, then dropped, and no matter to the connection."""
+    peer = Peer(Limits(errors_max=0))
+    peer.send(open_request(1), frames.rst_stream(1, ErrorCode.CANCEL))
+    (event,) = peer.send(late, late, request(3))
+    assert started([event]).id == 3
+    assert peer.resets() == [(1, ErrorCode.STREAM_CLOSED)]
+    assert not peer.connection.failed
+
+
+def test_resets_are_remembered_for_a_while() -> None:
+    """Only so many: what comes on an older one is not known from a mistake."""
+    peer = Peer()
+    for stream_id in range(1, 2 * LEFT_MAX + 3, 2):
+        peer.send(open_request(stream_id), frames.rst_stream(stream_id, ErrorCode.CANCEL))
+    peer.send(data(3, b"x"))
+    assert not peer.connection.failed
+    peer.send(data(1, b"x"))
+    assert peer.goaway() is ErrorCode.STREAM_CLOSED
 
 
 def test_lost() -> None:

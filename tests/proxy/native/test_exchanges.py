@@ -75,7 +75,7 @@ def run() -> Iterator[Callable[[Awaitable[None]], None]]:
     with asyncio.Runner() as runner:
 
         async def bounded(scenario: Awaitable[None]) -> None:
-            await asyncio.wait_for(scenario, 10)
+            await asyncio.wait_for(scenario, 60)
 
         yield lambda scenario: runner.run(bounded(scenario))
 

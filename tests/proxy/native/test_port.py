@@ -16,17 +16,22 @@ import grpc.aio
 import pytest
 
 from rmq.errors import ConfigError
+from rmq.metrics import Exposition
 from rmq_proxy.http2 import frames
 from rmq_proxy.http2.errors import ErrorCode
 from rmq_proxy.http2.limits import Limits
 from rmq_proxy.native import certificates
 from rmq_proxy.native.certificates import Certificates, self_signed
+from rmq_proxy.native.pages import PortPages
 from rmq_proxy.native_transport import NativeTransport
 from rmq_proxy.rpc import Call, Kind, Row
-from tests.proxy.http2.peer import Frame, data, parse, request
+from rmq_proxy.scrape import Scrape
+from tests.proxy.http2.peer import START, Frame, data, parse, request
 from tests.proxy.transports import ECHO, LOG, RecordingGate, answering, new_future
+from tests.scraping import told
 
 Scenario: TypeAlias = Coroutine[Any, Any, None]
+METRICS = b"GET /metrics HTTP/1.1\r\n\r\n"
 PROXIED = b"PROXY TCP4 192.0.2.7 192.0.2.1 5000 8081\r\n"
 
 
@@ -39,7 +44,7 @@ def run() -> Iterator[Callable[[Scenario], None]]:
 
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        yield lambda scenario: runner.run(asyncio.wait_for(scenario, 20))
+        yield lambda scenario: runner.run(asyncio.wait_for(scenario, 60))
 
 
 @pytest.fixture(scope="module")
@@ -159,8 +164,9 @@ def test_too_many_handshakes(run: Callable[[Scenario], None], pair: Certificates
         async with port(certificates=pair, limits=Limits(handshakes_max=1)) as one:
             _, first = await asyncio.open_connection("127.0.0.1", one.port)
             first.write(b"\x16\x03\x01\x00\x05")  # and no more
-            assert b"rmq_tls_handshakes 1\n" in await one.send(b"GET /metrics HTTP/1.1\r\n\r\n")
+            assert b"rmq_tls_handshakes 1\n" in await one.send(METRICS)
             assert (await one.send(b"\x16\x03\x01\x00\x05"))[:1] == b"\x15"
+            assert "rmq_tls_handshakes_turned_away_total 1\n" in told(one.transport.source)
             first.close()
 
     run(scenario())
@@ -172,7 +178,7 @@ def test_garbage_for_a_handshake(run: Callable[[Scenario], None], pair: Certific
     async def scenario() -> None:
         async with port(certificates=pair) as one:
             await one.send(b"\x16\x03\x01\x00\x05" + b"garbage")
-            assert "rmq_tls_handshakes 0\n" in one.transport.metrics()
+            assert b"rmq_tls_handshakes 0\n" in await one.send(METRICS)
             assert await one.echo_over_tls(pair) == b"hello"
 
     run(scenario())
@@ -345,6 +351,72 @@ def call(stream_id: int, path: str = ECHO.path, *more: tuple[str, str]) -> bytes
     return request(stream_id, fields, frames.END_HEADERS) + data(stream_id, bytes(5), frames.END_STREAM)
 
 
+def test_an_answer_that_takes_its_time(run: Callable[[Scenario], None]) -> None:
+    """Over HTTP/1.1 it comes when it is made, and what else is sent meanwhile is not read; who left gets none."""
+
+    async def scenario() -> None:
+        made: list[asyncio.Future[bytes]] = []
+        asked = asyncio.Event()
+
+        def page() -> asyncio.Future[bytes]:
+            made.append(asyncio.get_running_loop().create_future())
+            asked.set()
+            return made[-1]
+
+        async with port() as one:
+            one.transport.site.pages = PortPages(lambda: True, page, metrics_for_all=True)
+            _, gone = await asyncio.open_connection("127.0.0.1", one.port)
+            gone.write(METRICS)
+            await asked.wait()
+            gone.transport.abort()
+            asked.clear()
+            reader, writer = await asyncio.open_connection("127.0.0.1", one.port)
+            writer.write(METRICS)
+            await asked.wait()
+            writer.write(METRICS)
+            assert await one.echo() == b"hello"
+            for answer in made:
+                answer.set_result(b"rmq_connections 2\n")
+            assert (await reader.read()).endswith(b"\r\n\r\nrmq_connections 2\n")
+            assert len(made) == 2
+            writer.close()
+
+    run(scenario())
+
+
+def test_metrics_over_http2(run: Callable[[Scenario], None]) -> None:
+    """The same page on a stream; one that was reset meanwhile gets nothing, and the connection goes on."""
+
+    async def scenario() -> None:
+        async with port() as one:
+            reader, writer = await asyncio.open_connection("127.0.0.1", one.port)
+            fields = ((":method", "GET"), (":path", "/metrics"), (":scheme", "http"), (":authority", "x"))
+            writer.write(START + request(1, fields) + frames.rst_stream(1, ErrorCode.CANCEL))
+            writer.write(request(3, fields))
+            answer = b""
+            while b"rmq_connections 1\n" not in answer:
+                answer += await reader.read(65536)
+            writer.close()
+            assert {frame.stream_id for frame in parse(answer) if frame.kind == frames.DATA} == {3}
+
+    run(scenario())
+
+
+def test_metrics_that_fail(run: Callable[[Scenario], None], caplog: pytest.LogCaptureFixture) -> None:
+    """The asker is told so, the log tells more, and the port goes on."""
+
+    def broken(page: Exposition) -> Iterator[None]:
+        raise ZeroDivisionError
+
+    async def scenario() -> None:
+        async with port(scrape=Scrape(asyncio.get_running_loop().time, [broken])) as one:
+            assert b"500 Internal Server Error" in await one.send(METRICS)
+            assert await one.echo() == b"hello"
+
+    run(scenario())
+    assert "/metrics failed" in caplog.text
+
+
 # ---- Limits and life ----
 
 
@@ -355,8 +427,24 @@ def test_connections_in_all(run: Callable[[Scenario], None]) -> None:
         async with port(limits=Limits(connections_max=1)) as one:
             _, writer = await asyncio.open_connection("127.0.0.1", one.port)
             assert await one.send(b"") == b""
-            assert "rmq_connections_turned_away_total 1\n" in one.transport.metrics()
+            assert "rmq_connections_turned_away_total 1\n" in told(one.transport.source)
             writer.close()
+
+    run(scenario())
+
+
+def test_a_client_that_breaks_the_rules_is_counted(run: Callable[[Scenario], None]) -> None:
+    """By the code that it is sent away with; one that just leaves is not."""
+
+    async def scenario() -> None:
+        async with port() as one:
+            _, leaving = await asyncio.open_connection("127.0.0.1", one.port)
+            leaving.write(START)
+            leaving.write_eof()
+            answer = await one.send(START + frames.frame(frames.PING, 0, 1, bytes(8)))
+            assert frames.GOAWAY in [frame.kind for frame in answered(answer)]
+            assert 'rmq_connections_ended_total{reason="protocol_error"} 1\n' in told(one.transport.source)
+            leaving.close()
 
     run(scenario())
 
@@ -390,6 +478,7 @@ def test_silence(run: Callable[[Scenario], None]) -> None:
         async with port(limits=Limits(first_byte_s=0.2)) as one:
             assert await one.send(b"") == b""
             assert await one.send(b"PR") == b""
+            assert 'rmq_connections_ended_total{reason="first_byte"} 2\n' in told(one.transport.source)
 
     run(scenario())
 
@@ -400,11 +489,12 @@ def test_idle(run: Callable[[Scenario], None]) -> None:
     async def scenario() -> None:
         poll = new_future()
         row = Row("/t.T/Poll", Kind.UNARY, answering(poll))
-        async with port(row, limits=Limits(idle_s=0.2)) as one:
+        async with port(row, limits=Limits(idle_s=1.0)) as one:
             polling = asyncio.ensure_future(one.call(row.path))
             await one.gate.until(lambda: one.gate.calls)
             idle = await one.send(frames.PREFACE + frames.settings({}))
             assert frames.GOAWAY in [frame.kind for frame in answered(idle)]
+            assert one.transport.site.endings == {"idle": 1}
             poll.set_result(b"still here")
             assert await polling == b"still here"
 
@@ -417,10 +507,11 @@ def test_age(run: Callable[[Scenario], None]) -> None:
     async def scenario() -> None:
         poll = new_future()
         row = Row("/t.T/Poll", Kind.UNARY, answering(poll))
-        async with port(row, limits=Limits(age_s=0.1, drain_s=0.1)) as one:
+        async with port(row, limits=Limits(age_s=1.0, drain_s=0.1)) as one:
             answer = await one.send(frames.PREFACE + frames.settings({}) + call(1, row.path))
             goaways = [frame.payload[:8] for frame in answered(answer) if frame.kind == frames.GOAWAY]
             assert [int.from_bytes(payload[:4]) for payload in goaways] == [frames.STREAM_ID_MAX, 1, 1]
+            assert one.transport.site.endings == {"age": 1}
             assert poll.cancelled()
 
     run(scenario())

@@ -212,6 +212,12 @@ class FakeClient:
     def replay(self, group: str, message_ids: Sequence[str] = ()) -> int:
         return self.server.answer("replay", 0, group, tuple(message_ids))
 
+    def timers(self, topic: str = "", limit: int = 32, number: int | None = None) -> Sequence[pb.Timer]:
+        return self.server.answer("timers", [], topic, limit, number)
+
+    def cancel_timer(self, number: int) -> None:
+        self.server.answer("cancel_timer", None, number)
+
     def send(
         self,
         topic: str,

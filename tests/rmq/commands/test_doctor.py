@@ -224,10 +224,10 @@ def test_the_state_of_the_clock_is_a_number() -> None:
 @pytest.mark.parametrize(
     ("limits", "state", "words"),
     [
-        ({resource.RLIMIT_NOFILE: (20_000, 20_000)}, "ok", "20000 open files"),
+        ({resource.RLIMIT_NOFILE: (30_000, 30_000)}, "ok", "30000 open files"),
         ({resource.RLIMIT_NOFILE: (-1, -1)}, "ok", "no limit"),
-        ({resource.RLIMIT_NOFILE: (1024, 4096)}, "warn", "ulimit -n 1536"),
-        ({resource.RLIMIT_NOFILE: (1024, 1024)}, "warn", "allow 1536, or lower queue_files_open_max"),
+        ({resource.RLIMIT_NOFILE: (1024, 30_000)}, "ok", "a server raises its own limit from 1024"),
+        ({resource.RLIMIT_NOFILE: (1024, 4096)}, "warn", "allow 17920: ulimit -Hn, or lower connections_max (16384)"),
         ({resource.RLIMIT_FSIZE: (1 << 20, -1)}, "fail", "a file may have 1.0 MiB"),
     ],
 )

@@ -29,7 +29,7 @@ def test_what_is_printed_is_for_a_shell(rmq: Commands, speaks: list[str]) -> Non
         capture_output=True,
         text=True,
         check=True,
-        timeout=10,
+        timeout=30,
     )
     assert shown.stdout == "[::1]:99 [::1]:99\n"
 

@@ -21,7 +21,7 @@ def test_the_commands_run_as_printed(tmp_path: Path) -> None:
         path = f"{tmp_path}:{os.environ['PATH']}"
         env = {**os.environ, "PATH": path, "RMQ_ENDPOINT": server.endpoint}
         done = subprocess.run(
-            ["sh", "-eu"], input=found[1], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60
+            ["sh", "-eu"], input=found[1], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300
         )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "nothing new" in done.stdout

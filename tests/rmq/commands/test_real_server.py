@@ -9,18 +9,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import pytest
 
 from rmq_proxy.admin_client import AdminClient
 from rmq_proxy.messageclient import MessageClient
+from tests.processes import started
 from tests.rmq.commands.rig import Commands
 from tests.serving import Server
 
 T = TypeVar("T")
-WITHIN_S = 20.0
+WITHIN_S = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -98,16 +98,6 @@ def test_ctrl_c_ends_tail_in_peace(here: Commands) -> None:
     assert (tail.returncode, err) == (0, "")
 
 
-@contextmanager
-def started(command: list[str]) -> Iterator["subprocess.Popen[str]"]:
-    """A command that runs by the side, and not for longer than the block."""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
 def until_timeout() -> Iterator[None]:
     """Goes on for WITHIN_S; whoever gets there has not seen what it waited for."""
     end_s = time.monotonic() + WITHIN_S
@@ -177,7 +167,7 @@ async def while_held(endpoint: str, topic: str, group: str, look: Callable[[], T
     client = MessageClient(endpoint, topic, group, "holder")
     try:
         await client.start()
-        assert len(await client.receive(1, 5.0, 60)) == 1
+        assert len(await client.receive(1, 20.0, 60)) == 1
         return await asyncio.to_thread(look)
     finally:
         await client.close()
@@ -195,7 +185,7 @@ def test_a_message_is_found_by_id_and_by_key(here: Commands) -> None:
 
 def test_a_server_is_waited_for_and_found_healthy(here: Commands, running: Server) -> None:
     """Then a shell has its address."""
-    assert here("wait", "--timeout", "5").out == f"{running.endpoint} is serving\n"
+    assert here("wait", "--timeout", "30").out == f"{running.endpoint} is serving\n"
     assert here("health").code == 0
     assert f"export ROCKETMQ_ENDPOINT={running.endpoint}\n" in here("env").out
     assert here("client", "list").code == 0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import started
 from tests.rmq.commands.rig import NOW_MS, Commands
 from tests.rmq.commands.storerig import CHANGES, Row, a_store, damage, fingerprint, write_store
 from tests.serving import Server
@@ -56,6 +57,8 @@ def test_check_as_json(rmq: Commands, tmp_path: Path) -> None:
         "checkpoint_end": None,
         "unfinished": False,
         "damaged": [],
+        "derived": [],
+        "body_checksum_only": 0,
     }
 
 
@@ -242,15 +245,13 @@ def test_a_reader_keeps_a_server_out_and_no_other_reader(rmq: Commands, tmp_path
     a_store(tmp_path)
     (tmp_path / "lock").touch()
     hold = "import fcntl, sys; f = open(sys.argv[1]); fcntl.lockf(f, fcntl.LOCK_SH, 1, 0); print(flush=True); input()"
-    with subprocess.Popen(
-        [sys.executable, "-c", hold, tmp_path / "lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as other:
+    with started([sys.executable, "-c", hold, tmp_path / "lock"], stdin=subprocess.PIPE) as other:
         assert other.stdout is not None
         other.stdout.readline()
         assert rmq("store", "check", str(tmp_path)).code == 0
         with (tmp_path / "lock").open("r+b") as mine, pytest.raises(OSError, match=r"unavailable|denied"):
             fcntl.lockf(mine, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 0)
-        other.communicate(b"\n", timeout=10)
+        other.communicate("\n", timeout=30)
 
 
 def test_the_store_of_a_running_server_is_left_alone(rmq: Commands, tmp_path: Path) -> None:
@@ -289,7 +290,7 @@ def test_on_a_terminal_there_is_a_bar_and_a_drawn_table(tmp_path: Path) -> None:
     reading, writing = os.openpty()
     command = [sys.executable, "-m", "rmq", "store", "inspect", str(tmp_path)]
     env = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
-    with subprocess.Popen(command, stdin=writing, stdout=writing, stderr=writing, env=env) as process:
+    with started(command, stdin=writing, stdout=writing, stderr=writing, env=env) as process:
         os.close(writing)
         shown = b""
         try:

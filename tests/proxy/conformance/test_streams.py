@@ -1,15 +1,12 @@
-"""Streams, limits, ports and the end, on every transport."""
+"""Streams, limits and the end, on every transport with every stack."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import cast
 
-import grpc
-import grpc.aio
 import pytest
 
 from rmq.errors import ConfigError
 from rmq_proxy.rpc import GrpcCode, Kind, Row
+from tests.proxy.stacks import CallError
 from tests.proxy.transports import (
     ECHO,
     LOG,
@@ -17,9 +14,10 @@ from tests.proxy.transports import (
     Maker,
     RecordingGate,
     Run,
+    Server,
     Streams,
+    Transport,
     answering,
-    end_of,
     new_future,
     raising,
     serving,
@@ -35,14 +33,14 @@ def test_stream(run: "Run[None]", make: Maker) -> None:
     async def scenario() -> None:
         streams = Streams()
         async with serving(make, streams.row) as server:
-            call = server.stream("/t.T/Stream")
+            call = await server.stream("/t.T/Stream")
             for word in (b"one", b"two"):
                 await call.write(word)
             assert [await call.read(), await call.read()] == [b"ONE", b"TWO"]
-            await call.done_writing()
+            await call.half_close()
             assert await call.read() == b"bye"
-            assert await call.read() is grpc.aio.EOF
-            assert await end_of(call) == (grpc.StatusCode.OK, "")
+            assert await call.read() is None
+            assert await call.end() == (GrpcCode.OK, "")
             assert await server.gate.ends() == [("/t.T/Stream", GrpcCode.OK, 9)]
             assert streams.life == ["one", "two", "half closed", "closed"]
 
@@ -54,9 +52,9 @@ def test_stream_headers_come_at_once(run: "Run[None]", make: Maker) -> None:
 
     async def scenario() -> None:
         async with serving(make, Streams().row) as server:
-            call = server.stream("/t.T/Stream")
-            await call.initial_metadata()
-            call.cancel()
+            call = await server.stream("/t.T/Stream")
+            await call.headers()
+            await call.cancel()
 
     run(scenario())
 
@@ -67,16 +65,16 @@ def test_stream_server_speaks_first_and_ends(run: "Run[None]", make: Maker) -> N
     async def scenario() -> None:
         streams = Streams()
         async with serving(make, streams.row) as server:
-            call = server.stream("/t.T/Stream")
-            await call.initial_metadata()
-            outlet = streams.outlets[0]
+            call = await server.stream("/t.T/Stream")
+            await call.headers()
+            outlet = await streams.outlet()
             outlet.write(b"command")
             assert await call.read() == b"command"
             outlet.write(b"last")
             outlet.finish(GrpcCode.UNAVAILABLE, "moved")
             outlet.write(b"too late")
             assert await call.read() == b"last"
-            assert await end_of(call) == (grpc.StatusCode.UNAVAILABLE, "moved")
+            assert await call.end() == (GrpcCode.UNAVAILABLE, "moved")
             assert await server.gate.ends() == [("/t.T/Stream", GrpcCode.UNAVAILABLE, 11)]
         assert streams.life == ["closed"]
 
@@ -85,19 +83,17 @@ def test_stream_server_speaks_first_and_ends(run: "Run[None]", make: Maker) -> N
 
 @pytest.mark.parametrize(
     ("word", "status"),
-    [(b"refuse", (grpc.StatusCode.INVALID_ARGUMENT, "no")), (b"break", (grpc.StatusCode.INTERNAL, None))],
+    [(b"refuse", (GrpcCode.INVALID_ARGUMENT, "no")), (b"break", (GrpcCode.INTERNAL, None))],
 )
-def test_stream_message_fails(
-    run: "Run[None]", make: Maker, word: bytes, status: tuple[grpc.StatusCode, str | None]
-) -> None:
+def test_stream_message_fails(run: "Run[None]", make: Maker, word: bytes, status: tuple[int, str | None]) -> None:
     """An RpcError in the inlet ends the stream with its status, a bug with INTERNAL; the connection lives on."""
 
     async def scenario() -> None:
         streams = Streams()
         async with serving(make, streams.row, ECHO) as server:
-            call = server.stream("/t.T/Stream")
+            call = await server.stream("/t.T/Stream")
             await call.write(word)
-            code, text = await end_of(call)
+            code, text = await call.end()
             assert (code, text if status[1] else None) == status
             await server.gate.ends()
             assert streams.life == [word.decode(), "closed"]
@@ -112,7 +108,7 @@ def test_stream_client_leaves(run: "Run[None]", make: Maker) -> None:
     async def scenario() -> None:
         streams = Streams()
         async with serving(make, streams.row) as server:
-            call = server.stream("/t.T/Stream")
+            call = await server.stream("/t.T/Stream")
             await call.write(b"hello")
             await call.read()
             await server.channel.close()
@@ -129,11 +125,12 @@ def test_stream_client_does_not_read(run: "Run[None]", make: Maker) -> None:
     async def scenario() -> None:
         streams = Streams()
         async with serving(make, streams.row) as server:
-            call = server.stream("/t.T/Stream")
-            await call.initial_metadata()
+            call = await server.stream("/t.T/Stream")
+            await call.headers()
+            outlet = await streams.outlet()
             for _ in range(40):
-                streams.outlets[0].write(bytes(1_000_000))
-            assert (await end_of(call))[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+                outlet.write(bytes(1_000_000))
+            assert (await call.end())[0] == GrpcCode.RESOURCE_EXHAUSTED
             assert (await server.gate.ends())[0][2] < 20_000_000
 
     run(scenario())
@@ -161,65 +158,13 @@ def test_message_over_the_limit(run: "Run[None]", make: Maker, kind: Kind) -> No
     async def scenario() -> None:
         async with serving(make, ECHO, Row("/t.T/Any", kind, raising(AssertionError("the handler ran")))) as server:
             status, _ = await status_of(server.list("/t.T/Any", bytes(REQUEST_BYTES_MAX + 1)))
-            assert status is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert status == GrpcCode.RESOURCE_EXHAUSTED
             assert await server.unary(ECHO.path, b"x") == b"x"
 
     run(scenario())
 
 
-# ---- Ports and the end ----
-
-
-def test_port_in_use(run: "Run[None]", make: Maker) -> None:
-    """A second server on the port is refused with one line that names the port and says what to do."""
-
-    async def scenario() -> None:
-        async with serving(make, ECHO) as server:
-            second = make({}, RecordingGate(), request_bytes_max=1, log=LOG)
-            with pytest.raises(ConfigError) as caught:
-                await second.start(["127.0.0.1"], server.port)
-            line = str(caught.value)
-            assert str(server.port) in line
-            assert "--port" in line
-            assert "\n" not in line
-            assert await server.unary(ECHO.path, b"x") == b"x"
-
-    run(scenario())
-
-
-def test_same_port_on_every_host(run: "Run[None]", make: Maker) -> None:
-    """Port 0 picks one port for all hosts."""
-
-    async def scenario() -> None:
-        async with serving(make, ECHO, hosts=["127.0.0.1", "127.0.0.2"]) as server:
-            for host in ("127.0.0.1", "127.0.0.2"):
-                async with grpc.aio.insecure_channel(f"{host}:{server.port}") as channel:
-                    method = cast("Callable[[bytes], Awaitable[bytes]]", channel.unary_unary(ECHO.path))
-                    assert await method(b"x") == b"x"
-
-    run(scenario())
-
-
-@pytest.mark.parametrize("hosts", [["0.0.0.0", "::"], ["127.0.0.1", "127.0.0.1"], ["localhost"], ["::"]])
-def test_hosts_that_overlap(run: "Run[None]", make: Maker, hosts: list[str]) -> None:
-    """Both wildcards, a host twice, a name: all reachable on the IPv4 loopback."""
-
-    async def scenario() -> None:
-        async with serving(make, ECHO, hosts=hosts) as server:
-            assert await server.unary(ECHO.path, b"x") == b"x"
-
-    run(scenario())
-
-
-def test_foreign_host(run: "Run[None]", make: Maker) -> None:
-    """An address that is not this machine's is the operator's mistake, told in one line."""
-
-    async def scenario() -> None:
-        transport = make({}, RecordingGate(), request_bytes_max=1, log=LOG)
-        with pytest.raises(ConfigError, match=r"cannot listen on 192\.0\.2\.1: .*--host"):
-            await transport.start(["192.0.2.1"], 0)
-
-    run(scenario())
+# ---- The end ----
 
 
 def test_stop_answers_what_runs(run: "Run[None]", make: Maker) -> None:
@@ -229,12 +174,12 @@ def test_stop_answers_what_runs(run: "Run[None]", make: Maker) -> None:
         poll = new_future()
         streams = Streams()
         async with serving(make, streams.row, Row("/t.T/Poll", Kind.UNARY, answering(poll))) as server:
-            call = server.stream("/t.T/Stream")
-            await call.initial_metadata()
+            call = await server.stream("/t.T/Stream")
+            await call.headers()
             waiting = asyncio.ensure_future(server.unary("/t.T/Poll"))
             await server.gate.until(lambda: len(server.gate.calls) == 2)
             stopping = asyncio.ensure_future(server.transport.stop(15))
-            assert (await end_of(call))[0] is grpc.StatusCode.OK
+            assert (await call.end())[0] == GrpcCode.OK
             poll.set_result(b"in time")
             assert await waiting == b"in time"
             await stopping
@@ -261,34 +206,42 @@ def test_stop_cancels_after_the_grace(run: "Run[None]", make: Maker) -> None:
     run(scenario())
 
 
-SETTINGS, PING, GOAWAY, ACK = 4, 6, 7, 1
+async def taken_over(server: Server, word: bytes) -> bytes:
+    """The first answer to an ECHO; the server that leaves refuses it."""
+    while True:
+        try:
+            return await server.unary(ECHO.path, word)
+        except CallError:
+            await asyncio.sleep(0.01)
 
 
-def frame(kind: int, payload: bytes) -> bytes:
-    """An HTTP/2 frame of the connection itself."""
-    return len(payload).to_bytes(3) + bytes([kind, 0]) + bytes(4) + payload
+async def started(make: Maker, port: int) -> Transport:
+    """A transport for ECHO on a port that becomes free at some time."""
+    while True:
+        transport = make({ECHO.path: ECHO}, RecordingGate(), request_bytes_max=REQUEST_BYTES_MAX, log=LOG)
+        try:
+            await transport.start(["127.0.0.1"], port)
+            return transport
+        except ConfigError:
+            await asyncio.sleep(0.01)
 
 
-async def read_frame(reader: asyncio.StreamReader) -> tuple[int, int, bytes]:
-    """Kind, flags, payload."""
-    head = await reader.readexactly(9)
-    return head[3], head[4], await reader.readexactly(int.from_bytes(head[:3]))
-
-
-def test_pings_without_calls(run: "Run[None]", make: Maker) -> None:
-    """However often a client pings an idle connection, it is answered and never sent away: C++ pings each minute."""
+def test_a_successor_takes_over(run: "Run[None]", make: Maker) -> None:
+    """A client takes new calls to the port's next server while the one that leaves still answers what it has begun."""
 
     async def scenario() -> None:
-        async with serving(make, ECHO) as server:
-            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, b""))
-            for n in range(10):
-                writer.write(frame(PING, b"ping%04d" % n))
-                kind, flags, payload = await read_frame(reader)
-                while (kind, flags) != (PING, ACK):
-                    assert kind != GOAWAY, payload
-                    kind, flags, payload = await read_frame(reader)
-                assert payload == b"ping%04d" % n
-            writer.close()
+        poll = new_future()
+        async with serving(make, Row("/t.T/Poll", Kind.UNARY, answering(poll))) as server:
+            waiting = asyncio.ensure_future(server.unary("/t.T/Poll"))
+            await server.gate.until(lambda: server.gate.calls)
+            stopping = asyncio.ensure_future(server.transport.stop(15))
+            successor = await started(make, server.port)
+            assert await taken_over(server, b"hello") == b"hello"
+            assert not waiting.done()
+            poll.set_result(b"in time")
+            assert await waiting == b"in time"
+            await stopping
+            await server.channel.close()
+            await successor.stop(0)
 
     run(scenario())

@@ -1,12 +1,9 @@
-"""What every transport does with a call: the same tests, whichever carries it."""
+"""What every transport does with a call: the same tests, whichever carries it and whichever stack makes it."""
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Sequence
-from typing import cast
+from collections.abc import Sequence
 
-import grpc
-import grpc.aio
 import pytest
 
 from rmq_proxy.rpc import Call, GrpcCode, Kind, Row, RpcError
@@ -17,11 +14,13 @@ from tests.proxy.transports import (
     Run,
     answering,
     new_future,
-    new_list,
     raising,
     serving,
     status_of,
 )
+
+TONIC_TIMES_OUT = ("tonic", GrpcCode.CANCELLED)
+"""What tonic 0.14 says when its own timer is the first."""
 
 # ---- One in, one out ----
 
@@ -48,6 +47,8 @@ def test_unary_future(run: "Run[None]", make: Maker) -> None:
             waiting = asyncio.ensure_future(server.unary("/t.T/Later"))
             assert await server.unary(ECHO.path, b"meanwhile") == b"meanwhile"
             assert not waiting.done()
+            await server.gate.until(lambda: len(server.gate.calls) == 2)
+            assert sorted(bool(call.metadata) for call in server.gate.calls) == [False, True], "who waits keeps none"
             later.set_result(b"at last")
             assert await waiting == b"at last"
 
@@ -70,7 +71,7 @@ def test_unknown_method(run: "Run[None]", make: Maker) -> None:
 
     async def scenario() -> None:
         async with serving(make, ECHO) as server:
-            assert (await status_of(server.unary("/t.T/Nope")))[0] is grpc.StatusCode.UNIMPLEMENTED
+            assert (await status_of(server.unary("/t.T/Nope")))[0] == GrpcCode.UNIMPLEMENTED
 
     run(scenario())
 
@@ -83,7 +84,7 @@ def test_rpc_error(run: "Run[None]", make: Maker, code: GrpcCode) -> None:
         row = Row("/t.T/Fail", Kind.UNARY, raising(RpcError(code, "100 % schön\nyes")))
         async with serving(make, row) as server:
             status, text = await status_of(server.unary(row.path))
-            assert (status.value[0], text) == (code, "100 % schön\nyes")
+            assert (status, text) == (code, "100 % schön\nyes")
             assert await server.gate.ends() == [(row.path, code, 0)]
 
     run(scenario())
@@ -96,7 +97,7 @@ def test_error_of_a_future(run: "Run[None]", make: Maker) -> None:
         late = new_future()
         late.set_exception(RpcError(GrpcCode.UNAUTHENTICATED, "who are you"))
         async with serving(make, Row("/t.T/Late", Kind.UNARY, answering(late))) as server:
-            assert await status_of(server.unary("/t.T/Late")) == (grpc.StatusCode.UNAUTHENTICATED, "who are you")
+            assert await status_of(server.unary("/t.T/Late")) == (GrpcCode.UNAUTHENTICATED, "who are you")
 
     run(scenario())
 
@@ -108,7 +109,7 @@ def test_given_up_by_the_server(run: "Run[None]", make: Maker) -> None:
         given_up = new_future()
         given_up.cancel()
         async with serving(make, Row("/t.T/Late", Kind.UNARY, answering(given_up))) as server:
-            assert (await status_of(server.unary("/t.T/Late")))[0] is grpc.StatusCode.UNAVAILABLE
+            assert (await status_of(server.unary("/t.T/Late")))[0] == GrpcCode.UNAVAILABLE
             assert not server.gate.calls[0].cancelled
 
     run(scenario())
@@ -121,7 +122,7 @@ def test_a_bug_is_internal(run: "Run[None]", make: Maker, caplog: pytest.LogCapt
         broken = Row("/t.T/Broken", Kind.UNARY, raising(ZeroDivisionError("secret")))
         async with serving(make, ECHO, broken) as server:
             status, text = await status_of(server.unary(broken.path))
-            assert status is grpc.StatusCode.INTERNAL
+            assert status == GrpcCode.INTERNAL
             assert "secret" not in text
             assert await server.unary(ECHO.path, b"still here") == b"still here"
             assert (await server.gate.ends())[0] == (broken.path, GrpcCode.INTERNAL, 0)
@@ -138,8 +139,8 @@ def test_refused_by_the_gate(run: "Run[None]", make: Maker, kind: Kind) -> None:
     async def scenario() -> None:
         async with serving(make, Row("/t.T/Any", kind, raising(AssertionError("the handler ran")))) as server:
             server.gate.refusal = RpcError(GrpcCode.PERMISSION_DENIED, "not you")
-            call = server.stream("/t.T/Any").read() if kind is Kind.STREAM else server.list("/t.T/Any")
-            assert await status_of(call) == (grpc.StatusCode.PERMISSION_DENIED, "not you")
+            call = await (server.stream("/t.T/Any") if kind is Kind.STREAM else server.listing("/t.T/Any"))
+            assert await call.end() == (GrpcCode.PERMISSION_DENIED, "not you")
             assert await server.gate.ends() == [("/t.T/Any", GrpcCode.PERMISSION_DENIED, 0)]
 
     run(scenario())
@@ -162,6 +163,18 @@ def test_metadata(run: "Run[None]", make: Maker) -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize("value", [b"", b"\0", bytes(range(256)), b"a,b", bytes(1000)])
+def test_binary_metadata(run: "Run[None]", make: Maker, value: bytes) -> None:
+    """Every byte arrives, whether a stack pads its base64 or not; commas within are the value's own."""
+
+    async def scenario() -> None:
+        async with serving(make, ECHO) as server:
+            await server.unary(ECHO.path, metadata=(("trace-bin", value),))
+            assert server.gate.calls[0].metadata["trace-bin"] == value
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_peer(run: "Run[None]", make: Maker, host: str) -> None:
     """The peer is host:port, with brackets for IPv6."""
@@ -171,8 +184,9 @@ def test_peer(run: "Run[None]", make: Maker, host: str) -> None:
     async def scenario() -> None:
         async with serving(make, ECHO, hosts=[host]) as server:
             bracketed = f"[{host}]" if ":" in host else host
-            async with grpc.aio.insecure_channel(f"{bracketed}:{server.port}") as channel:
-                await cast("Callable[[bytes], Awaitable[bytes]]", channel.unary_unary(ECHO.path))(b"")
+            channel = await make.stack.connect(f"{bracketed}:{server.port}")
+            await channel.unary(ECHO.path, b"")
+            await channel.close()
             found, _, port = server.gate.calls[0].peer.rpartition(":")
             assert (found, port.isdigit(), port == str(server.port)) == (bracketed, True, False)
 
@@ -185,9 +199,9 @@ def test_deadline_is_told(run: "Run[None]", make: Maker) -> None:
     async def scenario() -> None:
         async with serving(make, ECHO) as server:
             before_s = asyncio.get_running_loop().time()
-            await server.unary(ECHO.path, timeout=7)
+            await server.unary(ECHO.path, timeout_s=7)
             await server.unary(ECHO.path)
-            await server.unary(ECHO.path, timeout=100 * 365 * 86400)
+            await server.unary(ECHO.path, timeout_s=100 * 365 * 86400)
             soon, never, far = (call.deadline_s for call in server.gate.calls)
             assert soon is not None
             assert before_s + 5 < soon < before_s + 9
@@ -203,8 +217,8 @@ def test_deadline_passes(run: "Run[None]", make: Maker) -> None:
     async def scenario() -> None:
         never = new_future()
         async with serving(make, Row("/t.T/Never", Kind.UNARY, answering(never))) as server:
-            status, _ = await status_of(server.unary("/t.T/Never", timeout=0.2))
-            assert status is grpc.StatusCode.DEADLINE_EXCEEDED
+            status, _ = await status_of(server.unary("/t.T/Never", timeout_s=0.2))
+            assert status == GrpcCode.DEADLINE_EXCEEDED or (make.stack.name, status) == TONIC_TIMES_OUT
             await server.gate.ends()
             assert never.cancelled()
             assert server.gate.calls[0].cancelled
@@ -255,36 +269,13 @@ def test_client_leaves_in_the_middle_of_a_list(run: "Run[None]", make: Maker) ->
             return [bytes(1_000_000)] * 64
 
         async with serving(make, Row("/t.T/Big", Kind.LIST, handler)) as server:
-            call = server.listing("/t.T/Big")
+            call = await server.listing("/t.T/Big")
             await call.read()
-            call.cancel()
+            await call.cancel()
             await server.gate.ends()
             assert undelivered == ["undelivered"]
             assert server.gate.ended[0][1] is GrpcCode.CANCELLED
             assert server.gate.ended[0][2] < 64_000_000
-
-    run(scenario())
-
-
-def test_client_leaves_as_the_list_comes(run: "Run[None]", make: Maker) -> None:
-    """Messages that were given out in the same turn in which the client left are reported, too."""
-
-    async def scenario() -> None:
-        undelivered: list[str] = []
-        poll = new_list()
-
-        def handler(call: Call, request: bytes) -> "asyncio.Future[Sequence[bytes]]":
-            call.undelivered = lambda: undelivered.append("undelivered")
-            return poll
-
-        async with serving(make, Row("/t.T/Poll", Kind.LIST, handler)) as server:
-            waiting = asyncio.ensure_future(server.list("/t.T/Poll"))
-            await server.gate.until(lambda: server.gate.calls)
-            await server.channel.close()
-            poll.set_result([bytes(2_000_000)] * 10)
-            await asyncio.wait([waiting])
-            await server.gate.ends()
-            assert undelivered == ["undelivered"]
 
     run(scenario())
 
@@ -329,6 +320,6 @@ def test_list_error(run: "Run[None]", make: Maker) -> None:
     async def scenario() -> None:
         row = Row("/t.T/List", Kind.LIST, raising(RpcError(GrpcCode.UNAVAILABLE, "not now")))
         async with serving(make, row) as server:
-            assert await status_of(server.list(row.path)) == (grpc.StatusCode.UNAVAILABLE, "not now")
+            assert await status_of(server.list(row.path)) == (GrpcCode.UNAVAILABLE, "not now")
 
     run(scenario())

@@ -1,0 +1,105 @@
+"""What a replay does behind lost bytes of the log: deliveries that were in them must not settle their messages.
+
+    journal    leased 5 to 7, next 8    [lost: leased 8 and 9, next 10]    leased 10, next 11
+
+An entry that says how far a group is implies that what lies before was taken by someone, or passed by a filter. Behind
+a loss that is not known. So what the first such entry of each place passes over is open again, and so is what lies
+before a message that is settled, extended or carried forward without a delivery that anybody knows of: delivered twice
+at most, never lost. (What a filter had passed comes once more, and is passed again.) Each of a message group is in line
+again, whether the record that said so is lost or not: it comes in its turn. A timer needs no doubt: where its
+end is lost it is due still, and is delivered.
+
+Lost is what a disk damaged, what a repair gave up, and what a power cut took of bytes that were not synced.
+"""
+
+from collections.abc import Iterator
+
+from rmq_store import lines, timers
+from rmq_store.commitlog import CommitLog
+from rmq_store.consumequeue import FILLER_SIZE, Entry
+from rmq_store.journal import Acked, Change, Cursors, Extended, Leased, StateEnd
+from rmq_store.ledger import Ledger
+from rmq_store.record import Damaged
+from rmq_store.state import Origin, State
+
+
+class Doubt:
+    """Sees each change, and each origin of a message, before `state` applies it; changes only places."""
+
+    def __init__(self, state: State, log: CommitLog) -> None:
+        self._state = state
+        self._log = log
+        self._lost_before = 0  # a position: bytes before it are lost
+        self._found: set[Ledger] = set()  # places of which an entry has told since
+
+    @property
+    def is_raised(self) -> bool:
+        """Something was lost so far."""
+        return self._lost_before > 0
+
+    def begin(self, end: int) -> None:
+        """Bytes of the log right before this position are lost: every place is in doubt."""
+        self._lost_before = end
+        self._found.clear()
+
+    def before(self, change: Change) -> bool:
+        """False where it is not to be applied: the end of a repetition of the state that may have a hole."""
+        if not self._lost_before:
+            return True
+        match change:
+            case StateEnd():
+                return change.base >= self._lost_before
+            case Acked():
+                for queue_id, offsets in change.parts:
+                    ledger = self._ledger(change.group, change.topic, queue_id)
+                    for offset in offsets:
+                        self._was_delivered(ledger, offset)
+            case Extended():
+                self._was_delivered(self._ledger(change.group, change.topic, change.queue_id), change.offset)
+            case Cursors():
+                for queue_id, next_offset in change.nexts:
+                    self._goes_on(self._ledger(change.group, change.topic, queue_id), next_offset)
+            case Leased():
+                for queue_id, next_offset, _, _ in change.parts:
+                    self._goes_on(self._ledger(change.group, change.topic, queue_id), next_offset)
+        return True
+
+    def before_origin(self, origin: Origin) -> None:
+        """A message of the log stands for another, which was delivered then; that of a timer never is."""
+        if self._lost_before and origin.topic != timers.TOPIC:
+            self._was_delivered(self._ledger(origin.group, origin.topic, origin.queue_id), origin.offset)
+
+    def _ledger(self, group: str, topic: str, queue_id: int) -> Ledger:
+        return self._state.leases.subscription(group, topic).ledger(queue_id)
+
+    def _goes_on(self, ledger: Ledger, next_offset: int) -> None:
+        if ledger not in self._found:
+            self._found.add(ledger)
+            self._reopen(ledger, next_offset)
+
+    def _was_delivered(self, ledger: Ledger, offset: int) -> None:
+        if offset >= ledger.next:
+            self._reopen(ledger, offset + 1)
+
+    def _reopen(self, ledger: Ledger, end: int) -> None:
+        self._state.leases.reopen(ledger, self._readable(ledger, end), end)
+
+    def _readable(self, ledger: Ledger, end: int) -> Iterator[tuple[int, int | None]]:
+        """Offsets from the place on that have a message, and the keys of their message groups."""
+        queue = self._state.queue(ledger.subscription.topic, ledger.queue_id)
+        if queue is None:
+            return
+        offset = max(ledger.next, queue.first_offset)
+        while entries := queue.read(offset, end - offset):
+            for entry in entries:
+                if entry.size != FILLER_SIZE:
+                    yield offset, self._key(entry)
+                offset += 1
+
+    def _key(self, entry: Entry) -> int | None:
+        try:
+            found = self._log.read(entry.position, entry.size)
+        except Damaged:
+            return None
+        message_group = found.decode_properties().get(lines.PROPERTY)
+        return lines.key_of(message_group) if message_group else None

@@ -1,0 +1,127 @@
+"""Which delayed messages wait, until when: the timers of the topic rmq_sys_wheel_timer, on wall time.
+
+A timer's *number* is the queue offset of its record in the timer topic's one queue; the queue's entry says where the
+record is, so nothing more is kept of a timer than its number, under its due time. When retention carries a timer
+forward it gets a new record and so a new number, but goes on by its first one: that is what records and clients name.
+
+    put(number) -> waits --fired: the real message was appended, with RMQ_ORIGIN naming the first number
+                   |   ^ |--ended: a journal entry (TimerEnded): recalled, or nothing is left to deliver
+                   |---| carried: another record of the timer topic names the first number
+
+Tables and their transitions, the same ones live and in replay. No clock, no log, no policy. A timer takes 8 bytes where
+its millisecond has many and about 150 where it is alone, one that was carried forward about 130 more
+(tests/store/test_timers.py).
+"""
+
+from array import array
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from rmq_store.wheel import Wheel
+
+TOPIC = "rmq_sys_wheel_timer"
+TOPIC_BYTES = TOPIC.encode()
+DELIVER_MS = "TIMER_DELIVER_MS"
+OUT_MS = "TIMER_OUT_MS"
+REAL_TOPIC = "REAL_TOPIC"
+REAL_QUEUE = "REAL_QID"
+TIMER_PROPERTIES = (OUT_MS, REAL_TOPIC, REAL_QUEUE)  # what a timer's record has besides the message's own
+_SLOT_MS = 1000  # Apache's timerPrecisionMs
+
+GONE = -1
+Changes: TypeAlias = "array[int]"
+"""Due time, number and first number of each timer that came, or GONE for one that went; the last one counts."""
+
+
+class Timers:
+    """All timers. `fired_ms`: the latest due time that was ever delivered; the clock may have gone back since."""
+
+    def __init__(self) -> None:
+        self._wheel = Wheel()
+        self._carried: dict[int, int] = {}  # first number -> the current one, where they differ
+        self.fired_ms = 0
+        self.changes: Changes = array("q")  # since the last checkpoint
+
+    def __len__(self) -> int:
+        return len(self._wheel)
+
+    def put(self, number: int, due_ms: int, first: int) -> None:
+        """A record of the timer topic; `first` is another number where it carries an older one forward."""
+        if first != number:
+            self._remove(first, due_ms)
+            self._carried[first] = number
+        self._wheel.add(due_ms, number)
+        self.changes.extend((due_ms, number, first))
+
+    def fired(self, first: int, due_ms: int) -> None:
+        """The real message is in the log."""
+        self._remove(first, due_ms)
+        self.fired_ms = max(self.fired_ms, due_ms)
+
+    def ended(self, first: int, due_ms: int) -> None:
+        """It will never be delivered."""
+        self._remove(first, due_ms)
+
+    def _remove(self, first: int, due_ms: int) -> None:
+        number = self._carried.pop(first, first)
+        self._wheel.remove(due_ms, number)
+        self.changes.extend((due_ms, number, GONE))
+
+    def current(self, first: int) -> int:
+        """The number of the record that holds this timer now."""
+        return self._carried.get(first, first)
+
+    def waits(self, first: int, due_ms: int) -> bool:
+        """Neither fired nor ended."""
+        return self._wheel.has(due_ms, self.current(first))
+
+    def holds(self, number: int, due_ms: int) -> bool:
+        """Whether this very record is that of a timer that waits."""
+        return self._wheel.has(due_ms, number)
+
+    def next_due_ms(self) -> int | None:
+        """When the earliest timer is due."""
+        return self._wheel.next_due_ms()
+
+    def head(self, now_ms: int, limit: int) -> tuple[int, Sequence[int]]:
+        """The earliest millisecond that is due, and current numbers; see Wheel.head."""
+        return self._wheel.head(now_ms, limit)
+
+    def earliest(self, limit: int) -> list[tuple[int, int]]:
+        """Up to `limit` timers as (due_ms, current number), the earliest first."""
+        return self._wheel.earliest(limit)
+
+    def dues(self) -> list[int]:
+        """The milliseconds that have timers now, in no order."""
+        return self._wheel.dues()
+
+    def numbers_at(self, due_ms: int) -> Sequence[int]:
+        """The current numbers that are due then."""
+        return self._wheel.keys_at(due_ms, len(self._wheel))
+
+    def take_changes(self) -> Changes:
+        """For a checkpoint; what `give_back` gets where that one failed."""
+        changes, self.changes = self.changes, array("q")
+        return changes
+
+    def give_back(self, changes: Changes) -> None:
+        """They are still to be saved, before what has changed since."""
+        self.changes = changes + self.changes
+
+    def clear(self) -> None:
+        """The timer topic was dropped."""
+        for due_ms, number in self._wheel.earliest(len(self._wheel)):
+            self.changes.extend((due_ms, number, GONE))
+        self._wheel.clear()
+        self._carried.clear()
+
+
+def due_of(properties: Mapping[str, str]) -> int:
+    """When a message is to be delivered, in wall-clock ms; 0 where it does not say."""
+    text = properties.get(DELIVER_MS, "")
+    return int(text) if text.isdecimal() and len(text) <= 15 else 0
+
+
+def out_ms(due_ms: int) -> int:
+    """TIMER_OUT_MS: the slot in which an Apache broker puts the timer (facts: store.md 4.2)."""
+    return (due_ms - 1) // _SLOT_MS * _SLOT_MS

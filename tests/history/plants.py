@@ -1,0 +1,264 @@
+"""Bugs planted in the real broker, each with the scene in which it does harm and the kind of problem to be found.
+
+A plant replaces the function that is at fault, for as long as its scene lasts; the product has no switch for it. The
+same scenes without their plants have no problem: a checker that cries always proves nothing.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from unittest import mock
+
+from msgspec import structs
+
+from rmq.expiry import Expiry
+from rmq.groups import Groups
+from rmq.port import GroupView
+from rmq_store import record, recovery
+from rmq_store.checkpoint import Checkpoint
+from rmq_store.commitlog import CommitLog
+from rmq_store.doubt import Doubt
+from rmq_store.flush import Flusher
+from rmq_store.journal import Change, Extended
+from rmq_store.record import Record
+from rmq_store.state import State
+from tests.history.checker import CHANGED, DEAD, DOUBLED, LEASED, LOST, UNDONE
+from tests.history.stage import GROUPS, Stage
+
+Scene = Callable[[Stage], None]
+Planting = Callable[[], AbstractContextManager[object]]
+FIRST, SECOND = GROUPS
+
+
+@dataclass(frozen=True)
+class Plant:
+    """`planted` from the beginning of the scene to the end of its drain."""
+
+    name: str
+    kind: str
+    scene: Scene
+    planted: Planting
+
+
+# -- scenes ------------------------------------------------------------------------------------------------------------
+
+
+def send_and_lose_power(stage: Stage) -> None:
+    """Three messages, acknowledged; then the machine is gone."""
+    stage.send("m1", "m2")
+    stage.send("m3")
+    stage.die(power_cut=True)
+
+
+def send_and_die(stage: Stage) -> None:
+    """The process is killed the moment it has answered."""
+    stage.send("m1")
+    stage.die()
+
+
+def ack_and_die(stage: Stage) -> None:
+    """What was settled is settled for the next server as well."""
+    stage.send("m1", "m2")
+    stage.ack(*stage.receive(FIRST))
+    stage.die()
+    stage.advance(40_000)
+
+
+def extend_and_die(stage: Stage) -> None:
+    """A lease that was made longer is so for the next server as well."""
+    stage.send("m1")
+    (held,) = stage.receive(FIRST)
+    stage.change(held, 200_000)
+    stage.die()
+    stage.advance(40_000)
+
+
+def look_twice(stage: Stage) -> None:
+    """Nothing comes while it is leased."""
+    stage.send("m1", "m2")
+    stage.receive(FIRST)
+    stage.advance(100)
+    stage.receive(FIRST)
+    stage.advance(15_000)
+    stage.receive(FIRST)
+
+
+def see_and_lose_power(stage: Stage) -> None:
+    """A message is there for one group on a disk that is slow; the machine is gone before it has done its work."""
+    stage.send("m1")
+    stage.disk.may_sync.clear()
+    stage.send_and_leave("m2")
+    stage.receive(FIRST)
+    stage.die(power_cut=True)
+
+
+def rot(stage: Stage) -> None:
+    """A bit of a body changes on the disk, and nothing may be served of what it was."""
+    stage.send("m1")
+    stage.send_and_leave("m2")
+    stage.rig.settle()
+    stage.disk.flip(b"m2 body")
+
+
+def send_before_and_after(stage: Stage) -> None:
+    """A message received before a restart and one sent after it have places of their own."""
+    stage.send("m1", "m2")
+    stage.ack(*stage.receive(FIRST))
+    stage.die()
+    stage.send("m3")
+
+
+def use_up_and_bury(stage: Stage) -> None:
+    """One message runs out of attempts, another is given up by its receiver."""
+    stage.send("m1", "m2")
+    _, second = stage.receive(FIRST)
+    stage.bury(second)
+    stage.advance(31_000)
+    stage.receive(FIRST)
+    stage.advance(31_000)
+    stage.receive(FIRST)
+    stage.advance(31_000)
+
+
+# -- plants ------------------------------------------------------------------------------------------------------------
+
+
+def skip_fsync() -> AbstractContextManager[object]:
+    """It says that it has synced."""
+    return mock.patch("rmq_store.flush._sync_all")
+
+
+def acknowledge_before_append() -> AbstractContextManager[object]:
+    """The answer does not wait for the write."""
+    return mock.patch.object(Flusher, "when_safe", lambda _flusher, result: result)
+
+
+def drop_on_restart() -> AbstractContextManager[object]:
+    """A replay forgets the newest message of the log."""
+    scan = CommitLog.scan
+
+    def short(log: CommitLog, position: int) -> Iterator[object]:
+        found = list(scan(log, position))
+        messages = [at for at, one in enumerate(found) if isinstance(one, Record) and one.topic == "orders"]
+        return iter(found[: messages[-1]] if messages else found)
+
+    return mock.patch.object(CommitLog, "scan", short)
+
+
+def forget_the_journal() -> AbstractContextManager[object]:
+    """Leases and acks are in memory only."""
+    return mock.patch("rmq_store.journal.encode", return_value=[])
+
+
+def forget_extensions() -> AbstractContextManager[object]:
+    """A replay passes over them."""
+    apply, replay = State.apply, recovery.replay
+
+    def without(state: State, change: Change) -> None:
+        if not isinstance(change, Extended):
+            apply(state, change)
+
+    def replay_without(state: State, found: Record, doubt: Doubt | None = None) -> None:
+        with mock.patch.object(State, "apply", without):
+            replay(state, found, doubt)
+
+    return mock.patch.object(recovery, "replay", replay_without)
+
+
+def deliver_twice_while_leased() -> AbstractContextManager[object]:
+    """Every lease ends at the next tick."""
+
+    def end_all(expiry: Expiry, _now_ms: int, _limit: int) -> None:
+        for lease in list(expiry._leases.leases.values()):
+            expiry.end(lease)
+
+    return mock.patch.object(Expiry, "tick", end_all)
+
+
+def fire_early() -> AbstractContextManager[object]:
+    """The timers' clock is fast."""
+    tick = Expiry.tick
+
+    def fast(expiry: Expiry, now_ms: int, limit: int) -> None:
+        tick(expiry, now_ms + 20_000, limit)
+
+    return mock.patch.object(Expiry, "tick", fast)
+
+
+def skip_a_crc() -> AbstractContextManager[object]:
+    """Records are taken as they are."""
+
+    def unchecked(data: bytes, start: int, _body: bytes, _crc: int, *, foreign: bool) -> bytes:
+        del foreign
+        return data[start : len(data) - record._CRC_BYTES]
+
+    return mock.patch.object(record, "_checked_properties", unchecked)
+
+
+def show_unflushed_messages() -> AbstractContextManager[object]:
+    """What is written is shown, synced or not."""
+    end_turn = Flusher.end_turn
+
+    def eager(flusher: Flusher) -> None:
+        end_turn(flusher)
+        flusher._on_safe(flusher._log.written)
+
+    return mock.patch.object(Flusher, "end_turn", eager)
+
+
+def reuse_an_offset() -> AbstractContextManager[object]:
+    """A queue goes on one before its end."""
+    recover = recovery.recover
+
+    def short(log: CommitLog, state: State, checkpoint: Checkpoint | None) -> recovery.Report:
+        report = recover(log, state, checkpoint)
+        for queue in (queue for topic in state.topics.values() for queue in topic.queues if queue.max_offset):
+            queue.max_offset -= 1
+            del queue._tail[-20:]
+        return report
+
+    return mock.patch.object(recovery, "recover", short)
+
+
+def give_up_too_soon() -> AbstractContextManager[object]:
+    """One attempt fewer than the group's setting."""
+    rules = Groups.rules
+
+    def fewer(groups: Groups, name: str) -> GroupView:
+        view = rules(groups, name)
+        return GroupView(view.fifo, view.attempts_max - 1, view.retry)
+
+    return mock.patch.object(Groups, "rules", fewer)
+
+
+def lose_a_tag() -> AbstractContextManager[object]:
+    """It is stored under another name."""
+    encode = record.encode
+
+    def misnamed(draft: record.Draft, position: int, queue_offset: int, store_ms: int, host: bytes, port: int) -> bytes:
+        return encode(
+            structs.replace(draft, properties=draft.properties.replace(b"TAGS", b"TAGZ")),
+            position,
+            queue_offset,
+            store_ms,
+            host,
+            port,
+        )
+
+    return mock.patch.object(record, "encode", misnamed)
+
+
+PLANTS = (
+    Plant("skip fsync", LOST, send_and_lose_power, skip_fsync),
+    Plant("acknowledge before append", LOST, send_and_die, acknowledge_before_append),
+    Plant("drop on restart", LOST, send_and_die, drop_on_restart),
+    Plant("forget the journal", UNDONE, ack_and_die, forget_the_journal),
+    Plant("forget an extension", LEASED, extend_and_die, forget_extensions),
+    Plant("deliver twice while leased", LEASED, look_twice, deliver_twice_while_leased),
+    Plant("fire early", LEASED, look_twice, fire_early),
+    Plant("skip a CRC", CHANGED, rot, skip_a_crc),
+    Plant("show unflushed messages", LOST, see_and_lose_power, show_unflushed_messages),
+    Plant("reuse an offset", DOUBLED, send_before_and_after, reuse_an_offset),
+    Plant("wrong dead letter", DEAD, use_up_and_bury, give_up_too_soon),
+    Plant("lose a tag", CHANGED, send_and_die, lose_a_tag),
+)

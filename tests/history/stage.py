@@ -1,0 +1,183 @@
+"""A broker in this process whose clients write down all they do: what plants are shown on, and a checker's first proof.
+
+Owns a Rig over a disk that can lose power, a clock that stands still, and the History. Promises: a verb is recorded as
+OK only if its answer was there, FAILED if it was refused, UNKNOWN if it had none when it was left. Judges nothing.
+"""
+
+import asyncio
+import hashlib
+import itertools
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from rmq import message as m
+from rmq.config import GroupSetting
+from rmq.errors import ClientError
+from rmq.message import Delivered
+from rmq.port import Answer
+from rmq_store.record import decode_properties
+from tests.history.checker import Problem, check
+from tests.history.disk import LossyDisk
+from tests.history.history import DLQ, Ack, Bury, Change, Delivery, History, Message, Outcome, Send
+from tests.rmq.rig import INVISIBLE_MS, SMALL, TOPIC, Rig, config, outgoing, request
+
+GROUPS = ("billing", "audit")
+AUDITOR = "auditor"
+ATTEMPTS_MAX = 3
+DRAIN_ROUNDS = 8
+
+T = TypeVar("T")
+Held = tuple[str, Delivered]  # group, message
+
+
+def message_of(body: bytes, properties: dict[str, str]) -> Message:
+    """What the checker compares."""
+    digest = hashlib.blake2b(body, digest_size=8).digest()
+    return Message(digest, properties.get(m.TAGS, ""), properties.get(m.KEYS, ""))
+
+
+class Stage:
+    """Durable, and without a checkpoint: what a new server knows it has from the log."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self.disk = LossyDisk()
+        data = Path(self._folder.name) / "data"  # of the lock and the checkpoint
+        data.mkdir()
+        groups = {group: GroupSetting(ATTEMPTS_MAX, (1_000,)) for group in GROUPS}
+        settings = config(
+            **SMALL, flush="durable", topic_queues=1, groups=groups, checkpoint_interval_ms=3_600_000,
+            data=str(data),
+        )  # fmt: skip
+        self.rig = Rig(settings, disk=self.disk)
+        self.history = History(GROUPS, attempts_max=ATTEMPTS_MAX)
+        self._calls = itertools.count()
+        self._left: list[asyncio.Future[object]] = []  # answers that nobody waits for any more
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.disk.may_sync.set()
+        self.rig.close()
+        self._forget()
+        self._folder.cleanup()
+
+    def _now_ms(self) -> int:
+        return self.rig.clock.wall_ms()
+
+    def _begin_ms(self) -> int:
+        """Each operation has a time of its own."""
+        self.rig.clock.advance(ms=1)
+        return self._now_ms()
+
+    def _answer(self, answer: Answer[T]) -> T:
+        """No turn is run for what is answered at once: a crash may come before its end."""
+        result = self.rig.until(answer) if isinstance(answer, asyncio.Future) else answer
+        self.rig.clock.advance(ms=1)
+        return result
+
+    # -- verbs -------------------------------------------------------------------------------------------------------
+
+    def send(self, *keys: str) -> None:
+        """One message a key, in one call; its answer is waited for."""
+        began_ms = self._begin_ms()
+        self._answer(self.rig.broker.send([self._outgoing(key) for key in keys]))
+        self._sent(keys, began_ms, Outcome.OK)
+
+    def send_and_leave(self, *keys: str) -> None:
+        """The sender does not live to see the answer."""
+        answer = self.rig.broker.send([self._outgoing(key) for key in keys])
+        self._sent(keys, self._now_ms(), Outcome.UNKNOWN)
+        if isinstance(answer, asyncio.Future):
+            self._left.append(answer)  # type: ignore[arg-type]  # Future is invariant; only its error is read
+        self.rig.turn()
+
+    def _outgoing(self, key: str) -> m.Outgoing:
+        return outgoing(f"{key} body", tag="a", **{m.UNIQ_KEY: key, m.KEYS: f"{key} all"})
+
+    def _sent(self, keys: Sequence[str], began_ms: int, outcome: Outcome) -> None:
+        for key in keys:
+            sent = self._outgoing(key)
+            message = message_of(sent.body, decode_properties(sent.properties))
+            self.history.sends.append(Send(key, TOPIC, message, began_ms, self._now_ms(), outcome))
+
+    def receive(self, group: str, topic: str = TOPIC) -> list[Held]:
+        """At most 32, without waiting."""
+        began_ms, call = self._begin_ms(), next(self._calls)
+        messages = self._answer(self.rig.broker.receive(request(topic, group, batch=32)))
+        self.rig.turn()
+        for message in messages:
+            place = (message.topic, message.queue_id, message.queue_offset)
+            times = (began_ms, began_ms, self._now_ms(), INVISIBLE_MS)
+            key, seen = message.properties[m.UNIQ_KEY], message_of(message.body, message.properties)
+            self.history.deliveries.append(Delivery(group, key, seen, place, call, message.attempt, *times))
+        return [(group, message) for message in messages]
+
+    def ack(self, *held: Held) -> None:
+        """One call a message."""
+        for group, message in held:
+            began_ms = self._begin_ms()
+            (error,) = self._answer(self.rig.broker.ack(group, message.topic, [message.handle]))
+            outcome = Outcome.FAILED if error else Outcome.OK
+            key = message.properties[m.UNIQ_KEY]
+            if not message.topic.startswith(DLQ):
+                self.history.acks.append(Ack(group, key, began_ms, self._now_ms(), outcome))
+
+    def change(self, held: Held, invisible_ms: int) -> None:
+        """Of one message; its new handle is thrown away."""
+        group, message = held
+        began_ms = self._begin_ms()
+        self._answer(
+            self.rig.broker.change_invisible(group, message.topic, message.handle, invisible_ms, suspend=False)
+        )
+        key = message.properties[m.UNIQ_KEY]
+        self.history.changes.append(Change(group, key, invisible_ms, began_ms, self._now_ms(), Outcome.OK))
+
+    def bury(self, held: Held) -> None:
+        """Of one message."""
+        group, message = held
+        began_ms = self._begin_ms()
+        self._answer(self.rig.broker.dead_letter(group, message.topic, message.handle))
+        key = message.properties[m.UNIQ_KEY]
+        self.history.burials.append(Bury(group, key, began_ms, self._now_ms(), Outcome.OK))
+
+    # -- what befalls it ---------------------------------------------------------------------------------------------
+
+    def advance(self, ms: int) -> None:
+        """Time passes."""
+        self.rig.advance(ms)
+
+    def die(self, *, power_cut: bool = False) -> None:
+        """SIGKILL, or the machine's end, at this very moment; then a new server."""
+        old, self.disk = self.disk, self.disk.after(power_cut=power_cut)
+        self.rig.disk = self.disk
+        self.history.kills.append(self._now_ms())
+        old.may_sync.set()
+        self.rig.crash(pause_ms=1)
+        self._forget()
+
+    def _forget(self) -> None:
+        for answer in self._left:
+            if answer.done():
+                answer.exception()
+        self._left.clear()
+
+    def verdict(self) -> list[Problem]:
+        """Drains everything for everyone, dead letters too; what the checker says then."""
+        for _ in range(DRAIN_ROUNDS):
+            for group in GROUPS:
+                self._drain(TOPIC, group)
+                self._drain(DLQ + group, AUDITOR)
+            self.advance(INVISIBLE_MS)
+        return check(self.history)
+
+    def _drain(self, topic: str, group: str) -> None:
+        if topic == TOPIC or self.rig.broker.topics.find(topic) is not None:
+            try:
+                self.ack(*self.receive(group, topic))
+            except ClientError as error:
+                raise AssertionError(error.text) from None

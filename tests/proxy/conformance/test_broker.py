@@ -1,0 +1,98 @@
+"""The calls that RocketMQ clients live by, against a whole `rmq serve`, with each transport and each stack."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from rmq_proto import v2
+from rmq_proxy.admin_client import AdminClient
+from rmq_proxy.rpc import GrpcCode
+from tests.clients.harness import eventually
+from tests.proxy.rig import receiving, settings_command, subscribing
+from tests.proxy.stacks import Channel, Stack
+from tests.proxy.transports import TRANSPORTS, Run
+from tests.serving import Server
+
+SERVICE = "/apache.rocketmq.v2.MessagingService/"
+WITHIN_S = 10
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[dict[str, Server]]:
+    """One of each transport, for all stacks."""
+    with ExitStack() as running:
+        yield {
+            name: running.enter_context(Server(env={"RMQ_TRANSPORT": name, "RMQ_FLUSH": "memory"}))
+            for name in TRANSPORTS
+        }
+
+
+@pytest.fixture(params=list(TRANSPORTS))
+def server(request: pytest.FixtureRequest, servers: dict[str, Server]) -> Server:
+    """Each in turn."""
+    return servers[request.param]
+
+
+def said_by(stack: Stack) -> tuple[tuple[str, str], ...]:
+    """Metadata of a client."""
+    return (
+        ("x-mq-client-id", f"{stack.name}@1"),
+        ("x-mq-client-version", "5.0.0"),
+        ("x-mq-language", "JAVA"),
+        ("x-mq-protocol", "v2"),
+    )
+
+
+def polling(topic: str) -> bytes:
+    """A receive that waits for 20 s."""
+    request = receiving(topic)
+    request.long_polling_timeout.seconds = 20
+    return request.SerializeToString()
+
+
+async def make_topic(channel: Channel, stack: Stack, topic: str) -> None:
+    """By asking for its route, as clients do."""
+    request = v2.QueryRouteRequest()
+    request.topic.name = topic
+    answer = await channel.unary(SERVICE + "QueryRoute", request.SerializeToString(), said_by(stack))
+    assert v2.QueryRouteResponse.FromString(answer).status.code == v2.OK
+
+
+@pytest.mark.parametrize("how", ["cancel", "disconnect"])
+def test_a_poll_given_up_waits_no_more(run: "Run[None]", server: Server, stack: Stack, how: str) -> None:
+    """The broker forgets a long poll whose client cancels it or goes away."""
+
+    async def scenario() -> None:
+        channel = await stack.connect(server.endpoint)
+        await make_topic(channel, stack, "polled")
+        poll = await channel.open(SERVICE + "ReceiveMessage", polling("polled"), said_by(stack))
+        with AdminClient(server.endpoint) as admin:
+            await asyncio.to_thread(eventually, lambda: admin.describe().waiting_polls == 1, WITHIN_S, "a poll")
+            await (poll.cancel() if how == "cancel" else channel.close())
+            await asyncio.to_thread(eventually, lambda: admin.describe().waiting_polls == 0, WITHIN_S, "no poll")
+        await channel.close()
+
+    run(scenario())
+
+
+def test_telemetry_stays_open(run: "Run[None]", server: Server, stack: Stack) -> None:
+    """Headers come before either side has spoken; settings are answered, again and again."""
+
+    async def scenario() -> None:
+        channel = await stack.connect(server.endpoint)
+        telemetry = await channel.open(SERVICE + "Telemetry", metadata=said_by(stack))
+        await telemetry.headers()
+        settings = settings_command(subscribing("told", client_type=v2.SIMPLE_CONSUMER))
+        for _ in range(2):
+            await telemetry.write(settings)
+            answer = await telemetry.read()
+            assert answer is not None
+            assert v2.TelemetryCommand.FromString(answer).HasField("settings")
+            await make_topic(channel, stack, "told")
+        await telemetry.half_close()
+        assert await telemetry.end() == (GrpcCode.OK, "")
+        await channel.close()
+
+    run(scenario())
