@@ -23,3 +23,4 @@ def test_the_broker_behaves_as_its_model(flush: str) -> None:
     assert DelayMachine.counts["runs"] >= before + EXAMPLES
     assert DelayMachine.counts["came due"]
     assert DelayMachine.counts["recalled"]
+    assert DelayMachine.counts["early"]
