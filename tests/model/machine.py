@@ -199,11 +199,9 @@ class BrokerMachine(Crashes):
             return
         self.rig.settle()
         for group in GROUPS:
-            letters = self.rig.receive(request(f"%DLQ%{group}", AUDITOR, batch=32))
-            self.rig.ack(*(letter.handle for letter in letters), topic=f"%DLQ%{group}", group=AUDITOR)
-            for letter in letters:
-                name = letter.body.decode()
-                self.dead[group, name] += 1
+            while letters := self.rig.receive(request(f"%DLQ%{group}", AUDITOR, batch=32)):  # one of a message group
+                self.rig.ack(*(letter.handle for letter in letters), topic=f"%DLQ%{group}", group=AUDITOR)
+                self.dead.update((group, letter.body.decode()) for letter in letters)
         assert self.dead == Counter({key: 1 for key, place in self.places.items() if place.over == "dead"})
         self.letters_seen = self._letters()
 
