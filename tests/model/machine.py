@@ -17,7 +17,7 @@ from hypothesis.stateful import initialize, invariant, precondition, rule, run_s
 from rmq.errors import ClientError, Code
 from rmq.message import SHARDING_KEY
 from tests.model.crashes import PAUSE, Crashes
-from tests.model.model import AUDITOR, CLIENTS, GROUPS, TAGS, TOPICS, Lease, Sent
+from tests.model.model import AUDITOR, CLIENTS, GROUPS, TAGS, TOPICS, Lease, Place, Sent
 from tests.rmq.rig import outgoing, request
 from tests.sim.rig import quiet, unsynced
 
@@ -90,7 +90,16 @@ class BrokerMachine(Crashes):
     @rule(pick=st.integers(0, 99), times=st.integers(1, 2))
     def ack(self, pick: int, times: int) -> None:
         """A valid handle; once more, perhaps."""
-        group, name, place, lease = self._pick(pick)
+        self._ack(*self._pick(pick), times)
+
+    @precondition(lambda self: any(place.when_acked == "early" for _, _, place, _ in self._held()))
+    @rule(pick=st.integers(0, 99))
+    def ack_early(self, pick: int) -> None:
+        """Behind one of its message group that is not settled."""
+        behind = [one for one in self._held() if one[2].when_acked == "early"]
+        self._ack(*behind[pick % len(behind)], times=1)
+
+    def _ack(self, group: str, name: str, place: Place, lease: Lease, times: int) -> None:
         outcomes = self.rig.ack(*[lease.handle] * times, topic=self.sent[name].topic, group=group)
         assert outcomes == [None] * times
         self._leave(place, place.when_acked)
