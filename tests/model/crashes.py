@@ -51,7 +51,7 @@ class Crashes(Model):
             with contextlib.suppress(StoreError):
                 getattr(self, "_begin_" + verb)(pick)
             self.rig.turn(turns)
-        self._collect()
+            self._collect()  # an ack may have brought the next of its message group to a poll
         self.rig.faults.disarm()
         self.rig.end_life(end, random.Random(seed), pause_ms=pause_ms)
         self._after_start()

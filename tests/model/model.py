@@ -170,9 +170,10 @@ class Model(RuleBasedStateMachine):
         if client:
             self.online.add((group, client))
         self.found_before = set(self._found())
+        busy = not turns and self.rig.broker._serving  # it lines up behind others of this very turn
         answer = self.rig.broker.receive(wanted)
         if isinstance(answer, asyncio.Future):
-            assert (group, topic) not in self.found_before
+            assert busy or (group, topic) not in self.found_before
             self.polls.append((wanted, answer))
         else:
             self._take(wanted, answer)
