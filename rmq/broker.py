@@ -223,8 +223,9 @@ class Broker:
             results = self._delay.send(topic, messages, drafts)
             self._arm()
             return results
-        offsets = self._store.append_each(topic, drafts)
-        return [SendResult(draft.queue_id, offset) for (draft, _), offset in zip(drafts, offsets, strict=True)]
+        self._store.log.make_room(sum([draft.size for draft, _ in drafts]))
+        append = self._store.append
+        return [SendResult(d.queue_id, append(topic, topic.queues[d.queue_id], d, code)) for d, code in drafts]
 
     def recall(self, topic: str, handle: str) -> Answer[str]:
         """See BrokerPort."""

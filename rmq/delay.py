@@ -62,7 +62,7 @@ class Delay:
                 f"timers_max = {self._config.timers_max} delayed messages are waiting: send later, or recall some",
             )
         self._store.log.make_room(sum([draft.size for draft, _ in plain]) + sum([draft.size for draft, *_ in waiting]))
-        offsets = iter(self._store.append_each(topic, plain) if plain else ())
+        offsets = iter([self._store.append(topic, topic.queues[d.queue_id], d, code) for d, code in plain])
         number = self._store.append_timers(waiting) if waiting else 0
         results = []
         for message, (draft, _), due_ms in zip(messages, drafts, dues, strict=True):

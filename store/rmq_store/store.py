@@ -225,14 +225,6 @@ class Store:
         self._touch()
         return first
 
-    def append_each(self, topic: Topic, drafts: Sequence[tuple[Draft, int]]) -> list[int]:
-        """As append_all, each to the queue that its draft names; the queue offset of each."""
-        self.flusher.touch()
-        self.log.make_room(sum([draft.size for draft, _ in drafts]))
-        offsets = [self._append(topic.queues[draft.queue_id], draft, tags_code) for draft, tags_code in drafts]
-        self._touch()
-        return offsets
-
     def append_timers(self, drafts: Sequence[tuple[Draft, int, int]]) -> int:
         """As append_all, for records of the timer topic, each with its tags code and due_ms; the first number."""
         if timers.TOPIC not in self.state.topics:
