@@ -27,7 +27,7 @@ from rmq_store import record
 from rmq_store.consumequeue import ConsumeQueue
 from rmq_store.errors import StoreError, StoreFull
 from rmq_store.journal import Cursors
-from rmq_store.leases import Subscription
+from rmq_store.ledger import Subscription
 from rmq_store.record import Draft, Record
 from rmq_store.state import Origin, Topic
 from rmq_store.store import Store

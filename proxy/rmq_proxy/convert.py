@@ -108,7 +108,7 @@ def outgoing(message: v2.Message, topic: str, born_at: tuple[str, int], limits: 
     properties = stored.encode()
     validate.stored_size(len(properties), limits)
     sys_flag = SYS_FLAG_COMPRESSED if system.body_encoding == GZIP else 0
-    return Outgoing(topic, body, message_id, properties, kind, tag, born_ms, *born_at, sys_flag)
+    return Outgoing(topic, body, message_id, properties, kind, tag, born_ms, *born_at, sys_flag, group)
 
 
 def _label(user: Mapping[str, str], tag: str, keys: Sequence[str], limits: Limits) -> tuple[str, str, int]:

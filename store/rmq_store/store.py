@@ -365,6 +365,12 @@ class Store:
             return None
         return found
 
+    def read_message(self, topic: str, queue_id: int, offset: int) -> Record | None:
+        """The message with a queue offset, as `read`; None where there is no such queue or offset, too."""
+        queue = self.state.queue(topic, queue_id)
+        entries = queue.read(offset, 1) if queue else []
+        return self.read(queue, offset, entries[0]) if queue and entries else None
+
     def _rebuild(self, queue: ConsumeQueue, start: int, end: int, after: int | None, before: int | None) -> bytes:
         self.damaged += end - start
         log_.error("entries %d to %d of %s are damaged: made anew from the log", start, end, queue.folder)
