@@ -85,6 +85,7 @@ class Config(msgspec.Struct, frozen=True):
     sql_chars_max: Annotated[int, Meta(ge=1, le=65_536)] = 4096
     sql_depth_max: Annotated[int, Meta(ge=2, le=300)] = 100
     sql_kept_chars_max: Annotated[int, Meta(ge=0, le=100_000_000)] = 262_144
+    lower_priority_nth: Annotated[int, Meta(ge=2, le=1_000_000)] = 100
     delay_ms_max: Annotated[int, Meta(ge=1, le=3660 * 24 * HOUR_MS)] = 40 * 24 * HOUR_MS
     timers_max: Annotated[int, Meta(ge=0, le=100_000_000)] = 1_000_000
     leases_max: Annotated[int, Meta(ge=1, le=100_000_000)] = 1_000_000

@@ -162,6 +162,8 @@ class GroupViews:
 
 
 def _count_ready(subscription: Subscription, held: int) -> int:
+    if subscription.bands is not None:
+        return min(len(subscription.bands), held)
     ready = subscription.ready
     if len(ready) > READY_COUNTED:
         return min(len(ready), held)

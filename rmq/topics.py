@@ -1,9 +1,11 @@
 """Topics: which there are, how they come to be, what they accept, which queue is next.
 
 Profile dev: a topic is made at its first send or subscription and its route lists every type that we serve; its stored
-type only records what came. Profile strict: as Apache 5.5, nothing is made by a client and the type decides; a topic
-that is still without one gets that of its first message.
+type only records what came, and with priorities is the one that heeds them. Profile strict: as Apache 5.5, nothing is
+made by a client and the type decides; a topic that is still without one gets that of its first message.
 """
+
+import logging
 
 from rmq.config import Config
 from rmq.errors import ClientError, Code
@@ -15,7 +17,10 @@ from rmq_store.record import TOPIC_BYTES_MAX
 from rmq_store.state import Topic
 from rmq_store.store import Store
 
-SERVED = (MessageType.NORMAL, MessageType.FIFO, MessageType.DELAY)
+log_ = logging.getLogger("rmq.topics")
+_PRIORITY = MessageType.PRIORITY.value
+SERVED = (MessageType.NORMAL, MessageType.FIFO, MessageType.DELAY, MessageType.PRIORITY)
+_WITH_PRIORITY = {MessageType.PRIORITY, MessageType.NORMAL, MessageType.DELAY}  # what the type PRIORITY has a place for
 
 
 class Topics:
@@ -105,8 +110,21 @@ class Topics:
                 Code.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE,
                 f"message type conflicts with topic {name}: expected {stored.name}, actual {came}",
             )
-        seen = {stored, *kinds} - {MessageType.UNSPECIFIED}
-        return self.make(name, seen.pop() if len(seen) == 1 else MessageType.MIXED, len(topic.queues))
+        return self._become(topic, {stored, *kinds} - {MessageType.UNSPECIFIED})
+
+    def _become(self, topic: Topic, seen: set[MessageType]) -> Topic:
+        """The type that has a place for all of these."""
+        if MessageType.PRIORITY in seen and seen <= _WITH_PRIORITY:
+            kind = MessageType.PRIORITY
+        elif len(seen) == 1:
+            (kind,) = seen
+        else:
+            kind = MessageType.MIXED
+            if MessageType.PRIORITY in seen:
+                log_.warning(
+                    "topic %s holds FIFO messages as well: it is MIXED now, priority has no say in it", topic.name
+                )
+        return self.make(topic.name, kind, len(topic.queues))
 
     def must_take(self, name: str, kind: MessageType) -> None:
         """Raises MESSAGE_PROPERTY_CONFLICT_WITH_TYPE where profile strict lets no such message into the topic, and
@@ -117,7 +135,9 @@ class Topics:
             raise ClientError(Code.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE, text)
 
     def next_queue(self, topic: Topic) -> ConsumeQueue:
-        """The queue of the next send."""
+        """The queue of the next send, but for messages whose group or priority has a queue."""
+        if topic.type == _PRIORITY:
+            return topic.queues[0]
         turn = self._turns.get(topic.name, 0)
         self._turns[topic.name] = turn + 1
         return topic.queues[turn % len(topic.queues)]

@@ -237,6 +237,7 @@ class AdminClient:
         properties: Mapping[str, str] | None = None,
         message_group: str = "",
         delivery_ms: int | None = None,
+        priority: int | None = None,
     ) -> Sent:
         """One message as any producer sends it; `delivery_ms` is the time of its delivery. Raises also `invalid`."""
         request = v2.SendMessageRequest()
@@ -249,6 +250,8 @@ class AdminClient:
             system.tag = tag
         if message_group:
             system.message_group = message_group
+        if priority is not None:
+            system.priority = priority
         if delivery_ms is not None:
             system.delivery_timestamp.seconds, rest_ms = divmod(delivery_ms, 1000)
             system.delivery_timestamp.nanos = rest_ms * 1_000_000

@@ -114,13 +114,16 @@ class Broker(Views):
         properties: Mapping[str, str] | None = None,
         message_group: str = "",
         delivery_ms: int | None = None,
+        priority: int | None = None,
     ) -> str:
         """As Connection.send: over the wire, like any producer's."""
         from rmq_proxy.admin_client import AdminClient
 
         data = body.encode() if isinstance(body, str) else body
         with AdminClient(self.endpoint) as client:
-            sent = await asyncio.to_thread(client.send, topic, data, tag, keys, properties, message_group, delivery_ms)
+            sent = await asyncio.to_thread(
+                client.send, topic, data, tag, keys, properties, message_group, delivery_ms, priority
+            )
         return sent.message_id
 
     async def reset(self) -> None:

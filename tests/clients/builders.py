@@ -34,7 +34,7 @@ class Language:
     """One client. `body_bytes_max`: what it can both send and receive (facts: grpc.md 2.5).
 
     `reports_ack`: whether its ack raises what the server answered. `delays`: its driver sends and recalls delayed
-    messages.
+    messages. `prioritizes`: its messages may have a priority.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Language:
     changes_invisible: bool = True
     reports_ack: bool = True
     delays: bool = False
+    prioritizes: bool = False
     body_bytes_max: int = 4 * MIB
 
 
@@ -141,7 +142,14 @@ def old_python(version: str) -> Language:
     )
 
 
-PYTHON = Language("python", (), build_python, lambda target: [sys.executable, str(target / "driver.py")], delays=True)
+PYTHON = Language(
+    "python",
+    (),
+    build_python,
+    lambda target: [sys.executable, str(target / "driver.py")],
+    delays=True,
+    prioritizes=True,
+)
 FOREIGN = (
     Language(
         "node",
@@ -157,9 +165,10 @@ FOREIGN = (
         binary,
         env=WITHOUT_TLS,
         reports_ack=False,
+        prioritizes=True,
         body_bytes_max=2 * MIB - ENVELOPE_BYTES,
     ),
-    Language("java", ("java", "javac", "mvn"), build_java, java, env=WITHOUT_TLS, delays=True),
+    Language("java", ("java", "javac", "mvn"), build_java, java, env=WITHOUT_TLS, delays=True, prioritizes=True),
     Language(
         "rust",
         ("cargo",),

@@ -48,7 +48,11 @@ MISSING = [
 ]
 WRONG: list[tuple[str, Message, str]] = [
     ("PutTopic", pb.PutTopicRequest(name="a b"), "illegal characters"),
-    ("PutTopic", pb.PutTopicRequest(name="t", type="fifo"), "choose NORMAL, FIFO, DELAY, TRANSACTION or MIXED"),
+    (
+        "PutTopic",
+        pb.PutTopicRequest(name="t", type="fifo"),
+        "choose NORMAL, FIFO, DELAY, TRANSACTION, PRIORITY or MIXED",
+    ),
     ("PutTopic", pb.PutTopicRequest(name="t", queues=-1), "queues is -1"),
     ("PutGroup", pb.PutGroupRequest(name=""), "blank"),
     ("PutGroup", pb.PutGroupRequest(name="g", attempts_max=1001), "1 to 1000"),

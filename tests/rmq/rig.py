@@ -53,6 +53,7 @@ def outgoing(body: str, *, topic: str = TOPIC, tag: str = "", **properties: str)
         named.get(m.TAGS, ""),
         born_ms=1,
         message_group=named.get(m.SHARDING_KEY, ""),
+        priority=int(named.get(m.PRIORITY, -1)),
     )
 
 
