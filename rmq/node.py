@@ -164,7 +164,7 @@ class Node:
             self._scan.cancel()
         self._health.stop_serving()
         if self._config.reconnect_on_stop:
-            log.info("told %d clients to connect anew", self._telemetry.reconnect())
+            log.info("told %d streams of clients to connect anew", self._telemetry.reconnect())
         self.broker.end_polls()
         self._admin.end_waits()
         await self._transport.stop(self._config.stop_grace_ms / 1000)

@@ -19,6 +19,7 @@ from rmq_proxy import adminconvert as convert
 from rmq_proxy.answers import let_go, then
 from rmq_proxy.rpc import Call
 from rmq_proxy.sessions import Client, Sessions
+from rmq_proxy.status import explain
 from rmq_proxy.telemetry import Telemetry
 
 CLIENTS_MAX = 1000
@@ -114,9 +115,8 @@ class AdminClients:
     def _unanswered(self, known: Client) -> Callable[[Exception], NoReturn]:
         """Says who did not do what it was asked, and why."""
 
-        def tell(error: Exception) -> NoReturn:
-            if not isinstance(error, ClientError):
-                raise error
+        def tell(caught: Exception) -> NoReturn:
+            error = explain(caught)
             if error.code is Code.NOT_FOUND:
                 raise ClientError(Code.NOT_FOUND, f"client {known.client_id} left before it answered")
             language, version = convert.agent(known.settings or v2.Settings(), self._telemetry.call_of(known.client_id))

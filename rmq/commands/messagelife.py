@@ -117,7 +117,7 @@ def _of_holding(holding: "pb.Holding") -> Iterator[Row]:
         status = f"attempt {holding.attempt}, until {output.moment(holding.due_ms)}"
         yield Row(holding.leased_ms, "leased", holding.group, holding.client_id, UNKNOWN, status, "server")
         return
-    status = f", {holding.attempt} deliveries so far" if holding.attempt else ""
+    status = f" after attempt {holding.attempt}" if holding.attempt else ""
     yield Row(0, holding.state, holding.group, "", UNKNOWN, f"{_STATES.get(holding.state, '')}{status}", "server")
 
 
