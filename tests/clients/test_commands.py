@@ -7,22 +7,17 @@ stack    java and go tell theirs, node invents one, python is silent
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from rmq_proxy.admin_client import AdminClient, AdminError
-from tests.clients.builders import FOREIGN, Language
-from tests.clients.conftest import open_driver
-from tests.clients.harness import PushConsumer, Session, eventually
+from tests.clients.builders import Language
+from tests.clients.harness import Session, eventually
 from tests.serving import Server
 
 VERIFIES = {"java"}
 STACKS = {"java": "Thread", "go": "goroutine", "node": "mock stack"}
 SILENT = {"python"}
-[JAVA] = [language for language in FOREIGN if language.name == "java"]
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +57,6 @@ def test_a_consumer_verifies_a_message(session: Session, language: Language, ser
             assert "did not answer within 5 s" in refused(admin, group, message_id, client_id)
         else:
             assert "it answered NOT_IMPLEMENTED" in refused(admin, group, message_id, client_id)
-    consumer.stop()
 
 
 def test_a_listener_that_refuses_is_told(session: Session, language: Language, server: Server) -> None:
@@ -78,13 +72,12 @@ def test_a_listener_that_refuses_is_told(session: Session, language: Language, s
         assert told.status == "FAILED_TO_CONSUME_MESSAGE"
         assert [one.attempt for one in consumer.until(3)] == [1, 2, 1]
         eventually(lambda: not admin.groups(group, leases=True)[0].topics[0].leases, 10, "both deliveries are settled")
-    consumer.stop()
 
 
 def test_a_consumer_tells_its_stack(session: Session, language: Language, server: Server) -> None:
     """As `rmq client stack` shows it, or one line that says that this client cannot."""
     topic = group = f"stack-{language.name}"
-    consumer = session.push(group, topic)
+    session.push(group, topic)
     with AdminClient(server.endpoint, timeout_s=20) as admin:
         client_id = client_of(admin, group)
     command = [sys.executable, "-m", "rmq", "client", "stack", client_id, "--endpoint", server.endpoint, "--json"]
@@ -93,31 +86,3 @@ def test_a_consumer_tells_its_stack(session: Session, language: Language, server
         assert STACKS[language.name] in json.loads(done.stdout)["stack"]
     else:
         assert (done.returncode, "did not answer within 5 s" in done.stderr) == (1, True)
-    consumer.stop()
-
-
-@contextmanager
-def java_consumer(server: Server, home: Path) -> Iterator[tuple[Session, PushConsumer]]:
-    """A push consumer of the topic and group `moving` in a process of its own."""
-    with open_driver(JAVA, home) as process:
-        session = Session(process, server.endpoint)
-        yield session, session.push("moving", "moving")
-
-
-@pytest.mark.foreign
-@pytest.mark.parametrize("setting", ["true", "false"])
-def test_java_goes_on_after_a_restart_told_of_or_not(language: Language, tmp_path: Path, setting: str) -> None:
-    """Whether it was told to connect anew or only saw its connection end: it sends and consumes after the restart."""
-    if language.name != JAVA.name:
-        pytest.skip("for Java's client")
-    with (
-        Server(env={"RMQ_RECONNECT_ON_STOP": setting}) as server,
-        java_consumer(server, tmp_path / "java") as (session, consumer),
-    ):
-        producer = session.producer("moving")
-        sent = [producer.send(b"before")]
-        consumer.until(1)
-        server.restart()
-        sent.append(producer.send(b"after"))
-        assert [one.message_id for one in consumer.until(2, within_s=60)] == sent
-        consumer.stop()
