@@ -41,10 +41,13 @@ class Stream:
             yield from self._answers
 
 
+@pytest.mark.parametrize("transport", ["native", "grpcio"])
 @pytest.mark.parametrize(("setting", "heard"), [("true", ["reconnect_endpoints_command"]), ("false", [])])
-def test_java_clients_are_told_to_reconnect_where_that_is_wanted(setting: str, heard: list[str]) -> None:
-    """Before their stream ends; others are not, and by default nobody is."""
-    with Server("--flush", "memory", env={"RMQ_RECONNECT_ON_STOP": setting}) as server:
+def test_java_clients_are_told_to_reconnect_where_that_is_wanted(
+    transport: str, setting: str, heard: list[str]
+) -> None:
+    """Before their stream ends; others are not."""
+    with Server("--flush", "memory", env={"RMQ_RECONNECT_ON_STOP": setting, "RMQ_TRANSPORT": transport}) as server:
         client = Client(server.endpoint)
         java, python = Stream(client, "JAVA"), Stream(client, "PYTHON")
         server.stop()
