@@ -13,7 +13,7 @@ from rmq.browse import Browser, origin_topic
 from rmq.deadletters import REPLAYS
 from rmq.errors import ClientError, Code
 from rmq_store import timers
-from rmq_store.leases import Ledger
+from rmq_store.ledger import Ledger
 from rmq_store.record import Record
 from rmq_store.store import Store
 
