@@ -20,8 +20,10 @@ from rmq.errors import ClientError, Code, ConfigError
 from rmq.filter import Filter
 from rmq.groups import Groups
 from rmq.message import Delivered, MessageType, Outgoing, SendResult
+from rmq.offsets import Offsets, queue_of
 from rmq.pop import SCAN_MAX, Pop
-from rmq.port import Answer, BrokerQueues, GroupView, ReceiveRequest
+from rmq.port import Answer, BrokerQueues, GroupView, Pulled, PullRequest, ReceiveRequest
+from rmq.pull import Pulls
 from rmq.topics import Topics
 from rmq.traffic import Traffic
 from rmq.waiters import Waiters
@@ -80,6 +82,8 @@ class Broker:
         self._pop = Pop(self._store, self.topics, self.groups, clock, config, self._traffic)
         self._delay = Delay(self._store, self.topics, clock, config)
         self._waiters = Waiters(loop, polls_max=config.polls_max, per_group_max=config.polls_per_group_max)
+        self._pulls = Pulls(self._store, self._waiters, self._traffic, config, loop)
+        self._offsets = Offsets(self._store, self.topics, self.groups)
         self.admin = Admin(
             self._store,
             self.topics,
@@ -255,6 +259,7 @@ class Broker:
 
     def _visible(self, queue: ConsumeQueue) -> None:
         self.admin.visible(queue.topic)
+        self._pulls.visible(queue)
         for subscription in self._store.state.leases.by_topic.get(queue.topic, {}).values():
             subscription.pending[queue.queue_id] = None
             if self._waiters.any(subscription):
@@ -331,6 +336,34 @@ class Broker:
             if self._waiters.any(subscription):
                 self._serve_later(subscription)
         woken.clear()
+
+    # -- pull --------------------------------------------------------------------------------------------------------
+
+    def pull(self, request: PullRequest) -> Answer[Pulled]:
+        """See BrokerPort."""
+        self.groups.require(request.group)
+        try:
+            topic = self.topics.require(request.topic)
+        except StoreFull as error:
+            raise _unavailable(error) from None
+        queue = queue_of(topic, request.queue_id)
+        subscription = self._store.state.leases.subscription(request.group, topic.name)
+        return self._pulls.pull(subscription, queue, request, wait=not self._ending)
+
+    def update_offset(self, group: str, topic: str, queue_id: int, offset: int) -> Answer[None]:
+        """See BrokerPort."""
+        self._offsets.update(group, topic, queue_id, offset)
+        self._serve_woken()
+        self._arm()
+        return self._store.when_safe(None)
+
+    def committed_offset(self, group: str, topic: str, queue_id: int) -> int:
+        """See BrokerPort."""
+        return self._offsets.committed(group, topic, queue_id)
+
+    def query_offset(self, topic: str, queue_id: int, *, end: bool = False, time_ms: int | None = None) -> int:
+        """See BrokerPort."""
+        return self._offsets.query(topic, queue_id, end=end, time_ms=time_ms)
 
     # -- agenda ------------------------------------------------------------------------------------------------------
 
