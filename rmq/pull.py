@@ -26,7 +26,7 @@ _POLLS_A_TURN = 32  # as many as receives: see broker.py
 
 
 class PullPoll(Poll[Pulled]):
-    """A pull that waits. `pulled.next_offset` is how far it has looked; `is_due`: it is in line to look again."""
+    """A pull that waits. `pulled` says how far it has looked; `is_due`: it is in line to look again."""
 
     __slots__ = ("_pulls", "is_due", "pulled", "queue", "request")
 
@@ -39,16 +39,12 @@ class PullPoll(Poll[Pulled]):
         request: PullRequest,
         pulled: Pulled,
     ) -> None:
-        super().__init__(waiters, subscription)
+        super().__init__(waiters, subscription, pulled)
         self._pulls = pulls
         self.queue = queue
         self.request = request
         self.pulled = pulled
         self.is_due = False
-
-    def end(self) -> None:
-        """Nothing that is wanted came."""
-        self.set_result(self.pulled)
 
     def leave(self) -> None:
         """It waits no more."""
@@ -134,7 +130,7 @@ class Pulls:
             poll.set_exception(error)
             return
         if poll.pulled.messages:
-            poll.end()
+            poll.set_result(poll.pulled)
         else:
             self._look_again(poll)
 

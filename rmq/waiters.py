@@ -19,24 +19,26 @@ from rmq_store.leases import Subscription
 from rmq_store.wheel import Wheel
 
 T = TypeVar("T")
+_NO_MESSAGES: Sequence[Delivered] = []  # one for all
 _GRAIN_MS = 25
 _ENDS_A_TURN = 1000
 
 
 class Poll(asyncio.Future[T]):
-    """One poll, in the line of a group on a topic: resolves with what came, or with nothing at its end."""
+    """One poll, in the line of a group on a topic: resolves with what came, or at its end with `nothing`."""
 
-    __slots__ = ("_waiters", "key", "subscription")
+    __slots__ = ("_waiters", "key", "nothing", "subscription")
 
-    def __init__(self, waiters: "Waiters", subscription: Subscription) -> None:
+    def __init__(self, waiters: "Waiters", subscription: Subscription, nothing: T) -> None:
         super().__init__(loop=waiters.loop)
         self._waiters = waiters
         self.key = 0
         self.subscription = subscription
+        self.nothing = nothing
 
     def end(self) -> None:
         """Nothing came."""
-        raise NotImplementedError
+        self.set_result(self.nothing)
 
     def leave(self) -> None:
         """It waits no more: its own last act."""
@@ -70,12 +72,8 @@ class Waiter(Poll[Sequence[Delivered]]):
     __slots__ = ("request",)
 
     def __init__(self, waiters: "Waiters", subscription: Subscription, request: ReceiveRequest) -> None:
-        super().__init__(waiters, subscription)
+        super().__init__(waiters, subscription, _NO_MESSAGES)
         self.request = request
-
-    def end(self) -> None:
-        """No message came."""
-        self.set_result([])
 
 
 class _Line:

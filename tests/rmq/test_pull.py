@@ -9,6 +9,7 @@ and a queue that is not there is NOT_FOUND (a system error there).
 
 import asyncio
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -163,6 +164,17 @@ def test_what_is_not_safe_yet_is_not_shown(disk_rig: Rig) -> None:
     assert (queue.max_offset, pulled) == (1, Pulled([], 0))
     disk_rig.wait(stored)
     assert pull(disk_rig, pulling(queue_id=1)) == (["a"], 1)
+
+
+def test_a_damaged_message_is_passed_over(disk_rig: Rig) -> None:
+    """The others come."""
+    disk_rig.send("a", "b")
+    entry = disk_rig.broker.topics.require(TOPIC).queues[0].read(0, 1)[0]
+    (segment,) = (Path(disk_rig.config.data) / "commitlog").iterdir()
+    with segment.open("r+b") as file:
+        file.seek(entry.position + 90)
+        file.write(b"damage")
+    assert pull(disk_rig, pulling()) == (["b"], 2)
 
 
 # -- offsets that are not there --------------------------------------------------------------------------------------
