@@ -52,6 +52,15 @@ def polling(topic: str) -> bytes:
     return request.SerializeToString()
 
 
+def pulling(topic: str, offset: int) -> bytes:
+    """A pull of queue 0 that waits for 20 s."""
+    request = v2.PullMessageRequest(offset=offset, batch_size=32)
+    request.group.name = "billing"
+    request.message_queue.topic.name = topic
+    request.long_polling_timeout.seconds = 20
+    return request.SerializeToString()
+
+
 async def make_topic(channel: Channel, stack: Stack, topic: str) -> None:
     """By asking for its route, as clients do."""
     request = v2.QueryRouteRequest()
@@ -60,14 +69,16 @@ async def make_topic(channel: Channel, stack: Stack, topic: str) -> None:
     assert v2.QueryRouteResponse.FromString(answer).status.code == v2.OK
 
 
+@pytest.mark.parametrize("method", ["ReceiveMessage", "PullMessage"])
 @pytest.mark.parametrize("how", ["cancel", "disconnect"])
-def test_a_poll_given_up_waits_no_more(run: "Run[None]", server: Server, stack: Stack, how: str) -> None:
+def test_a_poll_given_up_waits_no_more(run: "Run[None]", server: Server, stack: Stack, how: str, method: str) -> None:
     """The broker forgets a long poll whose client cancels it or goes away."""
+    request = polling("polled") if method == "ReceiveMessage" else pulling("polled", 0)
 
     async def scenario() -> None:
         channel = await stack.connect(server.endpoint)
         await make_topic(channel, stack, "polled")
-        poll = await channel.open(SERVICE + "ReceiveMessage", polling("polled"), said_by(stack))
+        poll = await channel.open(SERVICE + method, request, said_by(stack))
         with AdminClient(server.endpoint) as admin:
             await asyncio.to_thread(eventually, lambda: admin.describe().waiting_polls == 1, WITHIN_S, "a poll")
             await (poll.cancel() if how == "cancel" else channel.close())
@@ -96,15 +107,6 @@ def test_telemetry_stays_open(run: "Run[None]", server: Server, stack: Stack) ->
         await channel.close()
 
     run(scenario())
-
-
-def pulling(topic: str, offset: int) -> bytes:
-    """A pull of queue 0 that waits for 20 s."""
-    request = v2.PullMessageRequest(offset=offset, batch_size=32)
-    request.group.name = "billing"
-    request.message_queue.topic.name = topic
-    request.long_polling_timeout.seconds = 20
-    return request.SerializeToString()
 
 
 async def pull_all(channel: Channel, stack: Stack, topic: str, offset: int) -> list[v2.PullMessageResponse]:
