@@ -20,7 +20,7 @@ from rmq.errors import ClientError, Code, ConfigError
 from rmq.filter import Filter
 from rmq.groups import Groups
 from rmq.message import Delivered, MessageType, Outgoing, SendResult
-from rmq.offsets import Offsets, queue_of
+from rmq.offsets import Offsets, require_queue
 from rmq.pop import SCAN_MAX, Pop
 from rmq.port import Answer, BrokerQueues, GroupView, Pulled, PullRequest, ReceiveRequest
 from rmq.pull import Pulls
@@ -346,7 +346,7 @@ class Broker:
             topic = self.topics.require(request.topic)
         except StoreFull as error:
             raise _unavailable(error) from None
-        queue = queue_of(topic, request.queue_id)
+        queue = require_queue(topic, request.queue_id)
         subscription = self._store.state.leases.subscription(request.group, topic.name)
         return self._pulls.pull(subscription, queue, request, wait=not self._ending)
 

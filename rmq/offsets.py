@@ -57,10 +57,10 @@ class Offsets:
         found = self._topics.find(topic)
         if found is None:
             raise ClientError(Code.TOPIC_NOT_FOUND, f"there is no topic {topic}")
-        return queue_of(found, queue_id)
+        return require_queue(found, queue_id)
 
 
-def queue_of(topic: Topic, queue_id: int) -> ConsumeQueue:
+def require_queue(topic: Topic, queue_id: int) -> ConsumeQueue:
     """Raises NOT_FOUND. A route lists the ids; -1, "any queue", is for receives only."""
     if not 0 <= queue_id < len(topic.queues):
         text = f"topic {topic.name} has no queue {queue_id}: its queues are 0 to {len(topic.queues) - 1}"
