@@ -28,7 +28,7 @@ from rmq.traffic import Traffic
 from rmq.waiters import Waiters
 from rmq_store import snapshot
 from rmq_store.journal import GroupDrop, TopicDrop
-from rmq_store.leases import Subscription
+from rmq_store.ledger import Subscription
 from rmq_store.state import Topic
 from rmq_store.store import Store
 from rmq_store.timers import TOPIC as TIMER_TOPIC
@@ -182,7 +182,7 @@ class Admin:
         begins = {queue.queue_id: self._browser.begin(queue, start) for queue in queues}
         subscription = self._state.leases.subscription(group, topic)
         go_on_at(self._store, subscription, begins)
-        subscription.ready.clear()
+        subscription.forget_ready()
         self._tick()
         return self._store.when_safe(self.group_info(group))
 

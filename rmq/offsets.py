@@ -13,7 +13,7 @@ from rmq.scan import offset_at
 from rmq.topics import Topics
 from rmq_store.consumequeue import ConsumeQueue
 from rmq_store.journal import Acked, Cursors
-from rmq_store.leases import Subscription
+from rmq_store.ledger import Subscription
 from rmq_store.state import Topic
 from rmq_store.store import Store
 
@@ -87,7 +87,7 @@ def _settle(store: Store, subscription: Subscription, queue_ids: Mapping[int, ob
     settled = False
     for queue_id in queue_ids:
         ledger = subscription.ledger(queue_id)
-        held = [*ledger.open, *ledger.moved]
+        held = [*ledger.open, *ledger.moved, *reversed(ledger.parked())]
         for at in range(0, len(held), _SETTLED_AT_ONCE):
             part = (queue_id, held[at : at + _SETTLED_AT_ONCE])
             store.apply(Acked(subscription.group, subscription.topic, [part]))

@@ -11,15 +11,13 @@ from collections import deque
 
 from rmq.config import Config
 from rmq.errors import OffsetError
-from rmq.message import Delivered
 from rmq.port import Answer, Pulled, PullRequest
 from rmq.scan import SCAN_MAX, Scan
+from rmq.take import delivered
 from rmq.traffic import Traffic
 from rmq.waiters import Poll, Waiters
-from rmq_store import record
 from rmq_store.consumequeue import ConsumeQueue
-from rmq_store.leases import Subscription
-from rmq_store.record import Record
+from rmq_store.ledger import Subscription
 from rmq_store.store import Store
 
 _POLLS_A_TURN = 32  # as many as receives: see broker.py
@@ -139,9 +137,12 @@ class Pulls:
         room = min(request.batch, self._config.receive_batch_max)
         scan = Scan(pulled.next_offset, request.filter, room, self._config.receive_bytes_max)
         scan.run(self._store, queue)
-        self.looked += scan.cost
+        self.looked += SCAN_MAX - scan.budget
         pulled.next_offset = scan.offset
-        pulled.messages = [_delivered(found, properties) for found, properties in scan.found]
+        pulled.messages = [
+            delivered(queue.topic, queue.queue_id, found.queue_offset, found.reconsume_times + 1, found, properties, "")
+            for found, properties in scan.found
+        ]
         if scan.found:
             size_bytes = sum(found.size for found, _ in scan.found)
             self._traffic.of(subscription).took((len(scan.found), size_bytes), (0, 0))
@@ -155,11 +156,3 @@ def must_have(queue: ConsumeQueue, offset: int) -> None:
             f"{offset} is not in it; go on from its begin or its end",
             min(max(offset, queue.min_offset), queue.visible),
         )
-
-
-def _delivered(found: Record, properties: dict[str, str]) -> Delivered:
-    return Delivered(
-        found.topic, found.queue_id, found.queue_offset, found.body, properties, found.sys_flag, found.born_ms,
-        record.host_text(found.born_host), found.store_ms,
-        f"{record.host_text(found.store_host)}:{found.store_port}", found.reconsume_times + 1, "",
-    )  # fmt: skip

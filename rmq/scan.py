@@ -1,6 +1,6 @@
-"""Looks for messages in one queue without taking them: from an offset on, by filter, in bounded work; or by time.
+"""Looks for messages in queues, in bounded work; or for the one of a certain time.
 
-What a group holds has no say here, and nothing changes. Whoever waits for more calls again from where it ended.
+Nothing changes here, and what a group holds has no say. Whoever waits for more looks again from where it ended.
 """
 
 from collections.abc import Iterator
@@ -10,55 +10,67 @@ from rmq_store.consumequeue import ConsumeQueue, Entry
 from rmq_store.record import Record
 from rmq_store.store import Store
 
-SCAN_MAX = 800  # queue entries that one scan looks at, a record read in vain counts more: 4 ms (Apache: 800)
-_READ_AHEAD = 64  # queue entries read at once where not each of them is wanted
+SCAN_MAX = 800  # queue entries that one look may see, a record read in vain counts more: 4 ms (Apache: 800)
+READ_AHEAD = 64  # queue entries read at once where not each of them is wanted
 
 
-class Scan:
-    """One look from `offset` on: `found` holds the wanted messages, `offset` is then behind the last one looked at.
-
-    `room` in messages, `bytes_left` in record bytes: the last message may be larger. `cost`: what was looked at.
+class Look:
+    """What somebody looks for in queues, and how much more of it: `room` in messages, `bytes` in record bytes (the last
+    message may be larger than what is left), `budget` in queue entries, as SCAN_MAX counts them.
     """
 
-    __slots__ = ("bytes_left", "cost", "found", "offset", "room", "wanted")
+    __slots__ = ("budget", "bytes", "room", "wanted")
 
-    def __init__(self, offset: int, wanted: Filter, room: int, bytes_max: int) -> None:
-        self.offset = offset
-        self.wanted = wanted
+    def __init__(self, room: int, bytes_max: int, wanted: Filter) -> None:
         self.room = room
-        self.bytes_left = bytes_max
-        self.cost = 0
-        self.found: list[tuple[Record, dict[str, str]]] = []
+        self.bytes = bytes_max
+        self.budget = SCAN_MAX
+        self.wanted = wanted
 
     @property
     def goes_on(self) -> bool:
         """There is room for one more message, and leave to look for it."""
-        return self.room > 0 and self.bytes_left > 0 and self.cost < SCAN_MAX
+        return self.room > 0 and self.bytes > 0 and self.budget > 0
+
+    @property
+    def ahead(self) -> int:
+        """How many queue entries to read at once."""
+        return self.room if self.wanted.is_all else READ_AHEAD
+
+    def entries(self, queue: ConsumeQueue, offset: int) -> Iterator[tuple[int, Entry]]:
+        """Visible ones from an offset on, as long as the look goes on."""
+        while self.goes_on and offset < queue.visible:
+            entries = queue.read(offset, min(self.ahead, self.budget, queue.visible - offset))
+            if not entries:
+                raise OSError(f"the index of {queue.topic} queue {queue.queue_id} ends before offset {offset}")
+            for entry in entries:
+                if not self.goes_on:
+                    return
+                yield offset, entry
+                offset += 1
+
+
+class Scan(Look):
+    """One look at one queue, that takes nothing: `found`, and in `offset` the one behind the last entry looked at."""
+
+    __slots__ = ("found", "offset")
+
+    def __init__(self, offset: int, wanted: Filter, room: int, bytes_max: int) -> None:
+        super().__init__(room, bytes_max, wanted)
+        self.offset = offset
+        self.found: list[tuple[Record, dict[str, str]]] = []
 
     def run(self, store: Store, queue: ConsumeQueue) -> None:
         """Raises OSError where the disk fails."""
         self.offset = max(self.offset, queue.min_offset)
-        for entry in self._entries(queue):
-            self.cost += 1
-            seen, cost = look(store, queue, self.offset, entry, self.wanted)
-            self.cost += cost
-            self.offset += 1
+        for at, entry in self.entries(queue, self.offset):
+            seen, cost = look(store, queue, at, entry, self.wanted)
+            self.budget -= 1 + cost
+            self.offset = at + 1
             if seen is not None:
                 self.found.append(seen)
                 self.room -= 1
-                self.bytes_left -= seen[0].size
-
-    def _entries(self, queue: ConsumeQueue) -> Iterator[Entry]:
-        """Visible entries, as long as the scan goes on."""
-        while self.goes_on and self.offset < queue.visible:
-            ahead = self.room if self.wanted.is_all else _READ_AHEAD
-            entries = queue.read(self.offset, min(ahead, queue.visible - self.offset))
-            if not entries:
-                raise OSError(f"the index of {queue.topic} queue {queue.queue_id} ends before offset {self.offset}")
-            for entry in entries:
-                if not self.goes_on:
-                    return
-                yield entry
+                self.bytes -= seen[0].size
 
 
 def look(

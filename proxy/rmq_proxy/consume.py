@@ -17,7 +17,7 @@ from rmq.port import Answer, BrokerPort, ReceiveRequest
 from rmq_proto import v2
 from rmq_proxy import validate
 from rmq_proxy.answers import ignore, then
-from rmq_proxy.caller import Caller
+from rmq_proxy.caller import LANGUAGE, Caller
 from rmq_proxy.convert import deliver, set_ms, split_namespace, to_ms
 from rmq_proxy.polling import Polling
 from rmq_proxy.rates import Rates
@@ -34,6 +34,7 @@ DEAD_LETTER_FAILED = Failed(v2.ForwardMessageToDeadLetterQueueResponse)
 RECEIVE_OK = plain(v2.ReceiveMessageResponse)
 RECEIVE_EMPTY = plain(v2.ReceiveMessageResponse, Code.MESSAGE_NOT_FOUND, "no new message")
 DEAD_LETTER_OK = plain(v2.ForwardMessageToDeadLetterQueueResponse)
+GO = "GO"
 
 
 class Receiving:
@@ -105,10 +106,10 @@ class Consuming:
             invisible_ms = to_ms(request.invisible_duration)
             validate.receive_invisible_ms(invisible_ms, self._limits)
         poll_ms = self._polling.receive_ms(caller, request)
-        attempt_id = request.attempt_id
         return ReceiveRequest(
-            group, topic, caller.client_id, wanted, batch, invisible_ms, poll_ms, auto_renew, attempt_id
-        )
+            group, topic, caller.client_id, wanted, batch, invisible_ms, poll_ms, auto_renew, request.attempt_id,
+            fifo=_in_order(caller),
+        )  # fmt: skip
 
     def encode(self, messages: Sequence[Delivered], topic: str, namespace: str, name: str) -> Sequence[bytes]:
         """The stream of a receive."""
@@ -178,6 +179,15 @@ def filter_of(request: v2.ReceiveMessageRequest | v2.PullMessageRequest, filters
         return ALL
     expression = request.filter_expression
     return validate.filter_expression(expression.type, expression.expression, filters)
+
+
+def _in_order(caller: Caller) -> bool:
+    """It consumes several messages of a message group in order, if it gets them together. One that outlived a start of
+    the server may have been told otherwise at its own; Go's (5.1.4) goes on with the next while it retries one.
+    """
+    client = caller.client
+    told = client is not None and client.begun and client.told_fifo is True
+    return told and caller.call.header(LANGUAGE).upper() != GO
 
 
 def _encode_ack(request: v2.AckMessageRequest, outcomes: Sequence[ClientError | None]) -> bytes:
