@@ -64,5 +64,13 @@ class ClientError(Exception):
         self.text = text
 
 
+class OffsetError(ClientError):
+    """ILLEGAL_OFFSET: the queue has no such offset. `nearest` is where it can be read from, its begin or its end."""
+
+    def __init__(self, text: str, nearest: int) -> None:
+        super().__init__(Code.ILLEGAL_OFFSET, text)
+        self.nearest = nearest
+
+
 class ConfigError(Exception):
     """A setting, flag or file that the operator gave is wrong; the text is one line that says what to do."""

@@ -10,8 +10,7 @@ from functools import partial
 from itertools import islice
 from typing import TypeVar
 
-from rmq.port import Answer
-from rmq_store.later import Later
+from rmq.port import Answer, Later
 
 T = TypeVar("T")
 R = TypeVar("R")
