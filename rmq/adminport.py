@@ -132,7 +132,8 @@ class Page(msgspec.Struct):
 
 
 class Holding(msgspec.Struct):
-    """What one group has made of a message: WAITING, LEASED, READY or SETTLED, as proto/rmq/admin.proto says.
+    """What one group has made of a message: WAITING, PARKED, LEASED, READY, ACKED or SETTLED; proto/rmq/admin.proto
+    says what that means.
 
     `leased_ms` and `due_ms` (lease time) are of the lease, `client_id` is who the server renews it for.
     """

@@ -75,10 +75,22 @@ def _sent_to(stored_in: str, properties: Mapping[str, str]) -> str:
 
 
 def _holding(group: str, ledger: Ledger | None, offset: int) -> Holding:
-    found = ledger.find(offset) if ledger is not None else None
-    if found is not None and found.lease is not None:
+    if ledger is None:
+        return Holding(group, "WAITING")
+    found = ledger.find(offset)
+    if found is None:
+        return Holding(group, _untaken(ledger, offset))
+    if found.lease is not None:
         lease = found.lease
         return Holding(group, "LEASED", found.attempt, lease.taken_ms, lease.due_ms, lease.client)
-    if found is not None:
-        return Holding(group, "READY", found.attempt)
-    return Holding(group, "WAITING" if ledger is None or offset >= ledger.next else "SETTLED")
+    named, at = ledger.origins.get(offset, (ledger, offset))
+    early = named.lines is not None and at in named.lines.early
+    return Holding(group, "ACKED" if early else "READY", found.attempt)
+
+
+def _untaken(ledger: Ledger, offset: int) -> str:
+    """Of one that is not open."""
+    key = ledger.key(offset)
+    if offset >= ledger.next or (key is not None and ledger.is_front(key, offset)):
+        return "WAITING"
+    return "SETTLED" if key is None else "PARKED"

@@ -30,7 +30,12 @@ SETTLED = (
     "SETTLED: acknowledged, filtered out, a dead letter, or passed over by the group's start or a reset; the server "
     "keeps neither which nor when"
 )
-_STATES = {"WAITING": "not delivered yet", "LEASED": "with a consumer", "READY": "to be delivered again"}
+_STATES = {
+    "WAITING": "not delivered yet",
+    "PARKED": "not delivered yet, others of its message group come first",
+    "READY": "to be delivered again",
+    "ACKED": "acknowledged, settled once those before it in its message group are",
+}
 
 
 class Row(NamedTuple):
@@ -117,8 +122,9 @@ def _of_holding(holding: "pb.Holding") -> Iterator[Row]:
         status = f"attempt {holding.attempt}, until {output.moment(holding.due_ms)}"
         yield Row(holding.leased_ms, "leased", holding.group, holding.client_id, UNKNOWN, status, "server")
         return
-    status = f" after attempt {holding.attempt}" if holding.attempt else ""
-    yield Row(0, holding.state, holding.group, "", UNKNOWN, f"{_STATES.get(holding.state, '')}{status}", "server")
+    attempt = f"attempt {holding.attempt}" if holding.attempt else ""
+    status = ", ".join(filter(None, (attempt, _STATES.get(holding.state, ""))))
+    yield Row(0, holding.state, holding.group, "", UNKNOWN, status, "server")
 
 
 def _of_event(event: Event) -> Row:

@@ -61,6 +61,28 @@ def test_each_group_for_itself(rig: Rig) -> None:
     assert holdings(rig) == [Holding(GROUP, "WAITING"), leased]
 
 
+def test_the_states_of_a_message_group(rig: Rig) -> None:
+    """One that waits for others of its group is parked; acked before them, it is not settled yet."""
+    make(rig)
+    rig.receive()
+    rig.send(*[outgoing(name, **{m.SHARDING_KEY: "g"}) for name in "zab"])
+    first = rig.one()
+    assert not rig.receive()
+    assert holdings(rig) == [Holding(GROUP, "PARKED")]
+    rig.ack(first.handle)
+    assert holdings(rig) == [Holding(GROUP, "WAITING")]
+    now_ms = rig.clock.lease_ms()
+    taken = rig.receive(request(batch=2, fifo=True))
+    assert [message.properties[m.UNIQ_KEY] for message in taken] == [ID, "id-b"]
+    rig.ack(taken[1].handle)
+    [(_, where)] = locate(rig, "id-b")
+    assert where.groups == [Holding(GROUP, "ACKED", 1)]
+    assert holdings(rig) == [Holding(GROUP, "LEASED", 1, now_ms, now_ms + INVISIBLE_MS)]
+    rig.ack(taken[0].handle)
+    [(_, where)] = locate(rig, "id-b")
+    assert where.groups == [Holding(GROUP, "SETTLED")]
+
+
 def test_every_copy_is_found_the_newest_first(rig: Rig) -> None:
     """A dead letter and its replay know the topic that the message was sent to, and are found under it."""
     make(rig)

@@ -16,6 +16,7 @@ HOLDINGS = [
         group="billing", state="LEASED", attempt=2, leased_ms=NOW_MS + 30, due_ms=NOW_MS + 60_000, client_id="c1"
     ),
     pb.Holding(group="refunds", state="READY", attempt=1),
+    pb.Holding(group="returns", state="ACKED", attempt=1),
     pb.Holding(group="shipping", state="SETTLED"),
 ]
 
@@ -56,7 +57,14 @@ def test_a_trace_tells_by_time_what_the_server_and_the_clients_know(rmq: Command
         ],
         [f"{stamp}.032+00:00", "consumed", "billing", "10.0.0.1", "12 ms", "FAILED attempt 1", "client"],
         ["now", "WAITING", "audit", "not delivered yet", "server"],
-        ["now", "READY", "refunds", "to be delivered again after attempt 1", "server"],
+        ["now", "READY", "refunds", "attempt 1, to be delivered again", "server"],
+        [
+            "now",
+            "ACKED",
+            "returns",
+            "attempt 1, acknowledged, settled once those before it in its message group are",
+            "server",
+        ],
         ["now", "SETTLED", "shipping", "server"],
     ]
     assert "keeps neither which nor when" in result.err
