@@ -62,7 +62,12 @@ class BrokerMetrics:
               leases.parked_count)  # fmt: skip
         value("rmq_delayed_messages", "gauge", "Delayed messages that wait; see timers_max.", len(self._state.timers))
         value("rmq_timers", "gauge", "Timers of leases that are set.", len(leases.wheel))
-        value("rmq_waiting_polls", "gauge", "Receives that wait for a message; see polls_max.", len(self._waiters))
+        value(
+            "rmq_waiting_polls",
+            "gauge",
+            "Receives and pulls that wait for a message; see polls_max.",
+            len(self._waiters),
+        )
         yield
 
     def _log(self, page: Exposition) -> Iterator[None]:

@@ -5,8 +5,8 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.model.delayed import DelayMachine
 from tests.model.machine import BrokerMachine, play
+from tests.model.pulling import PullMachine
 from tests.sim.rig import quiet, unsynced
 
 EXAMPLES = int(os.environ.get("RMQ_MODEL_EXAMPLES", "40"))
@@ -18,12 +18,14 @@ def test_the_broker_behaves_as_its_model(flush: str) -> None:
 
     RMQ_MODEL_EXAMPLES for more runs.
     """
-    before = DelayMachine.counts["runs"]
-    machine = type("DelayMachine", (DelayMachine,), {"flush": flush})
+    before = PullMachine.counts["runs"]
+    machine = type("PullMachine", (PullMachine,), {"flush": flush})
     play(machine, settings(max_examples=EXAMPLES, stateful_step_count=40, suppress_health_check=list(HealthCheck)))
-    assert DelayMachine.counts["runs"] >= before + EXAMPLES
-    assert DelayMachine.counts["came due"]
-    assert DelayMachine.counts["recalled"]
+    assert PullMachine.counts["runs"] >= before + EXAMPLES
+    assert PullMachine.counts["came due"]
+    assert PullMachine.counts["recalled"]
+    assert PullMachine.counts["pulled"]
+    assert PullMachine.counts["committed"]
 
 
 def test_the_model_follows_acks_behind_others_of_a_message_group() -> None:
