@@ -11,12 +11,8 @@ journaled before its answer but the answer does not wait for the disk: a lost le
 lease time (rmq/clock.py).
 """
 
-<<<<<<< HEAD
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-=======
-from collections.abc import Sequence
->>>>>>> main
 
 from rmq.clock import Clock
 from rmq.config import Config
@@ -26,13 +22,9 @@ from rmq.handle import Handle, HandleMakers
 from rmq.message import SHARDING_KEY, Delivered, MessageType
 from rmq.order import Order
 from rmq.port import ReceiveRequest
-<<<<<<< HEAD
 from rmq.priority import Turns
-from rmq.take import SCAN_MAX, Take, Taken, delivered
-=======
 from rmq.scan import SCAN_MAX
 from rmq.take import Take, Taken, delivered
->>>>>>> main
 from rmq.topics import Topics
 from rmq.traffic import Traffic
 from rmq_store.bands import Bands

@@ -1,13 +1,9 @@
 """Topics: which there are, how they come to be, what they accept, which queue is next.
 
 Profile dev: a topic is made at its first send or subscription and its route lists every type that we serve; its stored
-<<<<<<< HEAD
 type only records what came, and with priorities is the one that heeds them. Profile strict: as Apache 5.5, nothing is
-made by a client and the type decides; a topic that is still without one gets that of its first message.
-=======
-type only records what came. Profile strict: as Apache 5.5, nothing is made by a client and the type decides; a topic
-that is still without one gets that of its first message. The clients' trace topic is made on first use in both.
->>>>>>> main
+made by a client and the type decides; a topic that is still without one gets that of its first message. The clients'
+trace topic is made on first use in both.
 """
 
 import logging

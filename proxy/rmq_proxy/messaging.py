@@ -17,6 +17,7 @@ from rmq_proxy.answers import then
 from rmq_proxy.caller import Caller, parse
 from rmq_proxy.consume import ACK_FAILED, CHANGE_FAILED, DEAD_LETTER_FAILED, Consuming
 from rmq_proxy.endpoints import Advertiser
+from rmq_proxy.knowntypes import known
 from rmq_proxy.produce import FAILED as SEND_FAILED
 from rmq_proxy.produce import RECALL_FAILED, Producing
 from rmq_proxy.pulling import GET_FAILED, QUERY_FAILED, UPDATE_FAILED, Pulling, pull_failed
@@ -168,10 +169,11 @@ class Messaging:
             response = v2.QueryRouteResponse()
             write_ok(response.status)
             for broker in brokers:
+                accepts = [kind.value for kind in known(broker.accepts, caller.call)]
                 for queue_id, permission in enumerate(permissions(broker)):
                     queue = response.message_queues.add()
                     _fill_queue(queue, request.topic, endpoints, broker.broker, queue_id, permission)
-                    queue.accept_message_types.extend(kind.value for kind in broker.accepts)
+                    queue.accept_message_types.extend(accepts)
             return response.SerializeToString()
 
         return then(self._broker.route(topic), encode, ROUTE_FAILED)

@@ -32,9 +32,22 @@ def bodies(out: str) -> list[str]:
 
 def test_send_hands_over_all_it_is_told(rmq: Commands, server: FakeServer) -> None:
     """And says under which id it went."""
-    args = ["--tag", "a", "--key", "k1", "--key", "k2", "--property", "x=1=2", "--message-group", "m"]
+    args = [
+        "--tag",
+        "a",
+        "--key",
+        "k1",
+        "--key",
+        "k2",
+        "--property",
+        "x=1=2",
+        "--message-group",
+        "m",
+        "--priority",
+        "3",
+    ]
     assert rmq("message", "send", "orders", "hello", *args) == (0, "sent 01AB to orders\n", "")
-    assert server.asked("send") == [("orders", b"hello", "a", ("k1", "k2"), {"x": "1=2"}, "m", None)]
+    assert server.asked("send") == [("orders", b"hello", "a", ("k1", "k2"), {"x": "1=2"}, "m", None, 3)]
 
 
 def test_send_as_json(rmq: Commands, server: FakeServer) -> None:
