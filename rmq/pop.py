@@ -146,7 +146,8 @@ class Pop:
                 self._take_new(take, subscription, topic, queue_id)
             count = len(take.messages) - before
             take.room = room - count
-            turns.took(queue_id, count, ended=count < wanted)
+            more = queue_id in subscription.pending or queue_id in bands
+            turns.took(queue_id, count, ended=count < wanted or not more)
 
     def _waiting(self, subscription: Subscription, topic: Topic, bands: Bands) -> set[int]:
         """Queues that hold something for the group."""

@@ -21,6 +21,9 @@ class Bands:
     def __len__(self) -> int:
         return sum(map(len, self._heaps.values()))
 
+    def __contains__(self, queue_id: int) -> bool:
+        return queue_id in self._heaps
+
     def __iter__(self) -> Iterator[int]:
         """Queues that hold something."""
         return iter(self._heaps)

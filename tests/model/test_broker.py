@@ -26,6 +26,8 @@ def test_the_broker_behaves_as_its_model(flush: str) -> None:
     assert PullMachine.counts["recalled"]
     assert PullMachine.counts["pulled"]
     assert PullMachine.counts["committed"]
+    assert PullMachine.counts["judged by priority"]
+    assert PullMachine.counts["came in a lower one's turn"]
 
 
 def test_the_model_follows_acks_behind_others_of_a_message_group() -> None:

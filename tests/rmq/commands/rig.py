@@ -237,8 +237,9 @@ class FakeClient:
         properties: Mapping[str, str] | None = None,
         message_group: str = "",
         delivery_ms: int | None = None,
+        priority: int | None = None,
     ) -> Sent:
-        args = (topic, body, tag, tuple(keys), dict(properties or {}), message_group, delivery_ms)
+        args = (topic, body, tag, tuple(keys), dict(properties or {}), message_group, delivery_ms, priority)
         return self.server.answer("send", Sent("01AB", 12), *args)
 
     def clients(self, group: str = "") -> Sequence[pb.Client]:
