@@ -14,6 +14,7 @@ from msgspec import structs
 from rmq.expiry import Expiry
 from rmq.groups import Groups
 from rmq.port import GroupView
+from rmq.priority import Turns
 from rmq_store import record, recovery
 from rmq_store.checkpoint import Checkpoint
 from rmq_store.commitlog import CommitLog
@@ -22,7 +23,7 @@ from rmq_store.flush import Flusher
 from rmq_store.journal import Change, Extended
 from rmq_store.record import Record
 from rmq_store.state import State
-from tests.history.checker import CHANGED, DEAD, DOUBLED, LEASED, LOST, UNDONE
+from tests.history.checker import CHANGED, DEAD, DOUBLED, LEASED, LOST, OUTRANKED, UNDONE
 from tests.history.stage import GROUPS, Stage
 
 Scene = Callable[[Stage], None]
@@ -118,6 +119,16 @@ def use_up_and_bury(stage: Stage) -> None:
     stage.advance(31_000)
     stage.receive(FIRST)
     stage.advance(31_000)
+
+
+def rank_and_die(stage: Stage) -> None:
+    """Messages of several priorities, some to be delivered again; the next server has others to come."""
+    stage.prioritize(3)
+    stage.send_ranked(m1=0, m2=2, m3=1, m4=2)
+    for held in stage.receive(FIRST):
+        stage.change(held, 0)
+    stage.die()
+    stage.send_ranked(m5=1, m6=9)
 
 
 # -- plants ------------------------------------------------------------------------------------------------------------
@@ -248,6 +259,16 @@ def lose_a_tag() -> AbstractContextManager[object]:
     return mock.patch.object(record, "encode", misnamed)
 
 
+def take_the_lowest_first() -> AbstractContextManager[object]:
+    """Every turn is the lowest one's."""
+    return mock.patch.object(Turns, "next", lambda turns: (turns._left[-1], 0) if turns._left else None)
+
+
+def lose_the_priority() -> AbstractContextManager[object]:
+    """Every message goes to the queue of the lowest."""
+    return mock.patch("rmq.priority.queue_of", return_value=0)
+
+
 PLANTS = (
     Plant("skip fsync", LOST, send_and_lose_power, skip_fsync),
     Plant("acknowledge before append", LOST, send_and_die, acknowledge_before_append),
@@ -260,5 +281,7 @@ PLANTS = (
     Plant("show unflushed messages", LOST, see_and_lose_power, show_unflushed_messages),
     Plant("reuse an offset", DOUBLED, send_before_and_after, reuse_an_offset),
     Plant("wrong dead letter", DEAD, use_up_and_bury, give_up_too_soon),
+    Plant("take the lowest first", OUTRANKED, rank_and_die, take_the_lowest_first),
+    Plant("lose the priority", OUTRANKED, rank_and_die, lose_the_priority),
     Plant("lose a tag", CHANGED, send_and_die, lose_a_tag),
 )
