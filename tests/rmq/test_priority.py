@@ -1,6 +1,7 @@
 """Priority: the higher first, the older first within one, nobody waits for ever; whatever befalls the server."""
 
 import logging
+import tracemalloc
 
 import pytest
 
@@ -159,6 +160,12 @@ def test_a_lower_one_comes_although_higher_ones_keep_coming(fair: Rig) -> None:
     assert set(got[:-1]) == {"3a"}
 
 
+def test_a_turn_is_not_used_up_by_what_has_become_the_highest(fair: Rig) -> None:
+    """Where the highest ends right before the turn, the next one is the highest and the turn is for those below it."""
+    send(fair, "3a", "3b", "3c", "2a", "2b", "0a")
+    assert take(fair) == ["3a", "3b", "3c", "0a", "2a", "2b"]
+
+
 def test_a_turn_that_finds_nothing_wanted_is_the_next_lowers(fair: Rig) -> None:
     """Filters: what is not wanted is passed over, and does not use the turn up."""
     fair.send(*(prior(f"3{n}", tag="a") for n in "abcd"), prior("2a", tag="b"), prior("1a", tag="a"))
@@ -175,6 +182,35 @@ def test_what_another_poll_waits_for_is_left_to_it(rig: Rig) -> None:
     got = rig.broker._pop.take(subscription(rig), request(batch=9, tag="a"), [by_tag("b")])
     assert bodies(got) == ["1a"]
     assert bodies(rig.receive(request(batch=9, tag="b"))) == ["3b", "3c"]
+
+
+# -- what it costs -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_the_cost_of_a_receive_does_not_grow_with_the_backlog(rig: Rig, again: bool) -> None:
+    """As many looks at queue entries and at messages as there are in the answer, new or to be delivered again."""
+    rig.send(*(prior(f"{n % 4}x") for n in range(2000)))
+    if again:
+        while take(rig):
+            pass
+        rig.clock.advance(ms=INVISIBLE_MS)
+        rig.broker.catch_up()
+    looked = rig.broker._pop.looked
+    assert take(rig, 32) == ["3x"] * 32
+    assert rig.broker._pop.looked - looked == 32
+
+
+def test_what_waits_to_be_delivered_again_takes_forty_bytes_a_message() -> None:
+    """Beside the table of open messages; what was never delivered takes nothing."""
+    bands = Bands()
+    tracemalloc.start()
+    try:
+        for offset in range(1 << 30, (1 << 30) + 50_000):
+            bands.add(offset % 8, offset)
+        assert tracemalloc.get_traced_memory()[0] < 50_000 * 48  # a list has room for an eighth more
+    finally:
+        tracemalloc.stop()
 
 
 # -- limits ------------------------------------------------------------------------------------------------------------
@@ -217,6 +253,18 @@ def test_a_read_error_leaves_everything_as_it_was(rig: Rig, monkeypatch: pytest.
         with pytest.raises(OSError, match="I/O error"):
             rig.receive(request(batch=9))
     assert take(rig) == ["2a", "1a", "0a"]
+
+
+def test_what_is_settled_or_leased_by_now_is_passed_over(rig: Rig) -> None:
+    """Whoever is named among those to be delivered again is looked up in the table of open messages."""
+    send(rig, "1a", "1b", "1c")
+    rig.ack(rig.one().handle)
+    assert take(rig, 1) == ["1b"]
+    bands = subscription(rig).bands
+    assert bands is not None
+    bands.add(1, 0)
+    bands.add(1, 1)
+    assert take(rig) == ["1c"]
 
 
 # -- settling, and what lasts ------------------------------------------------------------------------------------------
