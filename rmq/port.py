@@ -16,10 +16,12 @@ from rmq.errors import ClientError
 from rmq.filter import Filter
 from rmq.message import Delivered, MessageType, Outgoing, SendResult
 from rmq.retry import RetryPolicy
+from rmq_store import later
 
 T = TypeVar("T")
 Answer: TypeAlias = T | asyncio.Future[T]
-"""Most that wait are a Later: whoever chains on it saves turns of the loop."""
+Later = later.Later
+"""What those are that wait for the log, and more: whoever chains on it saves turns of the loop."""
 
 
 class BrokerQueues(msgspec.Struct):

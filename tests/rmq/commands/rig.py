@@ -206,6 +206,16 @@ class FakeClient:
     def find(self, topic: str, message_id: str = "", key: str = "", limit: int = 32) -> Sequence[pb.Message]:
         return self.server.answer("find", [], topic, message_id, key, limit)
 
+    def locate(self, message_id: str, topic: str = "") -> Sequence[pb.Copy]:
+        return self.server.answer("locate", [], message_id, topic)
+
+    def stack(self, client_id: str) -> str:
+        return self.server.answer("stack", "", client_id)
+
+    def verify(self, group: str, message_id: str, client_id: str = "", topic: str = "") -> pb.VerifyMessageResponse:
+        told = pb.VerifyMessageResponse(client_id="c1", topic="orders", status="OK")
+        return self.server.answer("verify", told, group, message_id, client_id, topic)
+
     def dead_letters(self, group: str, limit: int = 32) -> Sequence[pb.Message]:
         return self.server.answer("dead_letters", [], group, limit)
 
