@@ -15,13 +15,13 @@ from typing import NamedTuple, TypeVar
 import lmdb
 
 from rmq_store.checkpoint import Changed, Checkpoint, Meta
-from rmq_store.disk import RealDisk
 from rmq_store.errors import StoreError, StoreFull
 from rmq_store.flush import Mode
 from rmq_store.journal import Acked, Extended
-from tests.faults import disk as d
-from tests.faults.disk import Fault, FaultDisk
 from tests.faults.rot import logged
+from tests.sim import faults as d
+from tests.sim.disk import SimDisk
+from tests.sim.faults import Fault, Faults
 from tests.store.support import Rig
 
 T = TypeVar("T")
@@ -49,7 +49,9 @@ class Life:
     def __init__(self, root: Path, fault: Fault | None, mode: Mode) -> None:
         self._root = root
         self._mode = mode
-        self.disk = FaultDisk(RealDisk(root), fault, drops=mode is Mode.DURABLE)
+        self.disk = SimDisk()
+        if fault:
+            self.disk.faults.plan(fault)
         self.rig: Rig | None = None
         self.sent: dict[tuple[int, int], bytes] = {}  # acknowledged: queue, offset -> body
         self.tried: set[bytes] = set()
@@ -164,9 +166,14 @@ class Life:
         return result
 
     def check(self) -> None:
-        """After a restart on a disk that works: all that was promised, nothing that was not sent."""
+        """After a restart on a disk that works: all that was promised, nothing that was not sent.
+
+        Profile durable promises it for the worst power cut, too.
+        """
         self.stop(orderly=False)
-        rig = Rig(self._root, mode=self._mode)
+        self.disk.faults.disarm()
+        disk = self.disk.only_synced() if self._mode is Mode.DURABLE else self.disk
+        rig = Rig(self._root, disk, mode=self._mode)
         try:
             self._check(rig)
         finally:
@@ -284,13 +291,13 @@ class Case(NamedTuple):
 
 
 @contextlib.contextmanager
-def failing_commits(disk: FaultDisk) -> Iterator[None]:
-    """LMDB's commits are calls of the disk, too."""
+def failing_commits(faults: Faults) -> Iterator[None]:
+    """LMDB's commits are counted as calls of the disk, too."""
     commit = Checkpoint.commit
 
     def counted(self: Checkpoint, meta: Meta, pairs: Iterable[Changed], *, everything: bool) -> None:
         try:
-            disk.check(COMMIT)
+            faults.check(COMMIT, "")
         except OSError as error:
             full = error.errno == errno.ENOSPC
             raise (lmdb.MapFullError if full else lmdb.DiskError)(str(error)) from None
@@ -306,23 +313,22 @@ def failing_commits(disk: FaultDisk) -> Iterator[None]:
 def run(root: Path, case: Case) -> Counter[str]:
     """Raises AssertionError where a promise is broken; returns what the calls of the script came to."""
     life = Life(root, case.fault, case.mode)
-    with failing_commits(life.disk), logged():
+    with failing_commits(life.disk.faults), logged():
         SCRIPTS[case.script](life)
-    life.disk.fault = None
     with logged():
         life.check()
     life.outcomes["runs"] += 1
-    life.outcomes["faults hit"] += life.disk.hit
+    life.outcomes["faults hit"] += life.disk.faults.hits > 0
     return life.outcomes
 
 
 def cases(root: Path, script: str, mode: Mode) -> Iterator[Case]:
     """Every call of every kind, failing once, and from then on."""
     life = Life(root, None, mode)
-    with failing_commits(life.disk):
+    with failing_commits(life.disk.faults):
         SCRIPTS[script](life)
     life.stop(orderly=False)
     for kind, number_of_error, half in FAULTS:
-        for number in range(1, life.disk.calls[kind] + 1):
+        for number in range(1, life.disk.faults.calls[kind] + 1):
             for stays in (False, True):
-                yield Case(script, Fault(kind, number, number_of_error, half, stays), mode)
+                yield Case(script, Fault(kind, number, number_of_error, half, stays=stays), mode)

@@ -86,7 +86,7 @@ def look_twice(stage: Stage) -> None:
 def see_and_lose_power(stage: Stage) -> None:
     """A message is there for one group on a disk that is slow; the machine is gone before it has done its work."""
     stage.send("m1")
-    stage.disk.may_sync.clear()
+    stage.disk.faults.may_sync.clear()
     stage.send_and_leave("m2")
     stage.receive(FIRST)
     stage.die(power_cut=True)

@@ -20,9 +20,9 @@ from rmq.message import Delivered
 from rmq.port import Answer
 from rmq_store.record import decode_properties
 from tests.history.checker import Problem, check
-from tests.history.disk import LossyDisk
 from tests.history.history import DLQ, Ack, Bury, Change, Delivery, History, Message, Outcome, Send
 from tests.rmq.rig import INVISIBLE_MS, SMALL, TOPIC, Rig, config, outgoing, request
+from tests.sim.disk import SimDisk
 
 GROUPS = ("billing", "audit")
 AUDITOR = "auditor"
@@ -44,7 +44,7 @@ class Stage:
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory()
-        self.disk = LossyDisk()
+        self.disk = SimDisk()
         data = Path(self._folder.name) / "data"  # of the lock and the checkpoint
         data.mkdir()
         groups = {group: GroupSetting(ATTEMPTS_MAX, (1_000,)) for group in GROUPS}
@@ -61,7 +61,7 @@ class Stage:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.disk.may_sync.set()
+        self.disk.faults.may_sync.set()
         self.rig.close()
         self._forget()
         self._folder.cleanup()
@@ -153,10 +153,10 @@ class Stage:
 
     def die(self, *, power_cut: bool = False) -> None:
         """SIGKILL, or the machine's end, at this very moment; then a new server."""
-        old, self.disk = self.disk, self.disk.after(power_cut=power_cut)
+        old, self.disk = self.disk, self.disk.only_synced() if power_cut else self.disk.frozen()
         self.rig.disk = self.disk
         self.history.kills.append(self._now_ms())
-        old.may_sync.set()
+        old.faults.may_sync.set()
         self.rig.crash(pause_ms=1)
         self._forget()
 
