@@ -26,6 +26,7 @@ def place() -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.mark.crash
 @pytest.mark.parametrize("mode", [Mode.DURABLE, Mode.FAST])
 @pytest.mark.parametrize("script", nth.SCRIPTS)
 def test_what_was_acknowledged_is_there_whichever_call_fails(place: Path, script: str, mode: Mode) -> None:

@@ -36,6 +36,7 @@ def sent_until_refused(client: Client) -> Iterator[str]:
             yield str(number)
 
 
+@pytest.mark.crash
 @pytest.mark.parametrize(
     ("kind", "text"), [(SYNC, "fsync of the commit log failed"), (WRITE, "cannot write the commit")]
 )

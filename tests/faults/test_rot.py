@@ -44,6 +44,7 @@ def queue_file(sample: Sample, topic: str = "orders") -> str:
     return next(path for path in sample.files if path.startswith(f"consumequeue/{topic}/0"))
 
 
+@pytest.mark.fuzz
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_flipped_byte_costs_at_most_the_message_it_hits(place: tuple[Sample, Path], kind: str) -> None:
     """In each kind of file, with the checkpoint and without, and again after the next stop."""

@@ -113,6 +113,7 @@ def test_time_passes_only_while_someone_waits() -> None:
     loop.close()
 
 
+@pytest.mark.crash
 @pytest.mark.parametrize(
     ("owner", "name", "instead"),
     [
