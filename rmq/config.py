@@ -88,6 +88,7 @@ class Config(msgspec.Struct, frozen=True):
     delay_ms_max: Annotated[int, Meta(ge=1, le=3660 * 24 * HOUR_MS)] = 40 * 24 * HOUR_MS
     timers_max: Annotated[int, Meta(ge=0, le=100_000_000)] = 1_000_000
     leases_max: Annotated[int, Meta(ge=1, le=100_000_000)] = 1_000_000
+    parked_max: Annotated[int, Meta(ge=0, le=10_000_000)] = 1_000_000
     client_silent_ms: Annotated[int, Meta(ge=1000, le=24 * HOUR_MS)] = 120_000
     client_sends_per_s_max: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     topic_sends_per_s_max: Annotated[int, Meta(ge=0, le=1_000_000)] = 0

@@ -27,7 +27,7 @@ from rmq_store.consumequeue import QueueFiles
 from rmq_store.disk import DirectoryLock, File, RealDisk
 from rmq_store.errors import StoreError
 from rmq_store.journal import GroupPut
-from rmq_store.leases import Ledger
+from rmq_store.ledger import Ledger
 from rmq_store.recovery import Report
 from rmq_store.retention import timer_again
 from rmq_store.segment import FOLDER

@@ -11,7 +11,9 @@ import msgspec
 from rmq_store.checkpoint import TIMER, Changed, Kept, timer_pair
 from rmq_store.consumequeue import ConsumeQueue
 from rmq_store.journal import GroupPut, TopicPut
-from rmq_store.leases import CHUNK_BITS, Lease, Leases, Ledger, Open
+from rmq_store.leases import Leases
+from rmq_store.ledger import Lease, Ledger, Open
+from rmq_store.lines import CHUNK_BITS
 from rmq_store.state import State, Topic
 from rmq_store.timers import GONE, Changes
 
@@ -32,6 +34,7 @@ def changed(state: State, *, everything: bool) -> Pairs:
     for ledger in list(leases.ledgers()) if everything else list(leases.dirty):
         if everything:
             ledger.dirty.update(offset >> CHUNK_BITS for offset in ledger.open)
+            ledger.dirty.update(ledger.lines.chunks() if ledger.lines is not None else ())
         pairs += _ledger_pairs(ledger)
     leases.dirty.clear()
     _forget_names(state)
@@ -54,7 +57,7 @@ def restore(state: State, kept: Kept) -> None:
     shared: dict[tuple[object, ...], Lease] = {}
     later: list[tuple[Ledger, list[Any]]] = []
     sums: list[tuple[list[str], list[Any]]] = []
-    # LMDB's order: c (cursors), g, o (open messages), q (checksums of queue files), t (topics), w (timers)
+    # LMDB's order: c (cursors), g, o (open), p (lines), q (checksums of queue files), t (topics), w (timers)
     for key, value in kept.decoded():
         if key == TIMER:
             state.timers.fired_ms = value[0]
@@ -71,11 +74,14 @@ def restore(state: State, kept: Kept) -> None:
             if kind == b"c":
                 ledger.next = value[0]
                 later.append((ledger, value[1]))
+            elif kind == b"p":
+                state.leases.restore_lines(ledger, int(names[3]), *value)
             else:
                 for row in value:
                     _restore_open(state.leases, ledger, row, shared)
     for ledger, moved in later:
         _restore_moved(state.leases, ledger, moved)
+    state.leases.count_parked()
     for (topic, queue_id, number), (first, end, data) in sums:
         state.topics[topic].queues[int(queue_id)].restore_sums(int(number), (first, end, data))
     for due_ms, timer, first_timer in kept.timers():
@@ -128,6 +134,9 @@ def _ledger_pairs(ledger: Ledger) -> Pairs:
             if (found := ledger.open.get(offset)) is not None
         ]
         pairs.append((b"o%b\x00%d" % (name, chunk), _encode(rows) if rows else None))
+        if ledger.lines is not None:
+            packed = ledger.lines.packed(chunk)
+            pairs.append((b"p%b\x00%d" % (name, chunk), _encode(packed) if packed else None))
     ledger.dirty.clear()
     return pairs
 
@@ -135,8 +144,8 @@ def _ledger_pairs(ledger: Ledger) -> Pairs:
 def _open_row(found: Open) -> list[object]:
     lease = found.lease
     if lease is None:
-        return [found.offset, found.attempt, 0, 0, 0, ""]
-    return [found.offset, found.attempt, lease.sequence, lease.taken_ms, lease.due_ms, lease.client]
+        return [found.offset, found.attempt, 0, 0, 0, "", 0]
+    return [found.offset, found.attempt, lease.sequence, lease.taken_ms, lease.due_ms, lease.client, lease.asked]
 
 
 def _restore_topic(state: State, name: str, value: list[Any]) -> None:
@@ -147,13 +156,13 @@ def _restore_topic(state: State, name: str, value: list[Any]) -> None:
 
 
 def _restore_open(leases: Leases, ledger: Ledger, row: list[Any], shared: dict[tuple[object, ...], Lease]) -> None:
-    offset, attempt, sequence, taken_ms, due_ms, client = row
+    offset, attempt, sequence, taken_ms, due_ms, client, *asked = row  # `asked` came later
     if not sequence:
         leases.restore(ledger, offset, attempt, None)
         return
-    key = (ledger.subscription, sequence, due_ms)
+    key = (ledger.subscription, sequence, due_ms, *asked)
     if key not in shared:
-        shared[key] = leases.new_lease(ledger.subscription.group, sequence, taken_ms, due_ms, client)
+        shared[key] = leases.new_lease(ledger.subscription.group, sequence, taken_ms, due_ms, client, *asked)
     leases.restore(ledger, offset, attempt, shared[key])
 
 

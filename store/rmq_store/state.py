@@ -8,7 +8,8 @@ is the replay of the log up to its end, by construction.
 from rmq_store import journal, timers
 from rmq_store.consumequeue import ConsumeQueue, QueueFiles
 from rmq_store.journal import Change, GroupPut, QueueEnds, TopicPut
-from rmq_store.leases import Leases, Open
+from rmq_store.leases import Leases
+from rmq_store.ledger import Open
 from rmq_store.timers import Timers
 
 
@@ -49,6 +50,8 @@ class State:
             case journal.Leased():
                 self.leases.apply_leased(change)
                 self.sequence_floor = max(self.sequence_floor, change.sequence)
+            case journal.Grouped():
+                self.leases.apply_grouped(change)
             case journal.Acked():
                 self.leases.apply_acked(change)
             case journal.Extended():
@@ -132,7 +135,7 @@ class State:
             return
         ledger = self.leases.subscription(origin.group, origin.topic).ledger(origin.queue_id)
         if not origin.attempt:
-            self.leases.settle(ledger, origin.offset)
+            self.leases.settle(ledger, origin.offset, final=True)
             return
         to = self.leases.subscription(origin.group, topic).ledger(queue_id)
         self.leases.move(ledger, origin.offset, to, offset, Open(to, offset, origin.attempt - 1, None))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.crash.clients import DELAYS_MS, INVISIBLE_MS, Clients, Owed, now_ms
-from tests.crash.plans import CHANGE, DELAY, PLANS, RESTART, RETAIN, Plan
+from tests.crash.plans import CHANGE, DELAY, FIFO, PLANS, RESTART, RETAIN, Plan
 from tests.crash.points import POINTS, Point
 from tests.crash.server import Server
 from tests.history.checker import Problem, check
@@ -145,6 +145,7 @@ class Campaign:
             "kills": len(history.kills),
             "sent": sends[Outcome.OK],
             "delayed": sum(bool(send.deliver_ms) for send in history.sends),
+            "grouped": sum(bool(send.message.message_group) for send in history.sends),
             "recalled": sum(recall.outcome is Outcome.OK for recall in history.recalls),
             "sends_cut_off": sends[Outcome.UNKNOWN],
             "delivered": len(history.deliveries),
@@ -157,7 +158,12 @@ class Campaign:
 
 
 def _is_passed(point: Point, plan: Plan) -> bool:
-    return (plan.retention or not point.retaining) and (plan.delayed > 0 or not point.delaying)
+    can = (
+        plan.retention or not point.retaining,
+        plan.delayed or not point.delaying,
+        plan.grouped or not point.grouping,
+    )
+    return all(can)
 
 
 RETENTION = {"RMQ_LOG_BYTES_MAX": "384KiB"}
@@ -200,7 +206,9 @@ def plan_for(point: Point) -> Plan:
     """The workload in which it is passed."""
     if point.starting:
         return RESTART
-    return RETAIN if point.retaining else DELAY if point.delaying else CHANGE
+    if point.retaining:
+        return RETAIN
+    return DELAY if point.delaying else FIFO if point.grouping else CHANGE
 
 
 def report(problems: Sequence[Problem], what: str, shown: int = 20) -> str:

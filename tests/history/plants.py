@@ -11,8 +11,8 @@ from unittest import mock
 
 from msgspec import structs
 
+from rmq.expiry import Expiry
 from rmq.groups import Groups
-from rmq.pop import Pop
 from rmq.port import GroupView
 from rmq_store import record, recovery
 from rmq_store.checkpoint import Checkpoint
@@ -233,11 +233,11 @@ def forget_that_it_fired() -> AbstractContextManager[object]:
 def deliver_twice_while_leased() -> AbstractContextManager[object]:
     """Every lease ends at the next tick."""
 
-    def end_all(pop: Pop, _now_ms: int, _limit: int) -> None:
-        for lease in list(pop._leases.leases.values()):
-            pop.end(lease)
+    def end_all(expiry: Expiry, _now_ms: int, _limit: int) -> None:
+        for lease in list(expiry._leases.leases.values()):
+            expiry.end(lease)
 
-    return mock.patch.object(Pop, "tick", end_all)
+    return mock.patch.object(Expiry, "tick", end_all)
 
 
 def fire_early() -> AbstractContextManager[object]:
@@ -252,12 +252,12 @@ def fire_early() -> AbstractContextManager[object]:
 
 def end_leases_early() -> AbstractContextManager[object]:
     """The clock of leases is fast."""
-    tick = Pop.tick
+    tick = Expiry.tick
 
-    def fast(pop: Pop, now_ms: int, limit: int) -> None:
-        tick(pop, now_ms + 20_000, limit)
+    def fast(expiry: Expiry, now_ms: int, limit: int) -> None:
+        tick(expiry, now_ms + 20_000, limit)
 
-    return mock.patch.object(Pop, "tick", fast)
+    return mock.patch.object(Expiry, "tick", fast)
 
 
 def skip_a_crc() -> AbstractContextManager[object]:

@@ -1,7 +1,7 @@
 """What the service's tests share: the service over a fake broker and a hand-driven clock, called with raw requests."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar, cast
 
 from google.protobuf.message import Message as Request
@@ -77,8 +77,8 @@ class FakeBroker:
     def assignment(self, group: str, topic: str) -> Answer[Sequence[BrokerQueues]]:
         return self._answer(self.queues, "assignment", group, topic)
 
-    def group(self, group: str) -> Answer[GroupView]:
-        return self._answer(self.view, "group", group)
+    def group(self, group: str, topics: Collection[str] = ()) -> Answer[GroupView]:
+        return self._answer(self.view, "group", group, *topics)
 
     def message_type(self, topic: str) -> Answer[MessageType]:
         return self._answer(MessageType.MIXED, "message_type", topic)
