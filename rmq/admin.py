@@ -8,7 +8,7 @@ dead letters are deadletters.py's.
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 
-from rmq.adminport import GroupInfo, Kept, Page, QueueRange, Start, StoreInfo, Timer, TopicInfo
+from rmq.adminport import GroupInfo, Kept, Page, QueueRange, Start, StoreInfo, Timer, TopicInfo, Whereabouts
 from rmq.browse import Browser
 from rmq.clock import Clock, ManualClock
 from rmq.config import Config
@@ -25,6 +25,7 @@ from rmq.timerviews import TimerViews
 from rmq.topics import Topics
 from rmq.traffic import Traffic
 from rmq.waiters import Waiters
+from rmq.whereabouts import Finder
 from rmq_store import snapshot
 from rmq_store.journal import Acked, Cursors, GroupDrop, TopicDrop
 from rmq_store.ledger import Subscription
@@ -71,6 +72,7 @@ class Admin:
         self._browser = Browser(store, topics, loop)
         self.views = GroupViews(store, self._browser, waiters, clock, online)
         self._timers = TimerViews(store, delay)
+        self._finder = Finder(store, self._browser)
         self._letters = DeadLetters(store, topics, self._browser, loop, subscribe=subscribe, tick=tick)
 
     def describe(self) -> StoreInfo:
@@ -218,6 +220,14 @@ class Admin:
         if bool(message_id) == bool(key):
             raise ClientError(Code.BAD_REQUEST, "give a message id or a key, one of the two")
         return self._browser.find(topic, message_id, key, limit)
+
+    def copies(self, message_id: str, topic: str) -> Answer[Sequence[Kept]]:
+        """See AdminPort."""
+        return self._finder.copies(message_id, topic)
+
+    def whereabouts(self, copy: Kept) -> Whereabouts:
+        """See AdminPort."""
+        return self._finder.whereabouts(copy)
 
     def dead_letters(self, group: str, limit: int) -> Page:
         """See AdminPort."""

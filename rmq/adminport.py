@@ -136,6 +136,28 @@ class Page(msgspec.Struct):
     next: Mapping[int, int]
 
 
+class Holding(msgspec.Struct):
+    """What one group has made of a message: WAITING, LEASED, READY or SETTLED, as proto/rmq/admin.proto says.
+
+    `leased_ms` and `due_ms` (lease time) are of the lease, `client_id` is who the server renews it for.
+    """
+
+    group: str
+    state: str
+    attempt: int = 0
+    leased_ms: int = 0
+    due_ms: int = 0
+    client_id: str = ""
+
+
+class Whereabouts(msgspec.Struct):
+    """Of one stored copy: the topic that it was sent to, when it is due if it waits for its time (else 0), groups."""
+
+    sent_to: str
+    due_ms: int
+    groups: Sequence[Holding]
+
+
 class AdminPort(Protocol):
     """Raises ClientError TOPIC_NOT_FOUND and CONSUMER_GROUP_NOT_FOUND where a name is not there."""
 
@@ -184,6 +206,14 @@ class AdminPort(Protocol):
         An id is looked for in the topic and, for messages of it, among its groups' retries and dead letters too.
         Cancelling the Future ends the search. Raises BAD_REQUEST and TOO_MANY_REQUESTS.
         """
+
+    def copies(self, message_id: str, topic: str) -> Answer[Sequence[Kept]]:
+        """Wherever the message is stored, in the server's own topics too, the newest first; up to 100, and up to 16 MiB
+        of bodies. `topic`: that it was sent to; empty: any. Else as find; raises BAD_REQUEST for too many topics.
+        """
+
+    def whereabouts(self, copy: Kept) -> Whereabouts:
+        """What is known now of one of `copies`."""
 
     def dead_letters(self, group: str, limit: int) -> Page:
         """Those that were not replayed yet, the oldest first."""

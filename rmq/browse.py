@@ -144,12 +144,22 @@ class Browser:
     def find(self, topic: str, message_id: str, key: str, limit: int) -> "asyncio.Future[Sequence[Kept]]":
         """See AdminPort."""
         self.require(topic)
-        names = self._copies(topic) if message_id else [topic]
+        names = self.copies(topic) if message_id else [topic]
         accept = _has_id(topic, message_id) if message_id else _has_key(topic, key)
+        return self.search([(name, message_id or key) for name in names], accept, limit)
+
+    def search(
+        self,
+        names: Sequence[tuple[str, str]],
+        accept: Callable[[Record], bool],
+        limit: int,
+        bytes_max: int = BODIES_BYTES_MAX,
+    ) -> "asyncio.Future[Sequence[Kept]]":
+        """The newest messages under any of these (topic, key) that `accept` takes, the newest first; `bytes_max` limits
+        their bodies, but one there is. Cancelling the Future ends it. Raises TOO_MANY_REQUESTS.
+        """
         try:
-            found = self._store.keys.find(
-                [(name, message_id or key) for name in names], accept, limit=limit, bytes_max=BODIES_BYTES_MAX
-            )
+            found = self._store.keys.find(names, accept, limit=limit, bytes_max=bytes_max)
         except TooManySearches as error:
             raise ClientError(Code.TOO_MANY_REQUESTS, f"{error}; ask again later") from None
         answer: asyncio.Future[Sequence[Kept]] = self._loop.create_future()
@@ -157,7 +167,7 @@ class Browser:
         found.add_done_callback(lambda _: _hand_on(found, answer))
         return answer
 
-    def _copies(self, topic: str) -> list[str]:
+    def copies(self, topic: str) -> list[str]:
         """The topic, and where messages of it may live on."""
         groups = self._store.state.leases.by_topic.get(topic, ())
         others = [prefix + group for group in groups for prefix in (m.RETRY_PREFIX, m.DLQ_PREFIX)]

@@ -67,6 +67,10 @@ def _go_on(work: Iterator[object], answer: "asyncio.Future[T]", result: T, per_t
     answer.get_loop().call_soon(_go_on, work, answer, result, per_turn)
 
 
+def let_go(_: object) -> None:
+    """What was read belongs to nobody: an answer that nobody waits for needs no undoing (`then`'s `abandoned`)."""
+
+
 def ignore(answer: object, what: str) -> None:
     """For an answer that nobody waits for: a late error is logged as `what`, never raised."""
     if isinstance(answer, asyncio.Future):

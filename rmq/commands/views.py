@@ -20,11 +20,11 @@ GROUP_TOPIC_COLUMNS = ("TOPIC", "LAG", "LAG TIME", "LEASED", "READY", "WAITING")
 PLACE_COLUMNS = ("TOPIC", "QUEUE", "COMMITTED", "NEXT", "MAX", "OPEN")
 LEASE_COLUMNS = ("TOPIC", "QUEUE", "OFFSET", "ATTEMPT", "DUE", "CLIENT", "MESSAGE ID")
 CLIENT_COLUMNS = ("CLIENT", "TYPE", "LANGUAGE", "PEER", "GROUPS", "TOPICS", "SILENT", "STREAM", "LEASES")
-_SYSTEM_PREFIXES = ("%RETRY%", "%DLQ%", "rmq_sys_")
+_SYSTEM_PREFIXES = ("%RETRY%", "%DLQ%", "rmq_sys_", "RMQ_SYS_")
 
 
 def is_system(name: str) -> bool:
-    """Whether a topic was made by the server for itself."""
+    """Whether a topic was made by the server for itself, or for the clients' traces."""
     return name.startswith(_SYSTEM_PREFIXES)
 
 

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from rmq.adminport import (
     GroupInfo,
     GroupTopicInfo,
+    Holding,
     Kept,
     OpenInfo,
     Page,
@@ -20,6 +21,7 @@ from rmq.adminport import (
     StoreInfo,
     Timer,
     TopicInfo,
+    Whereabouts,
 )
 from rmq.errors import ClientError, Code
 from rmq.filter import ALL, Filter
@@ -171,6 +173,12 @@ class FakeAdmin:
 
     def find(self, topic: str, *, message_id: str = "", key: str = "", limit: int = 32) -> Answer[Sequence[Kept]]:
         return self._answer([kept(3, KEYS="k")], "find", topic, message_id, key, limit)
+
+    def copies(self, message_id: str, topic: str) -> Answer[Sequence[Kept]]:
+        return self._answer([kept(3)], "copies", message_id, topic)
+
+    def whereabouts(self, copy: Kept) -> Whereabouts:
+        return self._now(Whereabouts(TOPIC, 0, [Holding(GROUP, "WAITING")]), "whereabouts", copy)
 
     def dead_letters(self, group: str, limit: int) -> Page:
         return self._now(Page([kept(1, topic=f"%DLQ%{group}")], {0: 2}), "dead_letters", group, limit)

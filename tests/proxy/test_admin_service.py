@@ -11,7 +11,8 @@ from rmq.errors import ClientError, Code
 from rmq.message import MessageType
 from rmq_proto import admin as pb
 from rmq_proto import v2
-from rmq_proxy.admin import CLIENTS_MAX, NAME, PAGE_BYTES_MAX, is_local
+from rmq_proxy.admin import NAME, PAGE_BYTES_MAX, is_local
+from rmq_proxy.adminclients import CLIENTS_MAX
 from rmq_proxy.rpc import Call, GrpcCode, RpcError, Unary
 from tests.proxy.admin_rig import (
     FACTS,
@@ -45,6 +46,7 @@ MISSING = [
     ("ListTimers", pb.ListTimersRequest(number=9), "timer", NO_TIMER),
     ("CancelTimer", pb.CancelTimerRequest(number=9), "cancel_timer", NO_TIMER),
     ("ListClients", pb.ListClientsRequest(group="nobody"), "group_info", NO_GROUP),
+    ("VerifyMessage", pb.VerifyMessageRequest(group="nobody"), "group_info", NO_GROUP),
 ]
 WRONG: list[tuple[str, Message, str]] = [
     ("PutTopic", pb.PutTopicRequest(name="a b"), "illegal characters"),

@@ -130,6 +130,10 @@ class FakeServer:
                 return True
             case "replay":
                 return 0
+            case "stack":
+                return ""
+            case "verify":
+                return pb.VerifyMessageResponse(client_id="c1", topic="orders", status="OK")
             case _:
                 return []
 
@@ -225,6 +229,17 @@ VERBS: Mapping[str, Verb] = {
     "FindMessages": Verb(
         "find", pb.FindMessagesRequest.FromString, lambda r: (r.topic, r.message_id, r.key, r.limit),
         lambda v: pb.PeekResponse(messages=v),
+    ),
+    "LocateMessage": Verb(
+        "locate", pb.LocateMessageRequest.FromString, lambda r: (r.message_id, r.topic),
+        lambda v: pb.LocateMessageResponse(copies=v),
+    ),
+    "PrintThreadStackTrace": Verb(
+        "stack", pb.PrintThreadStackTraceRequest.FromString, lambda r: (r.client_id,),
+        lambda v: pb.PrintThreadStackTraceResponse(thread_stack_trace=v),
+    ),
+    "VerifyMessage": Verb(
+        "verify", pb.VerifyMessageRequest.FromString, lambda r: (r.group, r.message_id, r.client_id, r.topic)
     ),
     "ListDeadLetters": Verb(
         "dead_letters", pb.ListDeadLettersRequest.FromString, lambda r: (r.group, r.limit),
