@@ -3,6 +3,8 @@
 import logging
 from pathlib import Path
 
+from rmq_store.recovery import Report
+
 log_ = logging.getLogger("rmq.store")
 
 
@@ -24,6 +26,11 @@ class Damage:
     def total(self) -> int:
         """All of it, whatever it is."""
         return self.ranges + self.entries + self.messages
+
+    def add_found(self, report: Report) -> None:
+        """What the replay has told."""
+        self.set_aside_bytes = report.cut_off
+        self.add(ranges=len(report.damaged) + bool(report.missing))
 
     def add(self, *, ranges: int = 0, entries: int = 0, messages: int = 0) -> None:
         """More was found. Advice follows the first; whoever found it has logged what it is."""

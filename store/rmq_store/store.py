@@ -138,8 +138,7 @@ class Store:
         self.files.rebuild = self._rebuild
         self.state = State(self.files)
         self.report = recovery.recover(self.log, self.state, checkpoint)
-        self.damage.set_aside_bytes = self.report.cut_off
-        self.damage.add(ranges=len(self.report.damaged) + bool(self.report.missing))
+        self.damage.add_found(self.report)
         if root is not None:
             self.log.foreign_end = self.log.end if imported else form.foreign_end if form.foreign_end != ANYWHERE else 0
             storeformat.put(root, self.log.segment_bytes, self.log.foreign_end)
