@@ -86,6 +86,8 @@ class Admin:
             len(self._state.groups),
             self._state.leases.open_count,
             len(self._waiters),
+            self._store.damage.total,
+            self._store.damage.set_aside_bytes,
         )
 
     # -- topics ------------------------------------------------------------------------------------------------------

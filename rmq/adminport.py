@@ -76,7 +76,10 @@ class GroupInfo(msgspec.Struct):
 
 
 class StoreInfo(msgspec.Struct):
-    """The store in numbers; positions are bytes of the commit log."""
+    """The store in numbers; positions are bytes of the commit log.
+
+    Since the start: `damaged` places of it were found, `set_aside_bytes` of an unfinished record kept in lost+found.
+    """
 
     log_begin: int
     log_end: int
@@ -86,6 +89,8 @@ class StoreInfo(msgspec.Struct):
     groups: int
     open_messages: int
     waiting_polls: int
+    damaged: int
+    set_aside_bytes: int
 
 
 class Kept(msgspec.Struct):

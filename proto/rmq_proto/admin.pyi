@@ -32,6 +32,8 @@ class Server(_message.Message):
         "clients",
         "open_messages",
         "waiting_polls",
+        "damaged",
+        "set_aside_bytes",
     )
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -50,6 +52,8 @@ class Server(_message.Message):
     CLIENTS_FIELD_NUMBER: _ClassVar[int]
     OPEN_MESSAGES_FIELD_NUMBER: _ClassVar[int]
     WAITING_POLLS_FIELD_NUMBER: _ClassVar[int]
+    DAMAGED_FIELD_NUMBER: _ClassVar[int]
+    SET_ASIDE_BYTES_FIELD_NUMBER: _ClassVar[int]
     version: str
     pid: int
     data: str
@@ -67,6 +71,8 @@ class Server(_message.Message):
     clients: int
     open_messages: int
     waiting_polls: int
+    damaged: int
+    set_aside_bytes: int
     def __init__(
         self,
         version: _Optional[str] = ...,
@@ -86,6 +92,8 @@ class Server(_message.Message):
         clients: _Optional[int] = ...,
         open_messages: _Optional[int] = ...,
         waiting_polls: _Optional[int] = ...,
+        damaged: _Optional[int] = ...,
+        set_aside_bytes: _Optional[int] = ...,
     ) -> None: ...
 
 class PutTopicRequest(_message.Message):

@@ -54,7 +54,7 @@ def timer_pairs(changes: Changes, fired_ms: int) -> Iterator[Changed]:
 
 def restore(state: State, kept: Kept) -> None:
     """The reverse of `changed(everything=True)`, into an empty state."""
-    shared: dict[tuple[object, ...], Lease] = {}
+    shared: dict[tuple[object, ...], tuple[Lease, list[Open]]] = {}
     later: list[tuple[Ledger, list[Any]]] = []
     sums: list[tuple[list[str], list[Any]]] = []
     # LMDB's order: c (cursors), g, o (open), p (lines), q (checksums of queue files), t (topics), w (timers)
@@ -79,6 +79,8 @@ def restore(state: State, kept: Kept) -> None:
             else:
                 for row in value:
                     _restore_open(state.leases, ledger, row, shared)
+    for lease, held in shared.values():
+        lease.held = tuple(held)
     for ledger, moved in later:
         _restore_moved(state.leases, ledger, moved)
     state.leases.count_parked()
@@ -155,15 +157,19 @@ def _restore_topic(state: State, name: str, value: list[Any]) -> None:
         state.topics[name].queues.append(ConsumeQueue(state.files, name, queue_id, min_offset, max_offset))
 
 
-def _restore_open(leases: Leases, ledger: Ledger, row: list[Any], shared: dict[tuple[object, ...], Lease]) -> None:
+def _restore_open(
+    leases: Leases, ledger: Ledger, row: list[Any], shared: dict[tuple[object, ...], tuple[Lease, list[Open]]]
+) -> None:
     offset, attempt, sequence, taken_ms, due_ms, client, *asked = row  # `asked` came later
     if not sequence:
         leases.restore(ledger, offset, attempt, None)
         return
     key = (ledger.subscription, sequence, due_ms, *asked)
     if key not in shared:
-        shared[key] = leases.new_lease(ledger.subscription.group, sequence, taken_ms, due_ms, client, *asked)
-    leases.restore(ledger, offset, attempt, shared[key])
+        lease = leases.new_lease(ledger.subscription.group, sequence, taken_ms, due_ms, client, *asked)
+        shared[key] = lease, []
+    lease, held = shared[key]
+    held.append(leases.restore(ledger, offset, attempt, lease))
 
 
 def _restore_moved(leases: Leases, ledger: Ledger, moved: list[Any]) -> None:

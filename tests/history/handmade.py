@@ -1,7 +1,7 @@
 """Histories made by hand: one that is as it must be, what may be planted in it, and what is allowed besides.
 
 A plant or an allowance changes a good history; its docstring says what happened. Kinds of message that the broker does
-not serve yet (delay, transactions, message groups) are judged here only.
+not serve yet (transactions, message groups) are judged here only.
 """
 
 from collections.abc import Callable

@@ -39,7 +39,7 @@ from tests.proxy.transports import Maker, Server, serving, status_of
 R = TypeVar("R")
 Run: TypeAlias = Callable[[Awaitable[None]], None]
 FACTS = Facts("9.9", 4321, "/data", "fast", "dev", NOW_MS - 60_000, True)
-STORE = StoreInfo(100, 5000, 4900, 1 << 40, 2, 1, 7, 3)
+STORE = StoreInfo(100, 5000, 4900, 1 << 40, 2, 1, 7, 3, 5, 600)
 PREFIX = "/rmq.admin.v1.Admin/"
 NO_TOPIC = ClientError(Code.TOPIC_NOT_FOUND, "there is no topic nowhere")
 NO_TIMER = ClientError(Code.NOT_FOUND, "there is no delayed message 9 that waits")

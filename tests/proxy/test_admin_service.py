@@ -95,6 +95,7 @@ def test_describe(make: Maker, run: Run) -> None:
             assert (server.version, server.pid, server.data, server.flush) == ("9.9", 4321, "/data", "fast")
             assert (server.started_ms, server.now_ms) == (FACTS.started_ms, NOW_MS)
             assert (server.log_end, server.waiting_polls, server.clients) == (5000, 3, 1)
+            assert (server.damaged, server.set_aside_bytes) == (5, 600)
             assert server.manual_clock
 
     run(scenario())
