@@ -11,6 +11,14 @@ from tests.sim.rig import quiet, unsynced
 
 EXAMPLES = int(os.environ.get("RMQ_MODEL_EXAMPLES", "40"))
 
+ROUNDS_MAX = 5  # chance may pass over something in one
+COUNTED = ("came due", "recalled", "pulled", "committed")
+
+
+def missed() -> list[str]:
+    """What no run did."""
+    return [what for what in COUNTED if not PullMachine.counts[what]]
+
 
 @pytest.mark.parametrize("flush", ["fast", "durable"])
 def test_the_broker_behaves_as_its_model(flush: str) -> None:
@@ -20,12 +28,13 @@ def test_the_broker_behaves_as_its_model(flush: str) -> None:
     """
     before = PullMachine.counts["runs"]
     machine = type("PullMachine", (PullMachine,), {"flush": flush})
-    play(machine, settings(max_examples=EXAMPLES, stateful_step_count=40, suppress_health_check=list(HealthCheck)))
+    how = settings(max_examples=EXAMPLES, stateful_step_count=40, suppress_health_check=list(HealthCheck))
+    for _ in range(ROUNDS_MAX):
+        play(machine, how)
+        if not missed():
+            break
     assert PullMachine.counts["runs"] >= before + EXAMPLES
-    assert PullMachine.counts["came due"]
-    assert PullMachine.counts["recalled"]
-    assert PullMachine.counts["pulled"]
-    assert PullMachine.counts["committed"]
+    assert not missed()
 
 
 def test_the_model_follows_acks_behind_others_of_a_message_group() -> None:
