@@ -6,7 +6,7 @@ awaits: a verb changes state at once and answers with a value, or with a Future 
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from rmq import message as m
@@ -21,9 +21,10 @@ from rmq.filter import Filter
 from rmq.groups import Groups
 from rmq.message import Delivered, MessageType, Outgoing, SendResult
 from rmq.pop import SCAN_MAX, Pop
-from rmq.port import Answer, BrokerQueues, GroupView, ReceiveRequest
+from rmq.port import Answer, BrokerQueues, ClientPort, GroupView, ReceiveRequest
 from rmq.topics import Topics
 from rmq.traffic import Traffic
+from rmq.transaction import TRANSACTION, Transactions
 from rmq.waiters import Waiters
 from rmq_store import record
 from rmq_store.consumequeue import ConsumeQueue
@@ -38,6 +39,7 @@ from rmq_store.store import Settings, Store
 log_ = logging.getLogger("rmq.broker")
 _TICK_LEASES = 500  # leases ended in one turn: a few milliseconds
 _TICK_TIMERS = 100  # delayed messages delivered in one turn: as long
+_TICK_CHECKS = 50  # producers asked about transactions in one turn: as long
 _POLLS_A_TURN = 32  # waiting polls answered in one turn, of at most receive_batch_max messages each
 _RETENTION_S = 10.0  # Apache: cleanResourceInterval
 _MEMORY_RETENTION_S = 1.0  # how long the ring may overshoot memory_bytes_max
@@ -79,6 +81,7 @@ class Broker:
         self._traffic = Traffic()
         self._pop = Pop(self._store, self.topics, self.groups, clock, config, self._traffic)
         self._delay = Delay(self._store, self.topics, clock, config)
+        self._transactions = Transactions(self._store, self.topics, clock, config, self._traffic)
         self._waiters = Waiters(loop, polls_max=config.polls_max, per_group_max=config.polls_per_group_max)
         self.admin = Admin(
             self._store,
@@ -90,6 +93,7 @@ class Broker:
             loop,
             traffic=self._traffic,
             delay=self._delay,
+            transactions=self._transactions,
             online=self._pop.online,
             subscribe=self._subscription,
             tick=self.tick,
@@ -193,6 +197,10 @@ class Broker:
                 results = self._delay.send(queue, messages, drafts)
                 self._arm()
                 return results
+            if message.type is TRANSACTION:
+                results = self._transactions.send(queue, messages, drafts)
+                self._arm()
+                return results
         first = self._store.append_all(queue, drafts)
         return [SendResult(queue.queue_id, first + place) for place in range(len(messages))]
 
@@ -200,6 +208,22 @@ class Broker:
         """See BrokerPort."""
         self.topics.must_take(topic, DELAY)
         return self._delay.recall(topic, handle)
+
+    def end_transaction(self, topic: str, transaction_id: str, commit: bool | None) -> Answer[None]:
+        """See BrokerPort. Raises INTERNAL_SERVER_ERROR on a full disk."""
+        try:
+            return self._transactions.end(topic, transaction_id, commit)
+        except StoreFull as error:
+            raise _unavailable(error) from None
+
+    def producing(self, topics: Collection[str]) -> None:
+        """See BrokerPort."""
+        self._transactions.producing(topics)
+        self._arm()
+
+    def asks(self, clients: ClientPort) -> None:
+        """Whom the broker asks what only clients know. Nobody is asked before."""
+        self._transactions.clients = clients
 
     def _admit(self, messages: Sequence[Outgoing]) -> Topic:
         name, kind = messages[0].topic, messages[0].type
@@ -338,6 +362,7 @@ class Broker:
         """Does what is due. Called by the agenda's timer, and by whoever moved a ManualClock."""
         self._disarm()  # it was set by a clock that may have been moved since
         self._delay.tick(_TICK_TIMERS)
+        self._transactions.tick(_TICK_CHECKS)
         self._pop.tick(self._clock.lease_ms(), _TICK_LEASES)
         self._serve_woken()
         self._arm()
@@ -345,19 +370,26 @@ class Broker:
     def catch_up(self) -> None:
         """Does all that is due, however much, and what retention wants by now: somebody moved a ManualClock."""
         while self._is_due():
+            self._transactions.hurry()
             self.tick()
+        self._transactions.hurry()
         self._cleaning.cancel()
         self._clean(all_of_it=True)
 
     def _is_due(self) -> bool:
-        lease_ms, timer_ms = self._store.state.leases.wheel.next_due_ms(), self._delay.next_due_ms()
+        lease_ms, timer_ms = self._next_lease_ms(), self._delay.next_due_ms()
         return (lease_ms is not None and lease_ms <= self._clock.lease_ms()) or (
             timer_ms is not None and timer_ms <= self._clock.wall_ms()
         )
 
+    def _next_lease_ms(self) -> int | None:
+        """When a lease is due, or a check of a transaction."""
+        found = self._store.state.leases.wheel.next_due_ms(), self._transactions.next_due_ms()
+        return min((due_ms for due_ms in found if due_ms is not None), default=None)
+
     def _arm(self) -> None:
         if not self._closed:
-            self._lease_alarm.set(self._store.state.leases.wheel.next_due_ms())
+            self._lease_alarm.set(self._next_lease_ms())
             self._timer_alarm.set(self._delay.next_due_ms())
 
     def _disarm(self) -> None:

@@ -7,7 +7,8 @@
 
 Left out on purpose: consume queues and checkpoint, so that Apache builds queues and key index from the whole log, and
 `abort`, whose absence means a clean stop. Promises to change nothing in the store it reads. Needs 20 bytes of memory a
-message. What only a lease knows is lost: whoever had a message, or settled one behind an open one, gets it again.
+message. What only a lease knows is lost: whoever had a message, or settled one behind an open one, gets it again; and
+of a transaction that ended behind one that has not, Apache asks the producer again.
 """
 
 import json
@@ -15,9 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rmq_store import recovery
+from rmq_store import halves, recovery
 from rmq_store.commitlog import CommitLog
-from rmq_store.consumequeue import QueueFiles
+from rmq_store.consumequeue import ConsumeQueue, QueueFiles
 from rmq_store.disk import DirectoryLock, File, RealDisk
 from rmq_store.errors import StoreError
 from rmq_store.journal import GroupPut
@@ -31,6 +32,7 @@ TYPE_NAMES = {-1: "MIXED", 1: "NORMAL", 2: "FIFO", 3: "DELAY", 4: "TRANSACTION",
 PERM_READ_WRITE = 6
 _VERSION = {"counter": 1, "stateVersion": 0, "timestamp": 0}
 _WINDOW_BYTES = 1 << 20
+_HALVES_GROUP = "CID_RMQ_SYS_TRANS"  # Apache's own
 
 
 def export(data: Path, out: Path) -> Report:
@@ -133,6 +135,14 @@ def _offsets(state: State) -> Iterator[tuple[str, dict[str, int]]]:
     for (group, topic), subscription in state.leases.subscriptions.items():
         ledgers = sorted(subscription.ledgers.items())
         yield f"{topic}@{group}", {str(q): _next(state, topic, ledger) for q, ledger in ledgers}
+    if halves.TOPIC in state.topics:
+        yield f"{halves.TOPIC}@{_HALVES_GROUP}", {"0": _next_half(state, state.topics[halves.TOPIC].queues[0])}
+
+
+def _next_half(state: State, queue: ConsumeQueue) -> int:
+    """Where Apache's check of half messages begins."""
+    live = [half.number for half in map(state.halves.get, state.halves.firsts()) if half is not None]
+    return min(live, default=0 if queue.first_offset == queue.max_offset else queue.max_offset)
 
 
 def _next(state: State, topic: str, ledger: Ledger) -> int:

@@ -1,7 +1,7 @@
 """What the service's tests share: the service over a fake broker and a hand-driven clock, called with raw requests."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar, cast
 
 from google.protobuf.message import Message as Request
@@ -90,6 +90,12 @@ class FakeBroker:
 
     def recall(self, topic: str, handle: str) -> Answer[str]:
         return self._answer("ID-1", "recall", topic, handle)
+
+    def end_transaction(self, topic: str, transaction_id: str, commit: bool | None) -> Answer[None]:
+        return self._answer(None, "end_transaction", topic, transaction_id, commit)
+
+    def producing(self, topics: Collection[str]) -> None:
+        self.calls.append(("producing", set(topics)))
 
     def receive(self, request: ReceiveRequest) -> Answer[Sequence[Delivered]]:
         return self._answer(self.messages, "receive", request)
