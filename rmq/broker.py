@@ -369,10 +369,10 @@ class Broker:
 
     def catch_up(self) -> None:
         """Does all that is due, however much, and what retention wants by now: somebody moved a ManualClock."""
-        while self._is_due():
-            self._transactions.hurry()
-            self.tick()
         self._transactions.hurry()
+        while self._is_due():
+            self.tick()
+            self._transactions.hurry()
         self._cleaning.cancel()
         self._clean(all_of_it=True)
 

@@ -39,7 +39,7 @@ ID = "__transactionId__"
 OWN = (halves.CHECK, ID, m.TRAN_MSG)  # what a half message's record has and the real message has not
 _ID = ID.encode()
 _RECOVERY_S = m.CHECK_IMMUNITY_TIME_IN_SECONDS.encode()
-_PACE_MS = 50  # between two turns with checks: with 50 a turn at most 1,000 a second
+_PACE_MS = 50  # from a turn that sent checks to the next: with 50 a turn at most 1,000 a second
 _RETRY_MS = 1000  # where the disk cannot be read
 
 
@@ -164,7 +164,6 @@ class Transactions:
             half = self._halves.get(first)
             if half is not None:
                 self._check(first, half, now_ms)
-                self._paced_until_ms = now_ms + _PACE_MS
 
     def hurry(self) -> None:
         """Somebody moved a ManualClock, and wants all that is due to be done."""
@@ -194,6 +193,7 @@ class Transactions:
             self._store.apply(HalfChecked(first, now_ms + _RETRY_MS, half.checks))
             return
         if asked:
+            self._paced_until_ms = now_ms + _PACE_MS
             self._traffic.checked(half.topic)
             checks = half.checks + 1
             self._store.apply(HalfChecked(first, now_ms + self._backoff_ms(checks), checks))

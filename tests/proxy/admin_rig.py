@@ -43,6 +43,7 @@ STORE = StoreInfo(100, 5000, 4900, 1 << 40, 2, 1, 7, 3)
 PREFIX = "/rmq.admin.v1.Admin/"
 NO_TOPIC = ClientError(Code.TOPIC_NOT_FOUND, "there is no topic nowhere")
 NO_TIMER = ClientError(Code.NOT_FOUND, "there is no delayed message 9 that waits")
+NO_TRANSACTION = ClientError(Code.NOT_FOUND, "there is no transaction 9 that has not ended")
 NO_GROUP = ClientError(Code.CONSUMER_GROUP_NOT_FOUND, "there is no group nobody")
 
 

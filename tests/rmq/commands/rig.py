@@ -218,6 +218,14 @@ class FakeClient:
     def cancel_timer(self, number: int) -> None:
         self.server.answer("cancel_timer", None, number)
 
+    def transactions(
+        self, topic: str = "", limit: int = 32, number: int | None = None, *, parked: bool = False
+    ) -> Sequence[pb.Transaction]:
+        return self.server.answer("transactions", [], topic, limit, number, parked)
+
+    def resolve_transaction(self, number: int, *, commit: bool) -> None:
+        self.server.answer("resolve_transaction", None, number, commit)
+
     def send(
         self,
         topic: str,
