@@ -16,6 +16,7 @@ class Plan:
     change: int = 0
     bury: int = 0
     delayed: float = 0.0  # how many messages are, and may be recalled
+    transactors: int = 0  # clients that begin and end transactions
     retention: bool = False
     run_s_max: float = 0.3
 
@@ -35,5 +36,6 @@ SETTLE = Plan("settle", senders=4, receivers=3, ack=8, keep=2)
 CHANGE = Plan("change", senders=4, receivers=2, ack=4, keep=1, change=3, bury=2)
 RESTART = Plan("restart", senders=2, receivers=1, run_s_max=0.05)
 DELAY = Plan("delay", senders=6, receivers=2, ack=8, keep=2, delayed=0.6)
-RETAIN = Plan("retain", senders=8, receivers=2, ack=6, keep=4, delayed=0.2, retention=True)
-PLANS = (SEND, SETTLE, CHANGE, RESTART, DELAY, RETAIN)
+TRANSACT = Plan("transact", senders=2, receivers=2, ack=8, keep=2, transactors=8)
+RETAIN = Plan("retain", senders=8, receivers=2, ack=6, keep=4, delayed=0.2, transactors=3, retention=True)
+PLANS = (SEND, SETTLE, CHANGE, RESTART, DELAY, TRANSACT, RETAIN)

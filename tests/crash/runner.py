@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.crash.clients import DELAYS_MS, INVISIBLE_MS, Clients, Owed, now_ms
-from tests.crash.plans import CHANGE, DELAY, PLANS, RESTART, RETAIN, Plan
+from tests.crash.plans import CHANGE, DELAY, PLANS, RESTART, RETAIN, TRANSACT, Plan
 from tests.crash.points import POINTS, Point
 from tests.crash.server import Server
 from tests.history.checker import Problem, check
@@ -145,6 +145,9 @@ class Campaign:
             "kills": len(history.kills),
             "sent": sends[Outcome.OK],
             "delayed": sum(bool(send.deliver_ms) for send in history.sends),
+            "begun": sum(send.half for send in history.sends),
+            "committed": sum(end.commit and end.outcome is Outcome.OK for end in history.ends),
+            "rolled_back": sum(not end.commit and end.outcome is Outcome.OK for end in history.ends),
             "recalled": sum(recall.outcome is Outcome.OK for recall in history.recalls),
             "sends_cut_off": sends[Outcome.UNKNOWN],
             "delivered": len(history.deliveries),
@@ -157,7 +160,9 @@ class Campaign:
 
 
 def _is_passed(point: Point, plan: Plan) -> bool:
-    return (plan.retention or not point.retaining) and (plan.delayed > 0 or not point.delaying)
+    needs = (point.retaining, point.delaying, point.transacting)
+    has = (plan.retention, plan.delayed > 0, plan.transactors > 0)
+    return all(there or not needed for there, needed in zip(has, needs, strict=True))
 
 
 RETENTION = {"RMQ_LOG_BYTES_MAX": "384KiB"}
@@ -200,7 +205,9 @@ def plan_for(point: Point) -> Plan:
     """The workload in which it is passed."""
     if point.starting:
         return RESTART
-    return RETAIN if point.retaining else DELAY if point.delaying else CHANGE
+    if point.retaining:
+        return RETAIN
+    return DELAY if point.delaying else TRANSACT if point.transacting else CHANGE
 
 
 def report(problems: Sequence[Problem], what: str, shown: int = 20) -> str:
