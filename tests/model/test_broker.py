@@ -5,8 +5,8 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.model.delayed import DelayMachine
 from tests.model.machine import play
+from tests.model.transacting import TransactMachine
 
 EXAMPLES = int(os.environ.get("RMQ_MODEL_EXAMPLES", "40"))
 
@@ -17,9 +17,11 @@ def test_the_broker_behaves_as_its_model(flush: str) -> None:
 
     RMQ_MODEL_EXAMPLES for more runs.
     """
-    before = DelayMachine.counts["runs"]
-    machine = type("DelayMachine", (DelayMachine,), {"flush": flush})
+    before = TransactMachine.counts["runs"]
+    machine = type("TransactMachine", (TransactMachine,), {"flush": flush})
     play(machine, settings(max_examples=EXAMPLES, stateful_step_count=40, suppress_health_check=list(HealthCheck)))
-    assert DelayMachine.counts["runs"] >= before + EXAMPLES
-    assert DelayMachine.counts["came due"]
-    assert DelayMachine.counts["recalled"]
+    assert TransactMachine.counts["runs"] >= before + EXAMPLES
+    assert TransactMachine.counts["came due"]
+    assert TransactMachine.counts["recalled"]
+    assert TransactMachine.counts["committed"]
+    assert TransactMachine.counts["checked"]
