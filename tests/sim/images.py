@@ -20,10 +20,11 @@ import random
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from rmq.message import KEYS, TAGS
+from rmq_store import halves
 from rmq_store.state import Origin
 from tests.rmq.rig import outgoing, request
 from tests.sim.disk import SimDisk
@@ -133,7 +134,7 @@ class Image:
         """By name, all messages of the workload's topics."""
         found: dict[str, list[Stored]] = {}
         for topic, place, body, properties in _rows(rig):
-            if topic.startswith("%") or topic == "filler" or Origin.PROPERTY in properties:
+            if topic.startswith("%") or topic in ("filler", halves.TOPIC) or Origin.PROPERTY in properties:
                 continue
             sent = Sent(body, topic, properties.get(TAGS, ""), properties.get(KEYS, ""))
             found.setdefault(body, []).append(Stored(topic, place, sent))
@@ -255,17 +256,25 @@ def _torn(before: bytes, after: bytes, rng: random.Random) -> bytes:
     return bytes(pages)
 
 
-def play(seed: int, flush: str, *, images: int, verbs: int = 150) -> Counter[str]:
+def play(
+    seed: int,
+    flush: str,
+    *,
+    images: int,
+    verbs: int = 150,
+    workload: Callable[..., Workload] = Workload,
+    image_of: Callable[..., Image] = Image,
+) -> Counter[str]:
     """One workload and so many images of it; counts of what they were. Raises with the seed in the message."""
     counts: Counter[str] = Counter()
     folder = Path(tempfile.mkdtemp())
     try:
         with unsynced():
-            run = Workload(seed, flush, folder, keep=images / (2 * verbs))
+            run = workload(seed, flush, folder, keep=images / (2 * verbs))
             run.run(verbs)
             rng = random.Random(seed)
             for number in range(images):
-                image = Image(run, rng.choice(run.moments), random.Random(rng.getrandbits(64)))
+                image = image_of(run, rng.choice(run.moments), random.Random(rng.getrandbits(64)))
                 counts[f"{flush}, {image.kind}"] += 1
                 try:
                     image.check()

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.sim.images import play
+from tests.sim.transactions import TransactImage, Transacting
 
 
 @pytest.mark.parametrize("flush", ["durable", "fast"])
@@ -13,6 +14,14 @@ def test_all_promises_hold_in_every_crash_image(seed: int, flush: str) -> None:
     The seeds are fixed: this is a slice of the campaign, and fails only where something changed.
     """
     counts = play(seed, flush, images=30)
+    assert counts.total() == 30
+
+
+@pytest.mark.parametrize("flush", ["durable", "fast"])
+@pytest.mark.parametrize("seed", [3, 4, 5])
+def test_transactions_are_what_their_producers_know_in_every_crash_image(seed: int, flush: str) -> None:
+    """Begun and ended among all the rest."""
+    counts = play(seed, flush, images=30, workload=Transacting, image_of=TransactImage)
     assert counts.total() == 30
 
 

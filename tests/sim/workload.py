@@ -87,12 +87,17 @@ class Workload:
         flusher, log = self.rig.broker._store.flusher, self.rig.broker._store.log
         self.rig.run_while(lambda: flusher.synced < log.end)
         self.rig.disk.on_event = self._step
-        for verb in self._rng.choices(list(_VERBS), list(_VERBS.values()), k=verbs):
+        table = self.verbs()
+        for verb in self._rng.choices(list(table), list(table.values()), k=verbs):
             verb(self)
             self._pass(self._rng.choice((0, 0, 1, 3)))
         self.rig.disk.on_event = lambda operation, path: None
         self.rig.abandon()
         self.rig.checkpoint.close()
+
+    def verbs(self) -> "Mapping[Callable[[Any], None], int]":
+        """And how often each is done, beside the others."""
+        return _VERBS
 
     def _watch(self) -> None:
         self.rig.checkpoint.on_commit = self._saved
