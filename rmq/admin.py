@@ -30,7 +30,7 @@ from rmq.waiters import Waiters
 from rmq_store import snapshot
 from rmq_store.halves import TOPIC as HALF_TOPIC
 from rmq_store.journal import Acked, Cursors, GroupDrop, TopicDrop
-from rmq_store.leases import Subscription
+from rmq_store.ledger import Subscription
 from rmq_store.state import Topic
 from rmq_store.store import Store
 from rmq_store.timers import TOPIC as TIMER_TOPIC
@@ -198,11 +198,11 @@ class Admin:
     def _settle(self, subscription: Subscription) -> None:
         """All that the group holds, wherever it lies now."""
         for ledger in subscription.ledgers.values():
-            held = [*ledger.open, *ledger.moved]
+            held = [*ledger.open, *ledger.moved, *reversed(ledger.parked())]
             for at in range(0, len(held), _SETTLED_AT_ONCE):
                 part = (ledger.queue_id, held[at : at + _SETTLED_AT_ONCE])
                 self._store.apply(Acked(subscription.group, subscription.topic, [part]))
-        subscription.ready.clear()
+        subscription.forget_ready()
 
     # -- messages ----------------------------------------------------------------------------------------------------
 

@@ -9,19 +9,26 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-from rmq import message as m
+import msgspec
+
 from rmq.admin import Admin
 from rmq.alarm import Alarm
 from rmq.brokermetrics import DISK, MEMORY, BrokerMetrics
+from rmq.burial import Burial
 from rmq.clock import Clock
 from rmq.config import Config
 from rmq.delay import DELAY, Delay
+from rmq.drafts import Drafts
 from rmq.errors import ClientError, Code, ConfigError
+from rmq.expiry import Expiry
 from rmq.filter import Filter
 from rmq.groups import Groups
+from rmq.handle import HandleMakers
 from rmq.message import Delivered, MessageType, Outgoing, SendResult
-from rmq.pop import SCAN_MAX, Pop
+from rmq.pop import Pop
 from rmq.port import Answer, BrokerQueues, ClientPort, GroupView, ReceiveRequest
+from rmq.settle import Settling
+from rmq.take import SCAN_MAX
 from rmq.topics import Topics
 from rmq.traffic import Traffic
 from rmq.transaction import TRANSACTION, Transactions
@@ -30,13 +37,14 @@ from rmq_store import record
 from rmq_store.consumequeue import ConsumeQueue
 from rmq_store.errors import StoreError, StoreFull
 from rmq_store.flush import Mode
-from rmq_store.leases import Subscription
-from rmq_store.record import PROPERTIES_BYTES_MAX, Draft
+from rmq_store.ledger import Subscription
+from rmq_store.record import Draft
 from rmq_store.retention import Retention
 from rmq_store.state import Topic
 from rmq_store.store import Settings, Store
 
 log_ = logging.getLogger("rmq.broker")
+NORMAL = MessageType.NORMAL
 _TICK_LEASES = 500  # leases ended in one turn: a few milliseconds
 _TICK_TIMERS = 100  # delayed messages delivered in one turn: as long
 _TICK_CHECKS = 50  # producers asked about transactions in one turn: as long
@@ -44,8 +52,6 @@ _POLLS_A_TURN = 32  # waiting polls answered in one turn, of at most receive_bat
 _RETENTION_S = 10.0  # Apache: cleanResourceInterval
 _MEMORY_RETENTION_S = 1.0  # how long the ring may overshoot memory_bytes_max
 _MEMORY_SEGMENTS = 8
-_ORIGIN = m.RMQ_ORIGIN.encode()
-_ORIGIN_BYTES = 1024  # what a dead letter or a carried message adds to its properties, at most
 
 
 class Broker:
@@ -65,7 +71,6 @@ class Broker:
         self._config = config
         self._clock = clock
         self._loop = loop
-        self._own_properties = record.encode_properties({m.CLUSTER: config.cluster_name})
         self.failed: asyncio.Future[StoreError] = loop.create_future()
         mode = Mode(config.flush)
         self._store = open_store(
@@ -78,10 +83,17 @@ class Broker:
         )
         self.topics = Topics(self._store, config)
         self.groups = Groups(self._store, config)
-        self._traffic = Traffic()
-        self._pop = Pop(self._store, self.topics, self.groups, clock, config, self._traffic)
+        self._traffic = traffic = Traffic()
+        makers = HandleMakers(self._store.state.leases)
+        online: set[tuple[str, str]] = set()
+        self._online = online
+        self._pop = Pop(self._store, self.topics, makers, clock, config, traffic, online=online)
+        burial = Burial(self._store, self.topics, traffic)
+        self._expiry = Expiry(self._store, self.groups, burial, clock, config, online=online)
+        self._settling = Settling(self._store, makers, burial, self._expiry, clock, traffic)
         self._delay = Delay(self._store, self.topics, clock, config)
-        self._transactions = Transactions(self._store, self.topics, clock, config, self._traffic)
+        self._transactions = Transactions(self._store, self.topics, clock, config, traffic)
+        self._drafts = Drafts(self._store.log, config)
         self._waiters = Waiters(loop, polls_max=config.polls_max, per_group_max=config.polls_per_group_max)
         self.admin = Admin(
             self._store,
@@ -91,10 +103,10 @@ class Broker:
             clock,
             config,
             loop,
-            traffic=self._traffic,
+            traffic=traffic,
             delay=self._delay,
             transactions=self._transactions,
-            online=self._pop.online,
+            online=online,
             subscribe=self._subscription,
             tick=self.tick,
             catch_up=self.catch_up,
@@ -104,7 +116,7 @@ class Broker:
         self._lease_alarm = Alarm(loop, clock.lease_ms, self.tick)
         self._timer_alarm = Alarm(loop, clock.wall_ms, self.tick)
         self._ending = self._closed = False
-        self.recovered_clients = self._pop.rearm()
+        self.recovered_clients = self._expiry.rearm()
         self._declare()
         memory = mode is Mode.MEMORY
         self._retention = Retention(
@@ -148,9 +160,12 @@ class Broker:
         del group
         return [self.topics.route(topic)]
 
-    def group(self, group: str) -> GroupView:
+    def group(self, group: str, topics: Collection[str] = ()) -> GroupView:
         """See BrokerPort."""
-        return self.groups.view(group)
+        view = self.groups.view(group)
+        if topics and all(self.topics.kind(topic) is MessageType.FIFO for topic in topics):
+            return msgspec.structs.replace(view, fifo=True)
+        return view
 
     def message_type(self, topic: str) -> MessageType:
         """See BrokerPort."""
@@ -161,7 +176,7 @@ class Broker:
         self.groups.require(group)
         for name in subscriptions:
             self._subscription(group, name)
-        self._pop.online.add((group, client_id))
+        self._online.add((group, client_id))
 
     def _subscription(self, group: str, name: str) -> Subscription:
         try:
@@ -171,38 +186,48 @@ class Broker:
 
     def offline(self, group: str, client_id: str) -> None:
         """See BrokerPort."""
-        self._pop.gone(group, client_id)
+        self._expiry.gone(group, client_id)
         self._arm()
 
     # -- send --------------------------------------------------------------------------------------------------------
 
     def send(self, messages: Sequence[Outgoing]) -> Answer[Sequence[SendResult]]:
-        """See BrokerPort. One queue a call, so a batch stays together. Raises INTERNAL_SERVER_ERROR on a full disk."""
+        """See BrokerPort. One queue a call, so a batch stays together; but each message group has its own. Raises
+        INTERNAL_SERVER_ERROR on a full disk.
+        """
         try:
             topic = self._admit(messages)
-            queue = self.topics.next_queue(topic)
-            queue_id, name = queue.queue_id, topic.name_bytes
-            drafts = [(self._draft(name, queue_id, message), record.tags_code(message.tag)) for message in messages]
-            results = self._append(queue, messages, drafts)
+            shared = self.topics.next_queue(topic)
+            drafts = self._drafts.of(topic, shared.queue_id, messages)
+            results = self._append(topic, shared, messages, drafts)
         except StoreFull as error:
             raise _unavailable(error) from None
         self._traffic.sent(topic, messages, sum([draft.size for draft, _ in drafts]))
         return self._store.when_safe(results)
 
     def _append(
-        self, queue: ConsumeQueue, messages: Sequence[Outgoing], drafts: Sequence[tuple[Draft, int]]
+        self, topic: Topic, shared: ConsumeQueue, messages: Sequence[Outgoing], drafts: Sequence[tuple[Draft, int]]
     ) -> Sequence[SendResult]:
         for message in messages:
-            if message.type is DELAY:
-                results = self._delay.send(queue, messages, drafts)
-                self._arm()
-                return results
-            if message.type is TRANSACTION:
-                results = self._transactions.send(queue, messages, drafts)
-                self._arm()
-                return results
-        first = self._store.append_all(queue, drafts)
-        return [SendResult(queue.queue_id, first + place) for place in range(len(messages))]
+            if message.type is not NORMAL:
+                return self._append_each(topic, messages, drafts)
+        first = self._store.append_all(shared, drafts)
+        return [SendResult(shared.queue_id, first + place) for place in range(len(messages))]
+
+    def _append_each(
+        self, topic: Topic, messages: Sequence[Outgoing], drafts: Sequence[tuple[Draft, int]]
+    ) -> Sequence[SendResult]:
+        if any(message.type is DELAY for message in messages):
+            results = self._delay.send(topic, messages, drafts)
+            self._arm()
+            return results
+        if messages[0].type is TRANSACTION:  # and so are the others
+            results = self._transactions.send(topic.name, messages, drafts)
+            self._arm()
+            return results
+        self._store.log.make_room(sum([draft.size for draft, _ in drafts]))
+        append = self._store.append
+        return [SendResult(d.queue_id, append(topic, topic.queues[d.queue_id], d, code)) for d, code in drafts]
 
     def recall(self, topic: str, handle: str) -> Answer[str]:
         """See BrokerPort."""
@@ -232,30 +257,6 @@ class Broker:
                 return self.topics.admit(name, {message.type for message in messages})
         return self.topics.known(name, kind) or self.topics.admit(name, {kind})
 
-    def _draft(self, topic: bytes, queue_id: int, message: Outgoing) -> Draft:
-        """The record to be; it leaves room for what a dead letter or a carried message says of its origin."""
-        properties = message.properties
-        if _ORIGIN in properties and record.property_bytes(properties, _ORIGIN):
-            # a replay would take it for ours, and settle what it names
-            raise ClientError(Code.ILLEGAL_MESSAGE_PROPERTY_KEY, f"property {m.RMQ_ORIGIN} is the server's own")
-        properties += self._own_properties
-        if len(properties) > PROPERTIES_BYTES_MAX - _ORIGIN_BYTES:
-            raise ClientError(
-                Code.MESSAGE_PROPERTIES_TOO_LARGE,
-                f"all properties take {len(properties)} bytes, at most {PROPERTIES_BYTES_MAX - _ORIGIN_BYTES}",
-            )
-        host = record.host_bytes(message.born_host)
-        draft = Draft(
-            topic, queue_id, message.body, properties, message.sys_flag, message.born_ms, host, message.born_port
-        )
-        bytes_max = self._store.log.segment_bytes - record.BLANK_BYTES - _ORIGIN_BYTES
-        if draft.size > bytes_max:
-            raise ClientError(
-                Code.MESSAGE_BODY_TOO_LARGE,
-                f"the message takes {draft.size} bytes, a segment of this store holds at most {bytes_max}",
-            )
-        return draft
-
     # -- receive -----------------------------------------------------------------------------------------------------
 
     def receive(self, request: ReceiveRequest) -> Answer[Sequence[Delivered]]:
@@ -263,12 +264,16 @@ class Broker:
         self.groups.require(request.group)
         subscription = self._subscription(request.group, request.topic)
         if request.auto_renew:
-            self._pop.online.add((request.group, request.client_id))
+            self._online.add((request.group, request.client_id))
+        if again := self._pop.again(subscription, request):
+            self._arm()
+            return again
         if self._serving and not request.filter.is_all and request.poll_ms > 0 and not self._ending:
             waiting = self._waiters.add(subscription, request)  # a turn's scans are bounded in all, see _serve
             self._serve_later(subscription)
             return waiting
         messages = self._pop.take(subscription, request, self._waiters.others(subscription, request.filter))
+        self._serve_woken()
         if messages or request.poll_ms <= 0 or self._ending:
             self._arm()
             return messages
@@ -304,6 +309,7 @@ class Broker:
             left -= self._serve_line(subscription, left, looked_max)
             if self._pop.has_more(subscription) and self._waiters.any(subscription):
                 self._to_serve[subscription] = None
+        self._serve_woken()
         for subscription in list(self._to_serve)[:1]:
             self._serve_later(subscription)
         self._arm()
@@ -333,11 +339,13 @@ class Broker:
 
     def ack(self, group: str, topic: str, handles: Sequence[str]) -> Answer[Sequence[ClientError | None]]:
         """See BrokerPort."""
-        return self._pop.ack(group, topic, handles)
+        answer = self._settling.ack(group, topic, handles)
+        self._serve_woken()
+        return answer
 
     def change_invisible(self, group: str, topic: str, handle: str, invisible_ms: int, *, suspend: bool) -> Answer[str]:
         """See BrokerPort."""
-        answer = self._pop.change_invisible(group, topic, handle, invisible_ms, suspend=suspend)
+        answer = self._settling.change_invisible(group, topic, handle, invisible_ms, suspend=suspend)
         self._serve_woken()
         self._arm()
         return answer
@@ -345,11 +353,14 @@ class Broker:
     def dead_letter(self, group: str, topic: str, handle: str) -> Answer[None]:
         """See BrokerPort."""
         try:
-            return self._pop.dead_letter(group, topic, handle)
+            answer = self._settling.dead_letter(group, topic, handle)
         except StoreFull as error:
             raise _unavailable(error) from None
+        self._serve_woken()
+        return answer
 
     def _serve_woken(self) -> None:
+        self._pop.order.go_on()
         woken = self._store.state.leases.woken
         for subscription in woken:
             if self._waiters.any(subscription):
@@ -363,7 +374,7 @@ class Broker:
         self._disarm()  # it was set by a clock that may have been moved since
         self._delay.tick(_TICK_TIMERS)
         self._transactions.tick(_TICK_CHECKS)
-        self._pop.tick(self._clock.lease_ms(), _TICK_LEASES)
+        self._expiry.tick(self._clock.lease_ms(), _TICK_LEASES)
         self._serve_woken()
         self._arm()
 

@@ -14,7 +14,7 @@ from rmq.groupviews import GroupViews
 from rmq.metrics import Exposition, Family, flag
 from rmq.traffic import Outgoing, Traffic
 from rmq.waiters import Waiters
-from rmq_store.leases import Subscription
+from rmq_store.ledger import Subscription
 from rmq_store.store import Store
 
 READ_AND_WRITE = 6  # Apache's bits: 4 read, 2 write
@@ -61,6 +61,8 @@ class BrokerMetrics:
         value("rocketmq_consumer_group_number", "gauge", "Consumer groups.", len(self._state.groups))
         value("rmq_leases", "gauge", "Receives whose messages are not all settled or due yet.", len(leases.leases))
         value("rmq_open_messages", "gauge", "Messages delivered and not settled; see leases_max.", leases.open_count)
+        value("rmq_parked_messages", "gauge", "Messages that wait for others of their message group; see parked_max.",
+              leases.parked_count)  # fmt: skip
         value("rmq_delayed_messages", "gauge", "Delayed messages that wait; see timers_max.", len(self._state.timers))
         halves = self._state.halves
         value("rmq_transactions", "gauge", "Transactions that have not ended; see transactions_max.", len(halves))
@@ -171,6 +173,9 @@ class _GroupSeries:
         self._lag = gauge("lag_messages", "Messages that are not settled.")
         self._inflight = gauge("inflight_messages", "Messages that are with a client.")
         self._ready = gauge("ready_messages", "Messages that can be delivered now.")
+        self._parked = page.family(
+            "rmq_consumer_parked_messages", "gauge", "Messages that wait for others of their message group.", *BACKLOG
+        )
         self._lag_ms = gauge("lag_latency", "Age of the oldest message that is not settled, in ms.")
         self._queueing_ms = gauge("queueing_latency", "Age of the oldest message that was never delivered, in ms.")
 
@@ -189,10 +194,11 @@ class _GroupSeries:
             self._acked.add(out.acked, topic, group, system)
         backlog = views.backlog(subscription)
         ready = backlog.fresh + backlog.ready
-        self._lag.add(ready + backlog.leased, topic, group, system)
+        self._lag.add(ready + backlog.leased + backlog.parked, topic, group, system)
         self._inflight.add(backlog.leased, topic, group, system)
         self._ready.add(ready, topic, group, system)
-        queueing_ms = views.queueing_ms(subscription) if backlog.fresh else 0
+        self._parked.add(backlog.parked, topic, group, system)
+        queueing_ms = views.queueing_ms(subscription) if backlog.fresh or backlog.parked else 0
         open_too = backlog.leased or backlog.ready
         self._lag_ms.add(views.unsettled_ms(subscription) if open_too else queueing_ms, topic, group, system)
         self._queueing_ms.add(queueing_ms, topic, group, system)

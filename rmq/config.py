@@ -92,6 +92,7 @@ class Config(msgspec.Struct, frozen=True):
     transaction_backoff_ms_max: Annotated[int, Meta(ge=100, le=24 * HOUR_MS)] = 60_000
     transaction_checks_max: Annotated[int, Meta(ge=0, le=1000)] = 15
     leases_max: Annotated[int, Meta(ge=1, le=100_000_000)] = 1_000_000
+    parked_max: Annotated[int, Meta(ge=0, le=10_000_000)] = 1_000_000
     client_silent_ms: Annotated[int, Meta(ge=1000, le=24 * HOUR_MS)] = 120_000
     client_sends_per_s_max: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     topic_sends_per_s_max: Annotated[int, Meta(ge=0, le=1_000_000)] = 0

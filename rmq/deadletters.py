@@ -27,7 +27,7 @@ from rmq_store import record
 from rmq_store.consumequeue import ConsumeQueue
 from rmq_store.errors import StoreError, StoreFull
 from rmq_store.journal import Cursors
-from rmq_store.leases import Subscription
+from rmq_store.ledger import Subscription
 from rmq_store.record import Draft, Record
 from rmq_store.state import Origin, Topic
 from rmq_store.store import Store
@@ -185,7 +185,7 @@ class DeadLetters:
         properties = kept.decode_properties() | {m.RETRY_TOPIC: dead.topic, m.RMQ_ORIGIN: origin.text()}
         for name in (m.DLQ_ORIGIN_TOPIC, m.DLQ_ORIGIN_MESSAGE_ID):
             properties.pop(name, None)
-        draft = Draft(
+        draft = Draft.make(
             retry.name_bytes, 0, kept.body, record.encode_properties(properties), kept.sys_flag, kept.born_ms,
             kept.born_host, kept.born_port,
         )  # fmt: skip

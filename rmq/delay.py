@@ -21,11 +21,10 @@ from rmq.port import Answer
 from rmq.recallhandle import RecallHandle
 from rmq.topics import Topics
 from rmq_store import record, timers
-from rmq_store.consumequeue import ConsumeQueue
 from rmq_store.errors import StoreFull
 from rmq_store.journal import TimerEnded
 from rmq_store.record import Draft, Record
-from rmq_store.state import Origin
+from rmq_store.state import Origin, Topic
 from rmq_store.store import Store
 
 log_ = logging.getLogger("rmq.delay")
@@ -47,9 +46,7 @@ class Delay:
 
     # -- send --------------------------------------------------------------------------------------------------------
 
-    def send(
-        self, queue: ConsumeQueue, messages: Sequence[Outgoing], drafts: Sequence[tuple[Draft, int]]
-    ) -> list[SendResult]:
+    def send(self, topic: Topic, messages: Sequence[Outgoing], drafts: Sequence[tuple[Draft, int]]) -> list[SendResult]:
         """Appends a batch of which some are delayed: all or none. `drafts`: each message's, with its tags code.
 
         Raises TOO_MANY_REQUESTS at timers_max, StoreFull.
@@ -66,16 +63,15 @@ class Delay:
                 f"timers_max = {self._config.timers_max} delayed messages are waiting: send later, or recall some",
             )
         self._store.log.make_room(sum([draft.size for draft, _ in plain]) + sum([draft.size for draft, *_ in waiting]))
-        offset = self._store.append_all(queue, plain) if plain else 0
+        offsets = iter([self._store.append(topic, topic.queues[d.queue_id], d, code) for d, code in plain])
         number = self._store.append_timers(waiting) if waiting else 0
         results = []
-        for message, due_ms in zip(messages, dues, strict=True):
+        for message, (draft, _), due_ms in zip(messages, drafts, dues, strict=True):
             if due_ms > now_ms:
-                results.append(SendResult(queue.queue_id, number, self._handle(message, number, due_ms)))
+                results.append(SendResult(draft.queue_id, number, self._handle(message, number, due_ms)))
                 number += 1
             else:
-                results.append(SendResult(queue.queue_id, offset))
-                offset += 1
+                results.append(SendResult(draft.queue_id, next(offsets)))
         return results
 
     def _handle(self, message: Outgoing, number: int, due_ms: int) -> str:

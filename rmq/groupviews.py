@@ -15,7 +15,7 @@ from rmq.errors import ClientError, Code
 from rmq.waiters import Waiters
 from rmq_store.consumequeue import FILLER_SIZE, ConsumeQueue
 from rmq_store.journal import GroupPut
-from rmq_store.leases import Ledger, Open, Subscription
+from rmq_store.ledger import Ledger, Open, Subscription
 from rmq_store.store import Store
 
 READY_COUNTED = 1000  # of what waits to be delivered again; beyond it the number may include what was settled meanwhile
@@ -23,11 +23,14 @@ IDS_BYTES_MAX = 4 << 20  # of records that are read for the ids of open messages
 
 
 class Backlog(NamedTuple):
-    """What a group has not settled: never delivered, leased, to be delivered again."""
+    """What a group has not settled: never delivered, leased, to be delivered again; and what the cursor has passed and
+    nobody was given, for it waits for others of its message group.
+    """
 
     fresh: int
     leased: int
     ready: int
+    parked: int
 
 
 class GroupViews:
@@ -77,7 +80,7 @@ class GroupViews:
         backlog = self.backlog(subscription)
         return GroupTopicInfo(
             subscription.topic,
-            backlog.fresh,
+            backlog.fresh + backlog.parked,
             self.queueing_ms(subscription),
             backlog.leased,
             backlog.ready,
@@ -88,13 +91,16 @@ class GroupViews:
 
     def backlog(self, subscription: Subscription) -> Backlog:
         """In numbers."""
-        fresh = held = 0
+        fresh = held = parked = 0
         for ledger in subscription.ledgers.values():
             queue = self._queue(ledger)
             fresh += max(queue.visible - max(ledger.next, queue.min_offset), 0) if queue else 0
             held += len(ledger.open) + len(ledger.moved)
+            if ledger.lines is not None:
+                held -= len(ledger.lines.early)
+                parked += ledger.lines.parked
         ready = _count_ready(subscription, held)
-        return Backlog(fresh, held - ready, ready)
+        return Backlog(fresh, held - ready, ready, parked)
 
     def _queue(self, ledger: Ledger) -> ConsumeQueue | None:
         return self._state.queue(ledger.subscription.topic, ledger.queue_id)
@@ -107,14 +113,14 @@ class GroupViews:
         return Place(ledger.queue_id, next_offset, min(ledger.committed(), next_offset), high, held)
 
     def queueing_ms(self, subscription: Subscription) -> int:
-        """The age of what lies first in the log among the messages that are next in a queue; 0 where there is none."""
-        return self._age_ms((ledger, ledger.next) for ledger in subscription.ledgers.values())
+        """The age of what lies first in the log among the messages that nobody was given yet; 0 where there is none."""
+        return self._age_ms(place for ledger in subscription.ledgers.values() for place in _first_fresh(ledger))
 
     def unsettled_ms(self, subscription: Subscription) -> int:
         """The same among all that the group has not settled; a carried message has the age of its copy."""
         ledgers = subscription.ledgers.values()
-        held = ((one.ledger, one.offset) for ledger in ledgers for one in _first_held(ledger))
-        return self._age_ms(itertools.chain(held, ((ledger, ledger.next) for ledger in ledgers)))
+        finders = (_first_held, _first_fresh)
+        return self._age_ms(place for ledger in ledgers for find in finders for place in find(ledger))
 
     def _age_ms(self, places: Iterable[tuple[Ledger, int]]) -> int:
         oldest = min(self._entries(places), default=None)
@@ -159,10 +165,29 @@ def _count_ready(subscription: Subscription, held: int) -> int:
     ready = subscription.ready
     if len(ready) > READY_COUNTED:
         return min(len(ready), held)
-    return sum(found.lease is None and found.ledger.open.get(found.offset) is found for found in ready)
+    count = sum(found.lease is None and found.ledger.open.get(found.offset) is found for found in ready)
+    return count + sum(_in_line(ledger) for ledger in subscription.ledgers.values())
 
 
-def _first_held(ledger: Ledger) -> Iterator[Open]:
-    """What was delivered first among the open messages here and among those that were carried away."""
-    yield from itertools.islice(ledger.open.values(), 1)
-    yield from itertools.islice(ledger.moved.values(), 1)
+def _in_line(ledger: Ledger) -> int:
+    """Those of message groups among the first READY_COUNTED open messages: they are not in `ready`."""
+    lines = ledger.lines
+    if lines is None:
+        return 0
+    held = itertools.islice(itertools.chain(ledger.open.items(), ledger.moved.items()), READY_COUNTED)
+    return sum(one.lease is None and lines.key(at) is not None and at not in lines.early for at, one in held)
+
+
+def _first_held(ledger: Ledger) -> Iterator[tuple[Ledger, int]]:
+    """Places of what was delivered first among the open messages here, and among those that were carried away."""
+    for held in (ledger.open, ledger.moved):
+        for found in itertools.islice(held.values(), 1):
+            yield found.ledger, found.offset
+
+
+def _first_fresh(ledger: Ledger) -> Iterator[tuple[Ledger, int]]:
+    """Places of what is first among the messages that were never delivered, parked ones and others."""
+    parked = ledger.first_parked()
+    if parked is not None:
+        yield ledger, parked
+    yield ledger, ledger.next

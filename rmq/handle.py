@@ -16,6 +16,7 @@ import zlib
 from typing import NamedTuple
 
 from rmq.errors import ClientError, Code
+from rmq_store.leases import Leases
 
 _FIELDS = struct.Struct(">BIQQQ")
 _KINDS = _DELIVERED, _SUSPENDED = 1, 2
@@ -59,3 +60,22 @@ class HandleMaker:
         if zlib.crc32(self._owner, zlib.crc32(fields)) != int.from_bytes(data[-4:], "big") or kind not in _KINDS:
             raise ClientError(Code.INVALID_RECEIPT_HANDLE, "receipt handle belongs to another group or topic")
         return Handle(queue_id, offset, sequence, until_ms, kind == _SUSPENDED)
+
+
+class HandleMakers:
+    """Those of all groups. Kept for the ones that the table of leases knows: a client that makes names up fills no
+    memory.
+    """
+
+    def __init__(self, leases: Leases) -> None:
+        self._leases = leases
+        self._makers: dict[tuple[str, str], HandleMaker] = {}
+
+    def of(self, group: str, topic: str) -> HandleMaker:
+        """One group's on one topic."""
+        maker = self._makers.get((group, topic))
+        if maker is None:
+            maker = HandleMaker(group, topic)
+            if (group, topic) in self._leases.subscriptions:
+                self._makers[(group, topic)] = maker
+        return maker

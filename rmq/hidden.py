@@ -18,7 +18,7 @@ PLACE = (REAL_TOPIC, REAL_QUEUE)
 def hide(draft: Draft, topic: bytes, own: Mapping[str, str]) -> Draft:
     """The record that waits under `topic`; `own`: what it has besides the message's properties and its place."""
     place = {REAL_TOPIC: draft.topic.decode(), REAL_QUEUE: str(draft.queue_id)}
-    return Draft(
+    return Draft.make(
         topic, 0, draft.body, draft.properties + record.encode_properties({**own, **place}), draft.sys_flag,
         draft.born_ms, draft.born_host, draft.born_port, draft.reconsume_times,
     )  # fmt: skip
@@ -30,7 +30,7 @@ def reveal(
     """The real message, and its tags code. `properties` are the waiting record's, `without`: those that it leaves."""
     left = {name: value for name, value in properties.items() if name not in without and name not in PLACE}
     left[Origin.PROPERTY] = origin.text()
-    draft = Draft(
+    draft = Draft.make(
         topic.name_bytes, queue_id, kept.body, record.encode_properties(left), kept.sys_flag, kept.born_ms,
         kept.born_host, kept.born_port, kept.reconsume_times,
     )  # fmt: skip

@@ -40,7 +40,7 @@ _SYSTEM_TOPICS = """
 SYSTEM_TOPICS = frozenset(_SYSTEM_TOPICS.split())
 
 
-class MessageType(enum.Enum):
+class MessageType(enum.IntEnum):
     """A topic's type, or a message's; the gRPC number is the value (MIXED is a topic's only and is ours)."""
 
     UNSPECIFIED = 0
@@ -73,11 +73,11 @@ def is_system(topic: str, group: str = "") -> bool:
     return topic in SYSTEM_TOPICS or topic.startswith(SYSTEM_TOPIC_PREFIX) or group.startswith(SYSTEM_GROUP_PREFIX)
 
 
-class Outgoing(msgspec.Struct):
+class Outgoing(msgspec.Struct, gc=False):
     """A message to store. `topic` is the stored name (`ns%name` with a namespace); `body` is still compressed.
 
     `properties` are as the record has them, `name 01 value 02` repeated in UTF-8, without those that the broker adds;
-    `message_id`, `type` and `tag` say again what is in them, so that nobody has to look for it.
+    `message_id`, `type`, `tag` and `message_group` say again what is in them, so that nobody has to look for it.
     """
 
     topic: str
@@ -90,9 +90,10 @@ class Outgoing(msgspec.Struct):
     born_host: str = "127.0.0.1"  # IP text; stored in the record's bornHost field
     born_port: int = 0
     sys_flag: int = 0
+    message_group: str = ""
 
 
-class SendResult(msgspec.Struct):
+class SendResult(msgspec.Struct, gc=False):
     """Where a message went. `recall_handle` is filled for delayed messages only, `transaction_id` for half ones."""
 
     queue_id: int

@@ -19,6 +19,7 @@ from rmq.retry import RetryPolicy
 
 T = TypeVar("T")
 Answer: TypeAlias = T | asyncio.Future[T]
+"""Most that wait are a Later: whoever chains on it saves turns of the loop."""
 
 
 class BrokerQueues(msgspec.Struct):
@@ -33,7 +34,10 @@ class BrokerQueues(msgspec.Struct):
 
 
 class GroupView(msgspec.Struct):
-    """What a consumer's settings are filled from. `attempts_max` counts deliveries, the first included."""
+    """What a consumer's settings are filled from. `attempts_max` counts deliveries, the first included.
+
+    `fifo`: several messages of one message group may come in one receive, and are to be consumed in order.
+    """
 
     fifo: bool
     attempts_max: int
@@ -41,7 +45,12 @@ class GroupView(msgspec.Struct):
 
 
 class ReceiveRequest(msgspec.Struct, gc=False):
-    """One pop. `invisible_ms` is ignored with `auto_renew`; `poll_ms` = 0 answers at once."""
+    """One pop. `invisible_ms` is ignored with `auto_renew`; `poll_ms` = 0 answers at once.
+
+    `attempt_id`: asked again with the same one, a client gets the same messages of message groups again, as long as it
+    has acknowledged none of that answer and none has expired. `fifo`: the client was told so; to others one receive
+    gives at most one message of each message group.
+    """
 
     group: str
     topic: str
@@ -52,6 +61,7 @@ class ReceiveRequest(msgspec.Struct, gc=False):
     poll_ms: int
     auto_renew: bool = False
     attempt_id: str = ""
+    fifo: bool = False
 
 
 class BrokerPort(Protocol):
@@ -61,10 +71,12 @@ class BrokerPort(Protocol):
         """Raises ClientError TOPIC_NOT_FOUND."""
 
     def assignment(self, group: str, topic: str) -> Answer[Sequence[BrokerQueues]]:
-        """As route. The caller answers one queue of id -1 per broker, or all ids where the group is FIFO."""
+        """As route. The caller answers one queue of id -1 per broker, or all ids where it is FIFO for the group."""
 
-    def group(self, group: str) -> Answer[GroupView]:
-        """Raises CONSUMER_GROUP_NOT_FOUND in profile strict; profile dev answers with defaults."""
+    def group(self, group: str, topics: Collection[str] = ()) -> Answer[GroupView]:
+        """For a consumer of `topics`, FIFO where each of them is. Raises CONSUMER_GROUP_NOT_FOUND, and TOPIC_NOT_FOUND
+        for one of them, in profile strict; profile dev answers with defaults.
+        """
 
     def message_type(self, topic: str) -> Answer[MessageType]:
         """The stored type, MIXED for a topic that profile dev has yet to make; raises TOPIC_NOT_FOUND in strict."""

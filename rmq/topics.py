@@ -15,7 +15,7 @@ from rmq_store.record import TOPIC_BYTES_MAX
 from rmq_store.state import Topic
 from rmq_store.store import Store
 
-SERVED = (MessageType.NORMAL, MessageType.DELAY, MessageType.TRANSACTION)
+SERVED = (MessageType.NORMAL, MessageType.FIFO, MessageType.DELAY, MessageType.TRANSACTION)
 
 
 class Topics:
@@ -87,7 +87,7 @@ class Topics:
     def known(self, name: str, kind: MessageType) -> Topic | None:
         """The short way of `admit`, for most sends: the topic, where it is of this very type, which we serve."""
         topic = self._store.state.topics.get(name)
-        return topic if topic is not None and topic.type == kind.value and kind in SERVED else None
+        return topic if topic is not None and topic.type == kind and kind in SERVED else None
 
     def admit(self, name: str, kinds: set[MessageType]) -> Topic:
         """The topic of a send of such messages. Raises, before anything changed, NOT_IMPLEMENTED, BAD_REQUEST,

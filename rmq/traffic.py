@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from rmq import message as m
 from rmq.message import MessageType
 from rmq_store.histogram import Histogram
-from rmq_store.leases import Subscription
+from rmq_store.ledger import Subscription
 from rmq_store.state import Topic
 
 SIZE_BOUNDS_BYTES = (1 << 10, 4 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20)  # RIP-46: rocketmq_message_size

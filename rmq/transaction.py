@@ -24,7 +24,6 @@ from rmq.port import Answer, ClientPort
 from rmq.topics import Topics
 from rmq.traffic import Traffic
 from rmq_store import halves, record
-from rmq_store.consumequeue import ConsumeQueue
 from rmq_store.halves import PARKED_MS, Half
 from rmq_store.journal import HalfChecked, HalfEnded
 from rmq_store.outcomes import COMMITTED, UNKNOWN
@@ -63,10 +62,8 @@ class Transactions:
 
     # -- send --------------------------------------------------------------------------------------------------------
 
-    def send(
-        self, queue: ConsumeQueue, messages: Sequence[Outgoing], drafts: Sequence[tuple[Draft, int]]
-    ) -> list[SendResult]:
-        """Appends half messages, all or none; each is a transaction of its own.
+    def send(self, topic: str, messages: Sequence[Outgoing], drafts: Sequence[tuple[Draft, int]]) -> list[SendResult]:
+        """Appends half messages of one topic, all or none; each is a transaction of its own.
 
         Raises TOO_MANY_REQUESTS at transactions_max, StoreFull.
         """
@@ -81,12 +78,12 @@ class Transactions:
         rows, results = [], []
         for message, (draft, tags_code) in zip(messages, drafts, strict=True):
             due_ms = now_ms + self._first_check_ms(message)
-            text = transactionid.make(number, wall_ms, message.topic)
+            text = transactionid.make(number, wall_ms, topic)
             own = {halves.CHECK: halves.check_text(due_ms, 0), ID: text}
             rows.append((hidden.hide(draft, halves.TOPIC_BYTES, own), tags_code, due_ms))
-            results.append(SendResult(queue.queue_id, number, transaction_id=text))
+            results.append(SendResult(draft.queue_id, number, transaction_id=text))
             number += 1
-        self._store.append_halves(rows, queue.topic)
+        self._store.append_halves(rows, topic)
         return results
 
     def _first_check_ms(self, message: Outgoing) -> int:

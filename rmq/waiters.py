@@ -15,7 +15,7 @@ from rmq.errors import ClientError, Code
 from rmq.filter import Filter
 from rmq.message import Delivered
 from rmq.port import ReceiveRequest
-from rmq_store.leases import Subscription
+from rmq_store.ledger import Subscription
 from rmq_store.wheel import Wheel
 
 _GRAIN_MS = 25

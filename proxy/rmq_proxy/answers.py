@@ -1,6 +1,6 @@
 """Chains what a broker verb answers into a call's answer without a task: a value at once, or a Future with a callback.
 
-Promises: a value costs one function call; a Future costs one more Future. Does not schedule anything of its own.
+Promises: a value costs one function call, what waits for the log hardly more. Does not schedule anything of its own.
 """
 
 import asyncio
@@ -8,9 +8,10 @@ import logging
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from rmq.port import Answer
+from rmq_store.later import Later
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -30,76 +31,11 @@ def then(
     With `abandoned`, cancelling what is returned cancels `answer` too, and a result that comes all the same is handed
     to it; without, `answer` is left alone: other calls may wait for the same fsync.
     """
-    if not isinstance(answer, asyncio.Future):
-        return step(answer)
-    return Chained(answer, step, failed, abandoned)
-
-
-class Chained(asyncio.Future[R]):
-    """`step` of an answer that is still to come: see `then`. One object, one callback: many calls wait at once."""
-
-    __slots__ = ("_abandoned", "_cancels", "_failed", "_step")
-
-    def __init__(
-        self,
-        answer: "asyncio.Future[Any]",
-        step: Callable[[Any], Answer[R]],
-        failed: Callable[[Exception], R] | None,
-        abandoned: Callable[[Any], None] | None,
-    ) -> None:
-        super().__init__(loop=answer.get_loop())
-        self._step = step
-        self._failed = failed
-        self._abandoned = abandoned
-        self._cancels = answer if abandoned is not None else None
-        answer.add_done_callback(self._resume)
-
-    def cancel(self, msg: Any | None = None) -> bool:
-        """Passed on, where `then` says so."""
-        cancelled, inner = super().cancel(msg), self._cancels
-        if cancelled and inner is not None:
-            inner.cancel()
-        return cancelled
-
-    def _resume(self, answer: "asyncio.Future[Any]") -> None:
-        self._cancels = None
-        if answer.cancelled():
-            self.cancel()
-            return
-        error = answer.exception()
-        if self.done():
-            if error is None and self._abandoned is not None:
-                self._abandoned(answer.result())
-            return
-        try:
-            if error is not None:
-                raise error
-            result = self._step(answer.result())
-        except Exception as caught:  # whatever went wrong belongs to the one who waits
-            self._fail(caught)
-            return
-        if isinstance(result, asyncio.Future):
-            self._go_on(result)
-        else:
-            self.set_result(result)
-
-    def _go_on(self, result: "asyncio.Future[R]") -> None:
-        """The step itself takes a while; nobody else waits for that."""
-        self._step, self._abandoned, self._cancels = _same, None, result
-        result.add_done_callback(self._resume)
-
-    def _fail(self, error: Exception) -> None:
-        if self._failed is None:
-            self.set_exception(error)
-            return
-        try:
-            self.set_result(self._failed(error))
-        except Exception as told:
-            self.set_exception(told)
-
-
-def _same(result: R) -> R:
-    return result
+    if isinstance(answer, Later) and abandoned is None:
+        return answer.then(step, failed)
+    if isinstance(answer, asyncio.Future):
+        return Later.of(answer, step, failed, abandoned)
+    return step(answer)
 
 
 def in_turns(work: Iterator[object], result: T, per_turn: int) -> Answer[T]:

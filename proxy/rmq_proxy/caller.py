@@ -25,8 +25,10 @@ class Caller:
 
     def __init__(self, call: Call, sessions: Sessions) -> None:
         self.call = call
-        self.client_id = validate.client_id(call.header(CLIENT_ID))
+        self.client_id = call.header(CLIENT_ID)
         self.client: Client | None = sessions.touch(self.client_id)
+        if self.client is None:
+            validate.client_id(self.client_id)
 
     def namespace(self, resource: v2.Resource) -> str:
         """The request's own, else the header's, else that of the client's settings."""

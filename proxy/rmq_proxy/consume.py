@@ -17,7 +17,7 @@ from rmq.port import Answer, BrokerPort, ReceiveRequest
 from rmq_proto import v2
 from rmq_proxy import validate
 from rmq_proxy.answers import ignore, then
-from rmq_proxy.caller import CLIENT_VERSION, Caller
+from rmq_proxy.caller import CLIENT_VERSION, LANGUAGE, Caller
 from rmq_proxy.convert import deliver, set_ms, split_namespace, to_ms
 from rmq_proxy.rates import Rates
 from rmq_proxy.rpc import Call
@@ -33,6 +33,7 @@ DEAD_LETTER_FAILED = Failed(v2.ForwardMessageToDeadLetterQueueResponse)
 RECEIVE_OK = plain(v2.ReceiveMessageResponse)
 RECEIVE_EMPTY = plain(v2.ReceiveMessageResponse, Code.MESSAGE_NOT_FOUND, "no new message")
 DEAD_LETTER_OK = plain(v2.ForwardMessageToDeadLetterQueueResponse)
+GO = "GO"
 POLLING_CODE_VERSION = "5.0.3"  # clients from here on know ILLEGAL_POLLING_TIME; compared as text, as Apache does
 
 
@@ -107,10 +108,10 @@ class Consuming:
             invisible_ms = to_ms(request.invisible_duration)
             validate.receive_invisible_ms(invisible_ms, self._limits)
         poll_ms = self.poll_ms(caller, request)
-        attempt_id = request.attempt_id
         return ReceiveRequest(
-            group, topic, caller.client_id, wanted, batch, invisible_ms, poll_ms, auto_renew, attempt_id
-        )
+            group, topic, caller.client_id, wanted, batch, invisible_ms, poll_ms, auto_renew, request.attempt_id,
+            fifo=_in_order(caller),
+        )  # fmt: skip
 
     def poll_ms(self, caller: Caller, request: v2.ReceiveMessageRequest) -> int:
         """How long to wait for a message: what is asked, within 5 to 20 s, and less where the deadline is nearer.
@@ -200,6 +201,15 @@ class Consuming:
         group = caller.group(request.group)
         answer = self.broker.dead_letter(group, topic, request.receipt_handle)
         return then(answer, lambda _: DEAD_LETTER_OK, DEAD_LETTER_FAILED)
+
+
+def _in_order(caller: Caller) -> bool:
+    """It consumes several messages of a message group in order, if it gets them together. One that outlived a start of
+    the server may have been told otherwise at its own; Go's (5.1.4) goes on with the next while it retries one.
+    """
+    client = caller.client
+    told = client is not None and client.begun and client.told_fifo is True
+    return told and caller.call.header(LANGUAGE).upper() != GO
 
 
 def _illegal_polling(call: Call, asked_ms: int) -> ClientError:

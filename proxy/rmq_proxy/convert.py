@@ -42,20 +42,35 @@ from rmq_proxy.validate import RESERVED, Limits
 RECONSUME_TIME = "RECONSUME_TIME"
 NORMAL: Final = MessageType.NORMAL
 """Python 3.11 takes 150 ns to look up a member of an enum."""
+TRANSACTION: Final = v2.TRANSACTION
+GZIP: Final = v2.GZIP
 NUMBER_DIGITS_MAX = 15  # enough for any time in ms; a property that came over Remoting may hold anything
 
 
-def outgoing(message: v2.Message, topic: str, peer: str, limits: Limits, now_ms: int) -> Outgoing:
+def outgoing(message: v2.Message, topic: str, born_at: tuple[str, int], limits: Limits, now_ms: int) -> Outgoing:
     """One message of a SendMessageRequest, checked in Apache's order. `topic` is the stored name.
 
-    Raises ClientError as facts grpc.md 1.3 step 2 lists them. Each field is asked for once: that is most of the cost.
+    Raises ClientError as facts grpc.md 1.3 step 2 lists them. Each field is asked for once, and nothing is called for
+    what most messages do not have: that is the cost.
     """
-    body = message.body
+    body, system, user = message.body, message.system_properties, message.user_properties
     validate.body(body, limits)
-    system = message.system_properties
     kind, message_id, tag, keys = NORMAL, system.message_id, system.tag, system.keys
-    stored = _label(message.user_properties, message_id, tag, keys, limits)
-    if system.message_type == v2.TRANSACTION:
+    size = 0
+    if user or keys:
+        stored, joined, size = _label(user, tag, keys, limits)
+    else:
+        stored = joined = ""
+        if tag:
+            validate.tag(tag)
+    validate.properties_size(size, tag, limits)
+    validate.message_id(message_id)
+    stored += f"{UNIQ_KEY}\x01{message_id}\x02"
+    if tag:
+        stored += f"{TAGS}\x01{tag}\x02"
+    if joined:
+        stored += f"{KEYS}\x01{joined}\x02"
+    if system.message_type == TRANSACTION:
         kind = MessageType.TRANSACTION
         stored += _transaction(system, topic, limits)
     if system.HasField("delivery_timestamp"):
@@ -77,37 +92,41 @@ def outgoing(message: v2.Message, topic: str, peer: str, limits: Limits, now_ms:
         stored += f"{PRIORITY}\x01{system.priority}\x02"
     if kind is MessageType.TRANSACTION:
         _only_transactional(system)
-    if attempt := max(system.delivery_attempt, 0):
+    attempt = system.delivery_attempt
+    if attempt > 0:
         stored += f"{RECONSUME_TIME}\x01{attempt}\x02"
-    born_ms = _born_ms(system, now_ms)
-    properties = (stored + _trace(system, born_ms)).encode()
+    born, born_host, context = system.born_timestamp, system.born_host, system.trace_context
+    seconds = born.seconds
+    if seconds or system.HasField("born_timestamp"):
+        validate.born_s(seconds)
+        born_ms = seconds * 1000 + born.nanos // 1_000_000
+    else:
+        born_ms = now_ms
+    stored += f"{BORN_TIMESTAMP}\x01{born_ms}\x02"
+    if born_host and not validate.has_control(born_host):
+        stored += f"{BORN_HOST}\x01{born_host}\x02"
+    if context:
+        validate.trace_context(context)
+        stored += f"{TRACE_CONTEXT}\x01{context}\x02"
+    properties = stored.encode()
     validate.stored_size(len(properties), limits)
-    host, port = born_at(peer)
-    sys_flag = SYS_FLAG_COMPRESSED if system.body_encoding == v2.GZIP else 0
-    return Outgoing(topic, body, message_id, properties, kind, tag, born_ms, host, port, sys_flag)
+    sys_flag = SYS_FLAG_COMPRESSED if system.body_encoding == GZIP else 0
+    return Outgoing(topic, body, message_id, properties, kind, tag, born_ms, *born_at, sys_flag, group)
 
 
-def _label(user: Mapping[str, str], message_id: str, tag: str, keys: Sequence[str], limits: Limits) -> str:
-    """The user's properties, id, tag and keys, checked, as they are stored."""
-    size, stored = 0, ""
+def _label(user: Mapping[str, str], tag: str, keys: Sequence[str], limits: Limits) -> tuple[str, str, int]:
+    """The user's properties as they are stored, the keys joined, and the bytes of both; all checked, the tag too."""
+    size, stored, joined = 0, "", ""
     if user:
         properties = dict(user.items())
         size = validate.user_properties(properties, limits)
         stored = "".join([f"{name}\x01{value}\x02" for name, value in properties.items()])
     validate.tag(tag)
-    joined = ""
     if keys:
         validate.keys(keys)
         joined = " ".join(filter(None, keys))
         size += validate.utf8_bytes("".join(keys))
-    validate.properties_size(size, tag, limits)
-    validate.message_id(message_id)
-    stored += f"{UNIQ_KEY}\x01{message_id}\x02"
-    if tag:
-        stored += f"{TAGS}\x01{tag}\x02"
-    if joined:
-        stored += f"{KEYS}\x01{joined}\x02"
-    return stored
+    return stored, joined, size
 
 
 def _transaction(system: v2.SystemProperties, topic: str, limits: Limits) -> str:
@@ -125,26 +144,6 @@ def _only_transactional(system: v2.SystemProperties) -> None:
         if system.HasField(field):
             text = f"a transactional message has no {field}: send it without, or without a transaction"
             raise ClientError(Code.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE, text)
-
-
-def _born_ms(system: v2.SystemProperties, now_ms: int) -> int:
-    born = system.born_timestamp
-    seconds = born.seconds
-    if not seconds and not system.HasField("born_timestamp"):
-        return now_ms
-    validate.born_s(seconds)
-    return seconds * 1000 + born.nanos // 1_000_000
-
-
-def _trace(system: v2.SystemProperties, born_ms: int) -> str:
-    host, context = system.born_host, system.trace_context
-    stored = f"{BORN_TIMESTAMP}\x01{born_ms}\x02"
-    if host and not validate.has_control(host):
-        stored += f"{BORN_HOST}\x01{host}\x02"
-    if context:
-        validate.trace_context(context)
-        stored += f"{TRACE_CONTEXT}\x01{context}\x02"
-    return stored
 
 
 @functools.lru_cache(4096)

@@ -161,7 +161,7 @@ class Messaging:
                 brokers, lambda found: _encode_assignment(request, endpoints, found, fifo=view.fifo), ASSIGNMENT_FAILED
             )
 
-        return then(self._broker.group(group), with_view, ASSIGNMENT_FAILED)
+        return then(self._broker.group(group, [topic]), with_view, ASSIGNMENT_FAILED)
 
     def _heartbeat(self, caller: Caller, request: v2.HeartbeatRequest) -> Answer[bytes]:
         """Settings that are not here are no reason to refuse: after a restart every client is like that."""

@@ -12,7 +12,7 @@ from rmq.port import Answer, BrokerPort
 from rmq_proto import v2
 from rmq_proxy.answers import then
 from rmq_proxy.caller import Caller
-from rmq_proxy.convert import outgoing
+from rmq_proxy.convert import born_at, outgoing
 from rmq_proxy.rates import Rates
 from rmq_proxy.status import Failed, plain, write_ok
 from rmq_proxy.validate import Limits
@@ -44,12 +44,12 @@ class Producing:
         resource = messages[0].topic
         topic = caller.topic(resource)
         self._rates.send(caller.client_id, topic, len(messages))
-        now_ms, peer = self._clock.wall_ms(), caller.call.peer
+        now_ms, born, limits = self._clock.wall_ms(), born_at(caller.call.peer), self._limits
         batch: list[Outgoing] = []
         for message in messages:
             if batch and message.topic != resource and caller.topic(message.topic) != topic:
                 raise ClientError(Code.MESSAGE_CORRUPTED, "topic in message is not same; send one topic per request")
-            batch.append(outgoing(message, topic, peer, self._limits, now_ms))
+            batch.append(outgoing(message, topic, born, limits, now_ms))
         return then(self._broker.send(batch), partial(encode, [one.message_id for one in batch]), FAILED)
 
     def recall(self, caller: Caller, request: v2.RecallMessageRequest) -> Answer[bytes]:
@@ -74,14 +74,18 @@ class Producing:
 
 def encode(ids: Sequence[str], results: Sequence[SendResult]) -> bytes:
     """A SendMessageResponse; fields of an entry that are 0 or empty are not written."""
-    pieces = [_OK]
+    pieces, length, before, between = [_OK], -1, b"", b""
     for message_id, result in zip(ids, results, strict=True):
         name = message_id.encode()
-        size = varint(len(name))
-        transaction = (size, name)
+        if len(name) != length:  # those of one client are all of one length
+            length = len(name)
+            before = b"%b%b%b" % (_OK, _MESSAGE_ID, varint(length))
+            between = _TRANSACTION_ID + varint(length)
         if result.transaction_id:
-            transaction = (varint(len(result.transaction_id)), result.transaction_id.encode())
-        entry = b"%b%b%b%b%b%b%b" % (_OK, _MESSAGE_ID, size, name, _TRANSACTION_ID, *transaction)
+            own = result.transaction_id.encode()
+            entry = b"%b%b%b%b%b" % (before, name, _TRANSACTION_ID, varint(len(own)), own)
+        else:
+            entry = b"%b%b%b%b" % (before, name, between, name)
         if result.queue_offset:
             entry += _OFFSET + varint(result.queue_offset)
         if result.recall_handle:

@@ -25,7 +25,11 @@ SCAN_INTERVAL_S = 5.0
 
 
 class Client(msgspec.Struct):
-    """One client id. `groups`: what it consumes, topic -> filter by group; stored names throughout."""
+    """One client id. `groups`: what it consumes, topic -> filter by group; stored names throughout.
+
+    `told_fifo`: what its first settings were answered, None before; `begun`: it was not known before these, so that
+    they were its very first. A client chooses by that answer, once, how it consumes.
+    """
 
     client_id: str
     seen_s: float
@@ -33,6 +37,8 @@ class Client(msgspec.Struct):
     settings: v2.Settings | None = None
     topics: frozenset[str] = frozenset()
     settings_group: str = ""
+    told_fifo: bool | None = None
+    begun: bool = False
     groups: dict[str, Mapping[str, Filter]] = {}
 
 
@@ -76,8 +82,17 @@ class Sessions:
                 self._leave(client, client.settings_group)
             client.settings_group = group
 
+        begun = client_id not in self._clients
         client = self._client(client_id)
+        client.begun = client.begun or begun
         return then(self._consumes(client, group, subscriptions), keep)
+
+    def tells(self, client_id: str, *, fifo: bool) -> bool:
+        """What this client's settings are to say of order: the first answer stays."""
+        client = self._client(client_id)
+        if client.told_fifo is None:
+            client.told_fifo = fifo
+        return client.told_fifo
 
     def consumes(self, client_id: str, group: str, topic: str, wanted: Filter) -> Answer[None]:
         """A receive: news to the broker only if the client was not known to read `topic` like this. Raises as

@@ -17,6 +17,7 @@ PRODUCER_BACKOFF_MULTIPLIER = 2.0
 LITE_TYPES = (v2.LITE_PUSH_CONSUMER, v2.LITE_SIMPLE_CONSUMER)
 PUSH_TYPES = (v2.PUSH_CONSUMER, v2.LITE_PUSH_CONSUMER)
 PYTHON_NEEDS_METRIC_ON = (5, 1, 0)
+NODE = "HTTP"  # as its header says; without an exponential policy it makes a FIFO message a dead letter at once (2.6)
 
 
 def for_producer(sent: v2.Settings, limits: Limits) -> bytes:
@@ -39,7 +40,7 @@ def for_consumer(sent: v2.Settings, group: GroupView, limits: Limits, language: 
     """The reply to subscription settings; `language` and `version` as the client's headers say."""
     reply = _echo(sent)
     settings = reply.settings
-    _retry(settings.backoff_policy, group)
+    _retry(settings.backoff_policy, group, exponential=group.fifo and language.upper() == NODE)
     subscription = settings.subscription
     subscription.fifo = group.fifo
     subscription.receive_batch_size = limits.receive_batch_max
@@ -74,16 +75,21 @@ def _echo(sent: v2.Settings) -> v2.TelemetryCommand:
     return reply
 
 
-def _retry(policy: v2.RetryPolicy, group: GroupView) -> None:
+def _retry(policy: v2.RetryPolicy, group: GroupView, *, exponential: bool) -> None:
+    """Steps, unless the group has none, or the client knows `exponential` back-off only: then from the first to the
+    last of them.
+    """
     policy.Clear()
     policy.max_attempts = group.attempts_max
-    if group.retry.steps_ms:
-        for step_ms in group.retry.steps_ms:
+    retry = group.retry
+    if retry.steps_ms and not exponential:
+        for step_ms in retry.steps_ms:
             set_ms(policy.customized_backoff.next.add(), step_ms)
-    else:
-        set_ms(policy.exponential_backoff.initial, group.retry.initial_ms)
-        set_ms(policy.exponential_backoff.max, group.retry.max_ms)
-        policy.exponential_backoff.multiplier = group.retry.multiplier
+        return
+    initial_ms, max_ms = (retry.steps_ms[0], retry.steps_ms[-1]) if retry.steps_ms else (retry.initial_ms, retry.max_ms)
+    set_ms(policy.exponential_backoff.initial, initial_ms)
+    set_ms(policy.exponential_backoff.max, max_ms)
+    policy.exponential_backoff.multiplier = retry.multiplier
 
 
 def _metric(settings: v2.Settings, *, on: bool) -> None:

@@ -120,11 +120,12 @@ class Telemetry:
         language, version = caller.call.header(LANGUAGE), caller.call.header(CLIENT_VERSION)
 
         def reply(view: GroupView) -> bytes:
-            return settings.for_consumer(sent, view, self._limits, language, version)
+            told = msgspec.structs.replace(view, fifo=self._sessions.tells(caller.client_id, fifo=view.fifo))
+            return settings.for_consumer(sent, told, self._limits, language, version)
 
         namespace = caller.namespace(sent.subscription.group)
         known = self._sessions.subscribes(caller.client_id, namespace, sent, group, wanted)
-        return then(known, lambda _: then(self._broker.group(group), reply))
+        return then(known, lambda _: then(self._broker.group(group, wanted), reply))
 
     def answered(self, client_id: str, nonce: str, command: v2.TelemetryCommand) -> None:
         """A client's answer to a question; late, unasked or foreign ones are dropped."""

@@ -11,7 +11,7 @@ from rmq.message import KEYS, TAGS, UNIQ_KEY, MessageType
 from rmq_store import journal
 from rmq_store.commitlog import CommitLog, Gap
 from rmq_store.inspection import Inspection
-from rmq_store.leases import Ledger
+from rmq_store.ledger import Ledger
 from rmq_store.record import Record, host_text
 from rmq_store.repair import Plan, Step, derived
 

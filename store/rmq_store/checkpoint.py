@@ -7,7 +7,8 @@
     g <group>                        the GroupPut entry
     c <group> 00 <topic> 00 <queue>  [next, [[origin topic, queue, offset -> retry offset], ...]]
     q <topic> 00 <queue> 00 <file>   checksums of a queue file: see queuesums.py
-    o <group> 00 <topic> 00 <queue> 00 <chunk>   [[offset, attempt, sequence, taken_ms, due_ms, client], ...]
+    o <group> 00 <topic> 00 <queue> 00 <chunk>   [[offset, attempt, sequence, taken_ms, due_ms, client, asked], ...]
+    p <group> 00 <topic> 00 <queue> 00 <chunk>   [[key << 8 | offset & 255, ...], [[offset, sequence] acked early, ...]]
     w                                [the latest due time of a timer that fired]
     w <due_ms> <number>              first number: one timer that waits; each 8 bytes, big-endian, no msgpack
     x <first number>                 [number, due_ms, checks, topic]: one half message that lives; 8 bytes, big-endian
@@ -34,8 +35,8 @@ from rmq_store.disk import remove_tree
 from rmq_store.lmdbfile import Pair, Unreadable
 
 log_ = logging.getLogger("rmq.store")
-FORMAT = 4
-_OLDEST_FORMAT = 2  # without timers, as 3 without half messages; else alike
+FORMAT = 5
+_OLDEST_FORMAT = 2  # without timers, nor (3) what is known of message groups, nor (4) half messages; else alike
 MAP_BYTES = 8 << 30  # address space, not disk; a bigger copy is not written and the start takes longer
 TIMER = b"w"  # first byte of the keys of timers, and the key of what is known of all
 _TIMER_KEY = struct.Struct(">cqq")  # TIMER, due_ms, number

@@ -97,15 +97,15 @@ class CommitLog:
 
     # -- append ------------------------------------------------------------------------------------------------------
 
-    def append(self, draft: Draft, queue_offset: int, store_ms: int, *, journal: bool = False) -> tuple[int, int]:
-        """Buffers one record; returns its position and size. Raises StoreFull: nothing was appended then."""
+    def append(self, draft: Draft, queue_offset: int, store_ms: int, *, journal: bool = False) -> int:
+        """Buffers one record; returns its position. Raises StoreFull: nothing was appended then."""
         size = draft.size
         self._make_room(size, journal=journal)
         position = self.end
         self._buffer.append(record.encode(draft, position, queue_offset, store_ms, self._store_host, self._store_port))
         self.end = position + size
         self.last = (position, size)
-        return position, size
+        return position
 
     def make_room(self, size: int) -> None:
         """Raises StoreFull unless messages of `size` bytes in all can be appended now, one after the other.
@@ -122,11 +122,11 @@ class CommitLog:
         if size + BLANK_BYTES > self.segment_bytes:
             raise StoreFull(f"a record of {size} bytes does not fit a segment of {self.segment_bytes}")
         current = self._current = self._current or self.segment_at(self.end)
-        start = self.end if self.end + size + BLANK_BYTES <= current.end else current.end
-        margin = 0 if journal else self._step
-        while start + size + BLANK_BYTES + margin > self._reserved_end:
+        fits = self.end + size + BLANK_BYTES <= current.end
+        needed_end = (self.end if fits else current.end) + size + BLANK_BYTES + (0 if journal else self._step)
+        while needed_end > self._reserved_end:
             self._reserve_step(journal=journal)
-        if start != self.end:
+        if not fits:
             self._roll(current)
 
     def _reserve_step(self, *, journal: bool) -> None:

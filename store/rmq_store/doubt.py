@@ -5,7 +5,8 @@
 An entry that says how far a group is implies that what lies before was taken by someone, or passed by a filter. Behind
 a loss that is not known. So what the first such entry of each place passes over is open again, and so is what lies
 before a message that is settled, extended or carried forward without a delivery that anybody knows of: delivered twice
-at most, never lost. (What a filter had passed comes once more, and is passed again.) A timer needs no doubt: where its
+at most, never lost. (What a filter had passed comes once more, and is passed again.) Each of a message group is in line
+again, whether the record that said so is lost or not: it comes in its turn. A timer needs no doubt: where its
 end is lost it is due still, and is delivered; so is a half message checked still, and may be committed once more.
 
 Lost is what a disk damaged, what a repair gave up, and what a power cut took of bytes that were not synced.
@@ -13,18 +14,21 @@ Lost is what a disk damaged, what a repair gave up, and what a power cut took of
 
 from collections.abc import Iterator
 
-from rmq_store import halves, timers
-from rmq_store.consumequeue import FILLER_SIZE
+from rmq_store import halves, lines, timers
+from rmq_store.commitlog import CommitLog
+from rmq_store.consumequeue import FILLER_SIZE, Entry
 from rmq_store.journal import Acked, Change, Cursors, Extended, Leased, StateEnd
-from rmq_store.leases import Ledger
+from rmq_store.ledger import Ledger
+from rmq_store.record import Damaged
 from rmq_store.state import Origin, State
 
 
 class Doubt:
     """Sees each change, and each origin of a message, before `state` applies it; changes only places."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, log: CommitLog) -> None:
         self._state = state
+        self._log = log
         self._lost_before = 0  # a position: bytes before it are lost
         self._found: set[Ledger] = set()  # places of which an entry has told since
 
@@ -80,8 +84,8 @@ class Doubt:
     def _reopen(self, ledger: Ledger, end: int) -> None:
         self._state.leases.reopen(ledger, self._readable(ledger, end), end)
 
-    def _readable(self, ledger: Ledger, end: int) -> Iterator[int]:
-        """Offsets from the place on that have a message."""
+    def _readable(self, ledger: Ledger, end: int) -> Iterator[tuple[int, int | None]]:
+        """Offsets from the place on that have a message, and the keys of their message groups."""
         queue = self._state.queue(ledger.subscription.topic, ledger.queue_id)
         if queue is None:
             return
@@ -89,5 +93,13 @@ class Doubt:
         while entries := queue.read(offset, end - offset):
             for entry in entries:
                 if entry.size != FILLER_SIZE:
-                    yield offset
+                    yield offset, self._key(entry)
                 offset += 1
+
+    def _key(self, entry: Entry) -> int | None:
+        try:
+            found = self._log.read(entry.position, entry.size)
+        except Damaged:
+            return None
+        message_group = found.decode_properties().get(lines.PROPERTY)
+        return lines.key_of(message_group) if message_group else None

@@ -22,7 +22,7 @@ from rmq_store.consumequeue import ConsumeQueue, QueueFiles
 from rmq_store.disk import DirectoryLock, File, RealDisk
 from rmq_store.errors import StoreError
 from rmq_store.journal import GroupPut
-from rmq_store.leases import Ledger
+from rmq_store.ledger import Ledger
 from rmq_store.recovery import Report
 from rmq_store.segment import FOLDER
 from rmq_store.state import State, Topic

@@ -4,7 +4,7 @@
     fast      safe = in the page cache; an fsync follows within `interval_ms`.
     memory    safe = appended.
 
-An answer is a Future that resolves, in order, once everything appended before it is safe. A failed write or fsync is
+An answer is a Later that resolves, in order, once everything appended before it is safe. A failed write or fsync is
 final (the kernel may drop the dirty pages and report success next time): every waiting answer fails and `on_failure` is
 told once.
 """
@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from rmq_store.commitlog import CommitLog
 from rmq_store.errors import StoreError
 from rmq_store.histogram import Histogram
+from rmq_store.later import Later
 from rmq_store.segment import Segment
 
 T = TypeVar("T")
@@ -69,8 +70,8 @@ class Flusher:
             None  # the one in flight, and the position that it makes safe
         )
         self._background: asyncio.TimerHandle | None = None
-        self._turn: list[tuple[asyncio.Future[object], object]] = []  # answers of this turn
-        self._waiting: deque[tuple[int, list[tuple[asyncio.Future[object], object]]]] = deque()  # by end position
+        self._turn: list[tuple[Later[Any], object]] = []  # answers of this turn
+        self._waiting: deque[tuple[int, list[tuple[Later[Any], object]]]] = deque()  # by end position
         self._for_disk: deque[tuple[int, asyncio.Future[None]]] = deque()  # who waits for the disk in every mode
 
     def touch(self) -> None:
@@ -79,17 +80,17 @@ class Flusher:
             self._scheduled = True
             self._loop.call_soon(self.end_turn)
 
-    def when_safe(self, result: T) -> "asyncio.Future[T] | T":
+    def when_safe(self, result: T) -> "Later[T] | T":
         """`result`, once everything appended so far, and this turn's journal, is safe."""
         self.touch()
         if self._mode is Mode.MEMORY:
             return result
-        future: asyncio.Future[T] = self._loop.create_future()
+        later: Later[T] = Later(loop=self._loop)
         if self._closed:
-            future.set_exception(StoreError("the store is closed"))
-            return future
-        self._turn.append((future, result))  # type: ignore[arg-type]  # Future is invariant; the pair is of one type
-        return future
+            later.set_exception(StoreError("the store is closed"))
+        else:
+            self._turn.append((later, result))
+        return later
 
     def when_on_disk(self) -> "asyncio.Future[None]":
         """Once everything so far is synced, whatever the mode calls safe; at once where there is no disk. Ends the
@@ -191,22 +192,21 @@ class Flusher:
             self.safe = safe
             self._on_safe(safe)
         while self._waiting and self._waiting[0][0] <= safe:
-            for future, result in self._waiting.popleft()[1]:
-                if not future.done():
-                    future.set_result(result)
+            for later, result in self._waiting.popleft()[1]:
+                later.resolve(result)
 
     def _fail(self, error: StoreError) -> None:
         first = self.failure is None
         self.failure = error
         answers = [*self._turn, *(pair for _, pairs in self._waiting for pair in pairs)]
-        waiting: list[asyncio.Future[Any]] = [future for future, _ in answers]
-        waiting += [future for _, future in self._for_disk]
+        for_disk = [future for _, future in self._for_disk if not future.done()]
         self._turn.clear()
         self._waiting.clear()
         self._for_disk.clear()
-        for future in waiting:
-            if not future.done():
-                future.set_exception(error)
+        for later, _ in answers:
+            later.reject(error)
+        for future in for_disk:
+            future.set_exception(error)
         if first:
             self._on_failure(error)
 

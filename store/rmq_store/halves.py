@@ -129,6 +129,10 @@ class Halves:
         """How many changed since the last checkpoint."""
         return len(self._changed)
 
+    def repeat(self, chunk: int, ends: bytes) -> None:
+        """How some ended, said once more."""
+        self.outcomes.repeat(chunk, ends, self._live)
+
     def take_changes(self) -> Iterator[tuple[int, Row | None]]:
         """For a checkpoint: first number and row, None where it ended."""
         changed, self._changed = self._changed, {}

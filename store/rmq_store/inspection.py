@@ -49,7 +49,7 @@ class Inspection:
             self._lock.release()
             raise
         self.state = State(QueueFiles(self.disk, open_max=1))
-        self._doubt = Doubt(self.state)
+        self._doubt = Doubt(self.state, self.log)
         self.begin = self.end = self.log.begin
         self.damaged: list[Gap] = []
 

@@ -72,10 +72,26 @@ class Leased(msgspec.Struct, array_like=True, tag="l", frozen=True):
     due_ms: int
     client: str  # "" unless the server renews the lease while this client lives
     parts: list[tuple[int, int, list[int], list[int]]]
+    asked: int = 0  # hash of who asked with which attempt id, where that has a say
+
+
+class Grouped(msgspec.Struct, array_like=True, tag="m", frozen=True):
+    """The cursor passed messages that have a message group: each is delivered after those of its group before it.
+
+    Comes before the entry that moves the cursor (Leased or Cursors). A crash between the two: the cursor passes them
+    again. Parts: (queue id, offsets each less the one before, keys of their message groups: lines.py).
+    """
+
+    group: str
+    topic: str
+    parts: list[tuple[int, list[int], list[int]]]
 
 
 class Acked(msgspec.Struct, array_like=True, tag="a", frozen=True):
-    """Settled for the group: never to be delivered again. Parts: (queue id, offsets)."""
+    """Settled for the group: never to be delivered again (behind others of its message group: once these are settled).
+
+    Parts: (queue id, offsets).
+    """
 
     group: str
     topic: str
@@ -155,6 +171,7 @@ Change = (
     | GroupDrop
     | Cursors
     | Leased
+    | Grouped
     | Acked
     | Extended
     | TimerEnded
@@ -172,6 +189,20 @@ _decoder = msgspec.msgpack.Decoder(list[Change])
 
 class UnknownJournal(Exception):  # noqa: N818  # says what the entry is
     """Written by a newer version."""
+
+
+def lease_part(queue_id: int, next_offset: int, rows: list[tuple[int, int]]) -> tuple[int, int, list[int], list[int]]:
+    """A part of Leased; `rows` are (offset, attempt) of the messages."""
+    rows = sorted(rows)
+    attempts = [attempt for _, attempt in rows]
+    if all(attempt == 1 for attempt in attempts):
+        attempts = []
+    return queue_id, next_offset, steps([offset for offset, _ in rows]), attempts
+
+
+def steps(offsets: list[int]) -> list[int]:
+    """Rising offsets, each less the one before."""
+    return [offset - before for before, offset in zip([0, *offsets], offsets, strict=False)]
 
 
 def encode(changes: list[Change], bytes_max: int = BODY_BYTES_MAX) -> list[bytes]:

@@ -1,103 +1,17 @@
-"""Who has which message: per (group, topic, queue) a cursor and the open messages behind it.
+"""Who has which message, until when: the transitions of cursors, open messages, lines and leases (ledger.py, lines.py).
 
-    queue offsets    0 1 2 3 4 5 6 7 8 9 ...
-                     ^ settled   ^   ^ ^ next: everything from here on was never delivered
-                     |           open: leased, or ready to be delivered again
-    An offset below `next` that is not open is settled (acked, dead-lettered, filtered out, or gone).
-
-Tables and their transitions, the same ones live and in replay. No clock, no log, no policy. An open message with a
-lease of its own costs at most 500 bytes, its timer included, one of many in a lease about 200
-(tests/store/test_leases.py).
+The same ones live and in replay. No clock, no log, no policy. An open message with a lease of its own costs at most
+500 bytes, its timer included, one of many in a lease about 200 (tests/store/test_leases.py).
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
-from rmq_store.journal import Acked, Cursors, Extended, Leased
+from rmq_store.journal import Acked, Cursors, Extended, Grouped, Leased
+from rmq_store.ledger import Lease, Ledger, Open, Subscription
+from rmq_store.lines import CHUNK_BITS, Lines
 from rmq_store.wheel import Wheel
 
-CHUNK_BITS = 8  # the checkpoint saves open messages in chunks of 256 offsets
 _DEAD_TIMERS = 10_000  # timers of ended leases that the wheel may hold, besides as many as there are leases
-
-
-class Lease:
-    """What one receive took, or what one change of invisible duration left: due together."""
-
-    __slots__ = ("_held", "client", "due_ms", "key", "live", "sequence", "taken_ms")
-
-    def __init__(self, key: int, sequence: int, taken_ms: int, due_ms: int, client: str) -> None:
-        self.key = key  # in Leases.leases and in the wheel: the sequence, while no other lease has it
-        self.sequence = sequence  # of the receipt handles; lasts
-        self.taken_ms = taken_ms
-        self.due_ms = due_ms
-        self.client = client  # the server renews the lease while this client lives; "" : it does not
-        self._held: Open | tuple[Open, ...] = ()  # most leases hold one message: no tuple for it
-        self.live = 0  # how many of `held` are still held by this lease
-
-    @property
-    def held(self) -> "tuple[Open, ...]":
-        """What it took; some may be settled, or with another lease, by now."""
-        return self._held if isinstance(self._held, tuple) else (self._held,)
-
-    @held.setter
-    def held(self, held: "tuple[Open, ...]") -> None:
-        self._held = held[0] if len(held) == 1 else held
-
-
-class Open:
-    """One open message. `lease` None: ready to be delivered again. `attempt`: deliveries so far that count."""
-
-    __slots__ = ("attempt", "lease", "ledger", "offset")
-
-    def __init__(self, ledger: "Ledger", offset: int, attempt: int, lease: Lease | None) -> None:
-        self.ledger = ledger
-        self.offset = offset
-        self.attempt = attempt
-        self.lease = lease
-
-
-class Ledger:
-    """One group's place in one queue."""
-
-    __slots__ = ("dirty", "moved", "next", "open", "origins", "queue_id", "subscription")
-
-    def __init__(self, subscription: "Subscription", queue_id: int, next_offset: int = 0) -> None:
-        self.subscription = subscription
-        self.queue_id = queue_id
-        self.next = next_offset
-        self.open: dict[int, Open] = {}
-        self.moved: dict[int, Open] = {}  # carried forward: our offset -> the open message in the retry topic
-        self.origins: dict[int, tuple[Ledger, int]] = {}  # in a retry topic: offset -> where it came from
-        self.dirty: set[int] = set()  # chunks changed since the last checkpoint
-
-    def find(self, offset: int) -> Open | None:
-        """The open message that was delivered under this offset, wherever it lies now."""
-        return self.open.get(offset) or self.moved.get(offset)
-
-    def committed(self) -> int:
-        """The oldest offset that is not settled."""
-        return min(self.open, default=self.next)
-
-
-class Subscription:
-    """One group on one topic. `pending`: queues that may hold something new; `ready`: what is to be delivered again."""
-
-    __slots__ = ("group", "ledgers", "pending", "ready", "topic")
-
-    def __init__(self, group: str, topic: str) -> None:
-        self.group = group
-        self.topic = topic
-        self.ledgers: dict[int, Ledger] = {}
-        self.ready: deque[Open] = deque()
-        self.pending: dict[int, None] = {}
-
-    def ledger(self, queue_id: int) -> Ledger:
-        """Made at offset 0 on first use."""
-        ledger = self.ledgers.get(queue_id)
-        if ledger is None:
-            ledger = self.ledgers[queue_id] = Ledger(self, queue_id)
-            self.pending[queue_id] = None
-        return ledger
 
 
 class Leases:
@@ -109,10 +23,12 @@ class Leases:
         self.by_group: dict[str, dict[str, Subscription]] = {}
         self.leases: dict[int, Lease] = {}
         self.by_client: dict[tuple[str, str], dict[int, Lease]] = {}  # (group, client) -> renewed leases
+        self.by_asked: dict[int, Lease] = {}
         self.wheel = Wheel()
         self.open_count = 0
+        self.parked_count = 0
         self.dirty: dict[Ledger, None] = {}
-        self.woken: dict[Subscription, None] = {}  # whose `ready` grew since the broker last looked
+        self.woken: dict[Subscription, None] = {}  # whose `ready` or `lines` grew since the broker last looked
         self._next_key = -1
 
     def subscription(self, group: str, topic: str) -> Subscription:
@@ -134,11 +50,24 @@ class Leases:
             ledger.next = next_offset
             subscription.pending[queue_id] = None
             self.dirty[ledger] = None
+            self._unpark_from(ledger, next_offset)
+
+    def apply_grouped(self, change: Grouped) -> None:
+        """Messages join their lines."""
+        subscription = self.subscription(change.group, change.topic)
+        for queue_id, steps, keys in change.parts:
+            ledger = subscription.ledger(queue_id)
+            offset = 0
+            for step, key in zip(steps, keys, strict=True):
+                offset += step
+                self._join(ledger, offset, key)
 
     def apply_leased(self, change: Leased) -> Lease:
         """Messages are with a client until due."""
         subscription = self.subscription(change.group, change.topic)
-        lease = self.new_lease(change.group, change.sequence, change.taken_ms, change.due_ms, change.client)
+        lease = self.new_lease(
+            change.group, change.sequence, change.taken_ms, change.due_ms, change.client, change.asked
+        )
         held: list[Open] = []
         for queue_id, next_offset, steps, attempts in change.parts:
             ledger = subscription.ledger(queue_id)
@@ -166,23 +95,80 @@ class Leases:
         lease.held = (self._hold(ledger, change.offset, change.attempt, lease),)
         return lease
 
-    def settle(self, ledger: Ledger, offset: int) -> None:
-        """The message is done for this group; nothing happens if it was already, or if nobody knows of its delivery."""
+    def settle(self, ledger: Ledger, offset: int, *, final: bool = False) -> None:
+        """The message is done for this group; nothing happens if it was already, or if nobody knows of its delivery.
+
+        Behind others of its message group it is only acked early, unless this is `final`: it lives on elsewhere.
+        """
         found = ledger.find(offset)
+        key = ledger.key(offset)
         if found is None:
+            if key is not None:
+                was_front = ledger.is_front(key, offset)
+                self._unpark(ledger, offset)
+                if was_front:
+                    self._wake(ledger, key)
             return
+        if key is not None and not final and not ledger.is_front(key, offset):
+            self._ack_early(ledger, offset, found)
+            return
+        self._end(found)
+        if key is not None:
+            self._go_on(ledger, key)
+
+    def _ack_early(self, ledger: Ledger, offset: int, found: Open) -> None:
+        assert ledger.lines is not None
+        if found.lease is not None:
+            ledger.lines.early[offset] = found.lease.sequence
+        else:
+            ledger.lines.early.setdefault(offset, 0)
+        self._leave_lease(found)
+        found.lease = None
+        self._mark(ledger, offset)
+
+    def _go_on(self, ledger: Ledger, key: int) -> None:
+        """The front may have left its line: early acks behind it count now."""
+        lines = ledger.lines
+        assert lines is not None
+        while lines.length(key) and (front := lines.at(key, 0)) in lines.early:
+            found = ledger.find(front)
+            assert found is not None
+            self._end(found)
+        self._wake(ledger, key)
+
+    def _wake(self, ledger: Ledger, key: int) -> None:
+        """The front may be delivered, if there is one that nobody has."""
+        lines = ledger.lines
+        assert lines is not None
+        if lines.length(key):
+            found = ledger.find(lines.at(key, 0))
+            if found is None or found.lease is None:
+                ledger.subscription.lines.append((ledger, key))
+                self.woken[ledger.subscription] = None
+
+    def _end(self, found: Open) -> None:
         self._leave_lease(found)
         found.lease = None
         self._forget(found)
 
     def release(self, found: Open) -> None:
-        """The lease is over: ready to be delivered again. The caller has decided that it may."""
+        """The lease is over: ready to be delivered again, in its turn. The caller has decided that it may, and what
+        becomes of early acks behind it.
+        """
         self._leave_lease(found)
         found.lease = None
-        home = self._home(found.ledger, found.offset)
-        home.ready.append(found)
-        self.woken[home] = None
+        ledger, offset = self.name(found)
+        key = ledger.key(offset)
+        if key is None:
+            ledger.subscription.ready.append(found)
+            self.woken[ledger.subscription] = None
+        elif ledger.is_front(key, offset):
+            self._wake(ledger, key)
         self._mark(found.ledger, found.offset)
+
+    def name(self, found: Open) -> tuple[Ledger, int]:
+        """Where it was delivered from: its place, or the one that it was carried forward from."""
+        return found.ledger.origins.get(found.offset, (found.ledger, found.offset))
 
     def move(self, ledger: Ledger, offset: int, to: Ledger, to_offset: int, restored: Open | None = None) -> None:
         """Carried forward: the open message known as (ledger, offset) lies in the retry topic now.
@@ -201,6 +187,8 @@ class Leases:
         elif restored is not None:
             found = restored
             self.open_count += 1
+            if ledger.key(offset) is not None:
+                self._park(ledger, -1)
             ledger.subscription.ready.append(found)
             self.woken[ledger.subscription] = None
         assert found is not None
@@ -240,11 +228,27 @@ class Leases:
             lease.due_ms = due_ms(lease)
         self._rebuild_wheel()
         for subscription in self.subscriptions.values():
-            subscription.ready.clear()
+            subscription.forget_ready()
         for ledger in self.ledgers():
+            self._unpark_from(ledger, ledger.next)
+            for key in ledger.lines.groups() if ledger.lines is not None else ():
+                self._wake(ledger, key)
             for found in ledger.open.values():
-                if found.lease is None:
-                    self._home(ledger, found.offset).ready.append(found)
+                name, offset = self.name(found)
+                if found.lease is None and name.key(offset) is None:
+                    name.subscription.ready.append(found)
+
+    def restore_lines(self, ledger: Ledger, chunk: int, entries: list[int], early: list[tuple[int, int]]) -> None:
+        """From a checkpoint; `count_parked` follows when every place is known."""
+        if ledger.lines is None:
+            ledger.lines = Lines()
+        ledger.lines.unpack(chunk, entries, early)
+
+    def count_parked(self) -> None:
+        """After a checkpoint was restored."""
+        for ledger in self.ledgers():
+            if ledger.lines is not None:
+                self._park(ledger, len(ledger.parked()) - ledger.lines.parked)
 
     def restore(self, ledger: Ledger, offset: int, attempt: int, lease: Lease | None) -> None:
         """From a checkpoint; `ready` is filled by `rearm`, when every place is known."""
@@ -254,25 +258,34 @@ class Leases:
             ledger.open[offset] = Open(ledger, offset, attempt, None)
             self.open_count += 1
 
-    def reopen(self, ledger: Ledger, offsets: Iterable[int], next_offset: int) -> None:
-        """In a replay: nobody knows who had these messages before `next_offset`: they are to be delivered again."""
-        for offset in offsets:
+    def reopen(self, ledger: Ledger, places: Iterable[tuple[int, int | None]], next_offset: int) -> None:
+        """In a replay: nobody knows who had these messages before `next_offset`: they are to be delivered again.
+
+        `places`: offset and key of each; the key is None where it has no message group.
+        """
+        for offset, key in places:
+            if key is not None:
+                self._join(ledger, offset, key)
             if ledger.find(offset) is None:
                 self.restore(ledger, offset, 0, None)
                 self._mark(ledger, offset)
+                if ledger.key(offset) is not None:
+                    self._park(ledger, -1)
         ledger.next = max(ledger.next, next_offset)
         self.dirty[ledger] = None
 
     # -- small parts -------------------------------------------------------------------------------------------------
 
-    def new_lease(self, group: str, sequence: int, taken_ms: int, due_ms: int, client: str) -> Lease:
+    def new_lease(self, group: str, sequence: int, taken_ms: int, due_ms: int, client: str, asked: int = 0) -> Lease:
         """An empty one; `client` not empty: renewed while that client lives."""
         key = sequence
         if key in self.leases:  # one receive's leases part where one of its messages is carried forward
             key, self._next_key = self._next_key, self._next_key - 1
-        lease = self.leases[key] = Lease(key, sequence, taken_ms, due_ms, client)
+        lease = self.leases[key] = Lease(key, sequence, taken_ms, due_ms, client, asked)
         if client:
             self.by_client.setdefault((group, client), {})[key] = lease
+        if asked:
+            self.by_asked[asked] = lease
         self._set_timer(lease)
         return lease
 
@@ -291,9 +304,13 @@ class Leases:
         if found is None:
             found = ledger.open[offset] = Open(ledger, offset, attempt, lease)
             self.open_count += 1
+            if ledger.lines is not None and ledger.lines.key(offset) is not None:
+                self._park(ledger, -1)
         else:
             self._leave_lease(found)
             found.attempt, found.lease = attempt, lease
+            if ledger.lines is not None and ledger.lines.early.pop(offset, None) is not None:
+                self._mark(ledger, offset)
         lease.live += 1
         self._mark(found.ledger, found.offset)
         return found
@@ -306,21 +323,45 @@ class Leases:
         if lease.live == 0:
             self.leases.pop(lease.key, None)
             lease.held = ()
+            if self.by_asked.get(lease.asked) is lease:
+                del self.by_asked[lease.asked]
             self.disown(lease, found.ledger.subscription.group)
 
     def _forget(self, found: Open) -> None:
         ledger, offset = found.ledger, found.offset
         ledger.open.pop(offset, None)
-        origin = ledger.origins.pop(offset, None)
-        if origin is not None:
-            origin[0].moved.pop(origin[1], None)
+        name, name_offset = ledger.origins.pop(offset, (ledger, offset))
+        if name is not ledger:
+            name.moved.pop(name_offset, None)
+        if name.lines is not None:
+            name.lines.remove(name_offset)
+            self._mark(name, name_offset)
         self.open_count -= 1
         self._mark(ledger, offset)
 
-    def _home(self, ledger: Ledger, offset: int) -> Subscription:
-        """The subscription that delivers it: where it came from, for a carried one."""
-        origin = ledger.origins.get(offset)
-        return (origin[0] if origin else ledger).subscription
+    def _join(self, ledger: Ledger, offset: int, key: int) -> None:
+        if ledger.lines is None:
+            ledger.lines = Lines()
+        if ledger.lines.add(offset, key):
+            self._park(ledger, int(ledger.find(offset) is None))
+            self._mark(ledger, offset)
+
+    def _park(self, ledger: Ledger, count: int) -> None:
+        assert ledger.lines is not None
+        ledger.lines.parked += count
+        self.parked_count += count
+
+    def _unpark(self, ledger: Ledger, offset: int) -> None:
+        assert ledger.lines is not None
+        ledger.lines.remove(offset)
+        self._park(ledger, -1)
+        self._mark(ledger, offset)
+
+    def _unpark_from(self, ledger: Ledger, offset: int) -> None:
+        """The cursor will pass them again."""
+        for parked in ledger.lines.since(offset) if ledger.lines is not None else ():
+            if ledger.find(parked) is None:
+                self._unpark(ledger, parked)
 
     def _mark(self, ledger: Ledger, offset: int) -> None:
         ledger.dirty.add(offset >> CHUNK_BITS)
@@ -333,10 +374,14 @@ class Leases:
             if not index[key]:
                 del index[key]
         for ledger in subscription.ledgers.values():
+            if ledger.lines is not None:
+                self._park(ledger, -ledger.lines.parked)
             for found in [*ledger.open.values(), *ledger.moved.values()]:
-                self._leave_lease(found)
-                found.lease = None
-                self._forget(found)
+                first, offset = self.name(found)
+                line = first.key(offset)
+                self._end(found)
+                if line is not None and first.subscription is not subscription:
+                    self._go_on(first, line)
             self.dirty.pop(ledger, None)
 
     def ledgers(self) -> Iterator[Ledger]:

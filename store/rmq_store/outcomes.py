@@ -8,7 +8,7 @@ outcomes are known whatever their order is, and about the last million where the
 were sent. That is 1 MB at the most (tests/store/test_halves.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 CHUNK_BITS = 8
 CHUNKS_MAX = 4096
@@ -64,13 +64,24 @@ class Outcomes:
         found = self._chunks.get(name)
         return bytes(found) if found is not None else None
 
-    def repeat(self, name: int, chunk: bytes) -> None:
-        """The journal repeats what was known then; nothing that came before in the log is unknown to it."""
+    def repeat(self, name: int, chunk: bytes, living: Container[int]) -> None:
+        """The journal repeats what was known then; nothing that came before in the log is unknown to it.
+
+        What lives has not ended: where the journal says so, the record that ended it was lost in a power cut.
+        """
+        chunk = self._without(name, chunk, living)
         if name in self._chunks:
             self._chunks[name][:] = chunk
         else:
             self._stamp += 1
             self._set(name, bytearray(chunk), self._stamp)
+
+    def _without(self, name: int, chunk: bytes, living: Container[int]) -> bytes:
+        left = bytearray(chunk)
+        for at in range(1 << CHUNK_BITS):
+            if left[at >> 2] >> (at & 3) * 2 & 3 and (name << CHUNK_BITS) + at in living:
+                left[at >> 2] &= ~(3 << (at & 3) * 2)
+        return bytes(left)
 
     def take_changes(self) -> Iterator[tuple[int, tuple[int, bytes] | None]]:
         """For a checkpoint: (chunk, (stamp, bytes)), None for one that was forgotten."""

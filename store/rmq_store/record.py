@@ -45,6 +45,8 @@ TOPIC_BYTES_MAX = 127  # one byte in V1; a longer name would need V2, which 4.9 
 
 _FIXED_BYTES = 91  # both hosts IPv4, empty body, topic and properties
 _PREFIX = struct.Struct(">II")
+_BYTE = struct.Struct("B")
+_SHORT = struct.Struct(">H")
 _FIRST = struct.Struct(">IIiiiqqiq")  # total size .. born timestamp
 _OUTLINE = struct.Struct(">II20xqi")  # total size, magic, own position, system flag
 _IPV4_HEAD = struct.Struct(">IIiiiqqiq4siq4siiqi")
@@ -61,8 +63,8 @@ _CRC_BYTES = 20
 _MAX31 = 0x7FFFFFFF
 
 
-class Draft(msgspec.Struct):
-    """A record before it has a place: everything but position, queue offset and store time."""
+class Draft(msgspec.Struct, gc=False):
+    """A record before it has a place: everything but position, queue offset and store time. See `make`."""
 
     topic: bytes
     queue_id: int
@@ -72,13 +74,35 @@ class Draft(msgspec.Struct):
     born_ms: int
     born_host: bytes  # 4 or 16 bytes
     born_port: int
-    reconsume_times: int = 0
-    prepared_position: int = 0
-    size: int = 0  # of the whole record once encoded, in bytes: computed
+    reconsume_times: int
+    prepared_position: int
+    size: int  # of the whole record once encoded, in bytes
 
-    def __post_init__(self) -> None:
-        fixed = _FIXED_BYTES - 4 + _CRC_BYTES
-        self.size = fixed + len(self.born_host) + len(self.body) + len(self.topic) + len(self.properties)
+    @classmethod
+    def make(
+        cls,
+        topic: bytes,
+        queue_id: int,
+        body: bytes,
+        properties: bytes,
+        sys_flag: int,
+        born_ms: int,
+        born_host: bytes,
+        born_port: int,
+        reconsume_times: int = 0,
+        prepared_position: int = 0,
+    ) -> "Draft":
+        """With its size; who makes many adds that up without a call (`fixed_bytes`)."""
+        size = fixed_bytes(topic) + len(born_host) + len(body) + len(properties)
+        return cls(
+            topic, queue_id, body, properties, sys_flag, born_ms, born_host, born_port, reconsume_times,
+            prepared_position, size,
+        )  # fmt: skip
+
+
+def fixed_bytes(topic: bytes) -> int:
+    """Of every record of a topic: all but the born host's bytes, body and properties."""
+    return _FIXED_BYTES - 4 + _CRC_BYTES + len(topic)
 
 
 class Record(NamedTuple):
@@ -121,41 +145,26 @@ class Damaged(Exception):  # noqa: N818  # says what the bytes are
 
 def encode(draft: Draft, position: int, queue_offset: int, store_ms: int, store_host: bytes, store_port: int) -> bytes:
     """The record's bytes. The caller has checked sizes; `store_host` is IPv4."""
-    body, topic, properties = draft.body, draft.topic, draft.properties
-    sys_flag = draft.sys_flag
-    head = _IPV4_HEAD
-    if len(draft.born_host) == 16:
+    body, topic, properties, born_host = draft.body, draft.topic, draft.properties, draft.born_host
+    sys_flag, head = draft.sys_flag, _IPV4_HEAD
+    if len(born_host) == 16:
         sys_flag |= SYS_FLAG_BORN_IPV6
         head = _IPV6_BORN_HEAD
     front = b"".join(
         (
             head.pack(
-                draft.size,
-                MAGIC,
-                zlib.crc32(body) & _MAX31,
-                draft.queue_id,
-                0,
-                queue_offset,
-                position,
-                sys_flag,
-                draft.born_ms,
-                draft.born_host,
-                draft.born_port,
-                store_ms,
-                store_host,
-                store_port,
-                draft.reconsume_times,
-                draft.prepared_position,
-                len(body),
+                draft.size, MAGIC, zlib.crc32(body) & _MAX31, draft.queue_id, 0, queue_offset, position, sys_flag,
+                draft.born_ms, born_host, draft.born_port, store_ms, store_host, store_port, draft.reconsume_times,
+                draft.prepared_position, len(body),
             ),
             body,
-            bytes((len(topic),)),
+            _BYTE.pack(len(topic)),
             topic,
-            (len(properties) + _CRC_BYTES).to_bytes(2, "big"),
+            _SHORT.pack(len(properties) + _CRC_BYTES),
             properties,
         )
-    )
-    return b"%b%b%b\x02" % (front, _CRC_NAME, _crc_digits(front))
+    )  # fmt: skip
+    return front + b"%b%b\x02" % (_CRC_NAME, _crc_digits(front))
 
 
 def blank(bytes_left: int) -> bytes:

@@ -42,7 +42,7 @@ def recover(log: CommitLog, state: State, checkpoint: Checkpoint | None) -> Repo
     """Fills `state` and sets the log's end. Raises StoreError for a journal of a newer version."""
     start, known_end = _load(log, state, checkpoint)
     report = Report(start, start, 0, [])
-    doubt = Doubt(state)
+    doubt = Doubt(state, log)
     for found in log.scan(start):
         if isinstance(found, Gap):
             report.damaged.append(found)

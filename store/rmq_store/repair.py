@@ -34,7 +34,14 @@ from rmq_store.segment import FOLDER, path_of
 from rmq_store.state import State
 
 CHECKPOINT_PATH = "rmq/checkpoint"
-_GIVEN_UP = Draft(recovery.GIVEN_UP_TOPIC.encode(), 0, b"", b"", SYS_FLAG_ROLLBACK, 0, b"\x7f\0\0\1", 0)
+
+
+def _replacement(body: bytes) -> Draft:
+    """What stands in the log for bytes that were cut out."""
+    return Draft.make(recovery.GIVEN_UP_TOPIC.encode(), 0, body, b"", SYS_FLAG_ROLLBACK, 0, b"\x7f\0\0\1", 0)
+
+
+_GIVEN_UP_BYTES = _replacement(b"").size
 
 
 class Step(msgspec.Struct):
@@ -135,10 +142,10 @@ _ACTIONS = {
 def _given_up(start: int, end: int, segment_end: int) -> bytes:
     """What takes the place of [start, end): a record that says no more than that, and the segment's closing mark."""
     closing = record.blank(record.BLANK_BYTES) if end == segment_end else b""
-    size = end - start - len(closing) - _GIVEN_UP.size
+    size = end - start - len(closing) - _GIVEN_UP_BYTES
     if size < 0:
         return record.blank(end - start)
-    return record.encode(msgspec.structs.replace(_GIVEN_UP, body=bytes(size)), start, 0, 1, b"\x7f\0\0\1", 0) + closing
+    return record.encode(_replacement(bytes(size)), start, 0, 1, b"\x7f\0\0\1", 0) + closing
 
 
 # -- survey ------------------------------------------------------------------------------------------------------------
@@ -284,7 +291,7 @@ def _replacements(gap: Gap, segment_bytes: int) -> Iterator[Step]:
     while start < gap.end:
         border = start - start % segment_bytes + segment_bytes
         end = min(gap.end, border)
-        least = record.BLANK_BYTES if end == border else _GIVEN_UP.size
+        least = record.BLANK_BYTES if end == border else _GIVEN_UP_BYTES
         if end - start >= least:
             yield Step("replace", path_of(border - segment_bytes), start, end, "no whole record")
         start = end

@@ -20,8 +20,8 @@ from rmq_store import halves, record, timers
 from rmq_store.commitlog import Gap
 from rmq_store.errors import StoreFull
 from rmq_store.halves import Half
-from rmq_store.journal import Leased, TopicPut
-from rmq_store.leases import Ledger, Open
+from rmq_store.journal import Acked, Grouped, Leased, TopicPut
+from rmq_store.ledger import Ledger, Open
 from rmq_store.record import Draft
 from rmq_store.recovery import UNKNOWN_TYPE
 from rmq_store.segment import Segment
@@ -115,7 +115,7 @@ class Retention:
     def _carry(self, ledger: Ledger) -> Iterator[None]:
         queue = self._store.state.queue(ledger.subscription.topic, ledger.queue_id)
         cut = queue.min_offset if queue else 0
-        for offset in [offset for offset in ledger.open if offset < cut]:
+        for offset in sorted(offset for offset in ledger.open if offset < cut):  # early acks after what they are behind
             if (found := ledger.open.get(offset)) is not None:
                 self._move(ledger, found)
                 yield
@@ -135,13 +135,21 @@ class Retention:
         topic = store.state.topics[topic_name]
         origin = Origin(kept.position, first_topic, first.queue_id, first_offset, group, found.attempt + 1)
         properties = kept.decode_properties() | {"RETRY_TOPIC": first_topic, Origin.PROPERTY: origin.text()}
-        draft = Draft(
+        draft = Draft.make(
             topic.name_bytes, 0, kept.body, record.encode_properties(properties), kept.sys_flag, kept.born_ms,
             kept.born_host, kept.born_port, max(found.attempt - 1, 0),
         )  # fmt: skip
         store.append(topic, topic.queues[0], draft, record.tags_code(properties.get("TAGS", "")), origin)
         self._carried_bytes += draft.size
+        self._repeat_line(first, first_offset)
         self._repeat_lease(first, first_offset, found)
+
+    def _repeat_line(self, first: Ledger, offset: int) -> None:
+        """As the lease below. Behind the record, which may begin a segment: an entry before it would be deleted."""
+        key, subscription = first.key(offset), first.subscription
+        if key is not None:
+            part = (first.queue_id, [offset], [key])
+            self._store.apply(Grouped(subscription.group, subscription.topic, [part]))
 
     def _carry_timers(self) -> Iterator[None]:
         """A look at many timers costs little, so a step is a handful of milliseconds that have some."""
@@ -168,7 +176,7 @@ class Retention:
         properties = kept.decode_properties()
         origin = Origin.parse(properties.get(Origin.PROPERTY, "")) or Origin(kept.position, timers.TOPIC, 0, number, "")
         properties[Origin.PROPERTY] = origin.text()
-        draft = Draft(
+        draft = Draft.make(
             topic.name_bytes, 0, kept.body, record.encode_properties(properties), kept.sys_flag, kept.born_ms,
             kept.born_host, kept.born_port, kept.reconsume_times,
         )  # fmt: skip
@@ -200,7 +208,7 @@ class Retention:
         origin = Origin.parse(properties.get(Origin.PROPERTY, "")) or Origin(kept.position, halves.TOPIC, 0, first, "")
         properties[Origin.PROPERTY] = origin.text()
         properties[halves.CHECK] = halves.check_text(half.due_ms, half.checks)
-        draft = Draft(
+        draft = Draft.make(
             topic.name_bytes, 0, kept.body, record.encode_properties(properties), kept.sys_flag, kept.born_ms,
             kept.born_host, kept.born_port, kept.reconsume_times,
         )  # fmt: skip
@@ -210,6 +218,8 @@ class Retention:
     def _repeat_lease(self, first: Ledger, offset: int, found: Open) -> None:
         """Its entry goes with the old segment, and a replay of what is kept must know who has the message."""
         lease, subscription = found.lease, first.subscription
+        if first.lines is not None and offset in first.lines.early:
+            self._store.apply(Acked(subscription.group, subscription.topic, [(first.queue_id, [offset])]))
         if lease is not None:
             part = (first.queue_id, first.next, [offset], [found.attempt])
             times = lease.sequence, lease.taken_ms, lease.due_ms

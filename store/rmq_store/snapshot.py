@@ -12,7 +12,9 @@ from rmq_store.checkpoint import HALF, OUTCOMES, TIMER, Changed, Kept, number_of
 from rmq_store.consumequeue import ConsumeQueue
 from rmq_store.halves import Half, Halves
 from rmq_store.journal import GroupPut, TopicPut
-from rmq_store.leases import CHUNK_BITS, Lease, Leases, Ledger, Open
+from rmq_store.leases import Leases
+from rmq_store.ledger import Lease, Ledger, Open
+from rmq_store.lines import CHUNK_BITS
 from rmq_store.state import State, Topic
 from rmq_store.timers import GONE, Changes
 
@@ -33,6 +35,7 @@ def changed(state: State, *, everything: bool) -> Pairs:
     for ledger in list(leases.ledgers()) if everything else list(leases.dirty):
         if everything:
             ledger.dirty.update(offset >> CHUNK_BITS for offset in ledger.open)
+            ledger.dirty.update(ledger.lines.chunks() if ledger.lines is not None else ())
         pairs += _ledger_pairs(ledger)
     leases.dirty.clear()
     _forget_names(state)
@@ -75,7 +78,7 @@ def restore(state: State, kept: Kept) -> None:
     later: list[tuple[Ledger, list[Any]]] = []
     sums: list[tuple[list[str], list[Any]]] = []
     ended: list[tuple[int, int, bytes]] = []
-    # LMDB's order: c (cursors), g, o (open messages), q (checksums of queue files), t (topics), w (timers), x (half
+    # LMDB's order: c (cursors), g, o (open), p (lines), q (checksums of queue files), t (topics), w (timers), x (half
     # messages), y (how such ended)
     for key, value in kept.decoded():
         if key == TIMER:
@@ -100,11 +103,14 @@ def restore(state: State, kept: Kept) -> None:
             if kind == b"c":
                 ledger.next = value[0]
                 later.append((ledger, value[1]))
+            elif kind == b"p":
+                state.leases.restore_lines(ledger, int(names[3]), *value)
             else:
                 for row in value:
                     _restore_open(state.leases, ledger, row, shared)
     for ledger, moved in later:
         _restore_moved(state.leases, ledger, moved)
+    state.leases.count_parked()
     for (topic, queue_id, number), (first, end, data) in sums:
         state.topics[topic].queues[int(queue_id)].restore_sums(int(number), (first, end, data))
     for due_ms, timer, first_timer in kept.timers():
@@ -159,6 +165,9 @@ def _ledger_pairs(ledger: Ledger) -> Pairs:
             if (found := ledger.open.get(offset)) is not None
         ]
         pairs.append((b"o%b\x00%d" % (name, chunk), _encode(rows) if rows else None))
+        if ledger.lines is not None:
+            packed = ledger.lines.packed(chunk)
+            pairs.append((b"p%b\x00%d" % (name, chunk), _encode(packed) if packed else None))
     ledger.dirty.clear()
     return pairs
 
@@ -166,8 +175,8 @@ def _ledger_pairs(ledger: Ledger) -> Pairs:
 def _open_row(found: Open) -> list[object]:
     lease = found.lease
     if lease is None:
-        return [found.offset, found.attempt, 0, 0, 0, ""]
-    return [found.offset, found.attempt, lease.sequence, lease.taken_ms, lease.due_ms, lease.client]
+        return [found.offset, found.attempt, 0, 0, 0, "", 0]
+    return [found.offset, found.attempt, lease.sequence, lease.taken_ms, lease.due_ms, lease.client, lease.asked]
 
 
 def _restore_topic(state: State, name: str, value: list[Any]) -> None:
@@ -183,13 +192,13 @@ def _restore_half(halves: Halves, first: int, row: list[Any]) -> None:
 
 
 def _restore_open(leases: Leases, ledger: Ledger, row: list[Any], shared: dict[tuple[object, ...], Lease]) -> None:
-    offset, attempt, sequence, taken_ms, due_ms, client = row
+    offset, attempt, sequence, taken_ms, due_ms, client, *asked = row  # `asked` came later
     if not sequence:
         leases.restore(ledger, offset, attempt, None)
         return
-    key = (ledger.subscription, sequence, due_ms)
+    key = (ledger.subscription, sequence, due_ms, *asked)
     if key not in shared:
-        shared[key] = leases.new_lease(ledger.subscription.group, sequence, taken_ms, due_ms, client)
+        shared[key] = leases.new_lease(ledger.subscription.group, sequence, taken_ms, due_ms, client, *asked)
     leases.restore(ledger, offset, attempt, shared[key])
 
 

@@ -9,7 +9,8 @@ from rmq_store import halves, journal, timers
 from rmq_store.consumequeue import ConsumeQueue, QueueFiles
 from rmq_store.halves import Halves
 from rmq_store.journal import Change, GroupPut, QueueEnds, TopicPut
-from rmq_store.leases import Leases, Open
+from rmq_store.leases import Leases
+from rmq_store.ledger import Open
 from rmq_store.timers import Timers
 
 
@@ -51,6 +52,8 @@ class State:
             case journal.Leased():
                 self.leases.apply_leased(change)
                 self.sequence_floor = max(self.sequence_floor, change.sequence)
+            case journal.Grouped():
+                self.leases.apply_grouped(change)
             case journal.Acked():
                 self.leases.apply_acked(change)
             case journal.Extended():
@@ -81,7 +84,7 @@ class State:
             case journal.HalfEnded():
                 self.halves.rolled_back(change.number)
             case journal.HalfOutcomes():
-                self.halves.outcomes.repeat(change.chunk, change.ends)
+                self.halves.repeat(change.chunk, change.ends)
             case journal.Started():
                 self.start_number = max(self.start_number, change.number)
             case journal.StateEnd():
@@ -149,7 +152,7 @@ class State:
             return
         ledger = self.leases.subscription(origin.group, origin.topic).ledger(origin.queue_id)
         if not origin.attempt:
-            self.leases.settle(ledger, origin.offset)
+            self.leases.settle(ledger, origin.offset, final=True)
             return
         to = self.leases.subscription(origin.group, topic).ledger(queue_id)
         self.leases.move(ledger, origin.offset, to, offset, Open(to, offset, origin.attempt - 1, None))

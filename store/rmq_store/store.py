@@ -27,6 +27,7 @@ from rmq_store.flush import Flusher, Mode
 from rmq_store.halves import Half
 from rmq_store.journal import Change, Started, StateEnd, TopicPut
 from rmq_store.keyindex import KeyIndex
+from rmq_store.later import Later
 from rmq_store.record import BLANK_BYTES, SYS_FLAG_ROLLBACK, Damaged, Draft, Record, peek_size
 from rmq_store.saver import Saver
 from rmq_store.segment import Segment
@@ -84,7 +85,7 @@ class Store:
         self._loop = loop
         self._now_ms = now_ms
         self._on_visible = on_visible
-        self._unseen: deque[tuple[int, ConsumeQueue]] = deque()  # messages not safe yet: (end position, queue)
+        self._unseen: deque[tuple[int, ConsumeQueue, int]] = deque()  # not safe yet: (end position, queue, messages)
         self._changes: list[Change] = []
         self._state_left: Iterator[list[Change]] | None = None
         self._writing_state = False
@@ -209,7 +210,7 @@ class Store:
         self.flusher.touch()
         if origin is not None:
             self._write_journal()  # what this record ends or moves must come before it in the log
-        offset = self._append(queue, draft, tags_code)
+        offset = self._append_all(queue, ((draft, tags_code),))
         if origin is not None:
             self.state.settle_origin(origin, topic.name, queue.queue_id, offset, due_ms)
             if origin.attempt:
@@ -254,18 +255,15 @@ class Store:
 
     def _append_all(self, queue: ConsumeQueue, drafts: Sequence[tuple[Draft, int]]) -> int:
         self.flusher.touch()
-        self.log.make_room(sum([draft.size for draft, _ in drafts]))
+        if len(drafts) > 1:
+            self.log.make_room(sum([draft.size for draft, _ in drafts]))
         first = queue.max_offset
-        for draft, tags_code in drafts:
-            self._append(queue, draft, tags_code)
+        append, now_ms = self.log.append, self._now_ms()
+        for offset, (draft, tags_code) in enumerate(drafts, first):
+            queue.append(offset, append(draft, offset, now_ms), draft.size, tags_code)
+        self.state.dirty_queues[queue] = None
+        self._unseen.append((self.log.end, queue, len(drafts)))
         return first
-
-    def _append(self, queue: ConsumeQueue, draft: Draft, tags_code: int) -> int:
-        offset = queue.max_offset
-        position, size = self.log.append(draft, offset, self._now_ms())
-        self.state.index(queue, offset, position, size, tags_code)
-        self._unseen.append((position + size, queue))
-        return offset
 
     def apply(self, change: Change) -> None:
         """Changes the state at once and journals it with this turn."""
@@ -273,9 +271,10 @@ class Store:
         self._changes.append(change)
         if isinstance(change, journal.TopicDrop | journal.GroupDrop | TopicPut):
             self._write_journal()  # messages of this turn, before and after, must keep their side of it
+        self.flusher.touch()
         self._touch()
 
-    def when_safe(self, result: T) -> "asyncio.Future[T] | T":
+    def when_safe(self, result: T) -> "Later[T] | T":
         """`result` once all that this turn appended is safe by the flush profile."""
         return self.flusher.when_safe(result)
 
@@ -285,7 +284,7 @@ class Store:
         return self.sequence
 
     def _touch(self) -> None:
-        self.flusher.touch()
+        """The log has grown, or will: the flusher was told before."""
         self.keys.touch()
         if self._saver is not None:
             self._saver.touch()
@@ -306,7 +305,7 @@ class Store:
         now_ms = self._now_ms()
         try:
             for body in journal.encode(changes, min(journal.BODY_BYTES_MAX, self.log.segment_bytes // 4)):
-                draft = Draft(journal.TOPIC, 0, body, b"", SYS_FLAG_ROLLBACK, now_ms, b"\x7f\0\0\1", 0)
+                draft = Draft.make(journal.TOPIC, 0, body, b"", SYS_FLAG_ROLLBACK, now_ms, b"\x7f\0\0\1", 0)
                 self.log.append(draft, 0, now_ms, journal=True)
         except StoreFull:
             self._changes = changes
@@ -342,8 +341,8 @@ class Store:
         changed: dict[ConsumeQueue, None] = {}
         unseen = self._unseen
         while unseen and unseen[0][0] <= safe:
-            queue = unseen.popleft()[1]
-            queue.visible += 1
+            _, queue, count = unseen.popleft()
+            queue.visible += count
             changed[queue] = None
         for queue in changed:
             if self.state.queue(queue.topic, queue.queue_id) is queue:  # its topic was not dropped meanwhile
@@ -365,6 +364,12 @@ class Store:
                 log_.error("%s queue %d offset %d is damaged: %s", queue.topic, queue.queue_id, offset, error)
             return None
         return found
+
+    def read_message(self, topic: str, queue_id: int, offset: int) -> Record | None:
+        """The message with a queue offset, as `read`; None where there is no such queue or offset, too."""
+        queue = self.state.queue(topic, queue_id)
+        entries = queue.read(offset, 1) if queue else []
+        return self.read(queue, offset, entries[0]) if queue and entries else None
 
     def _rebuild(self, queue: ConsumeQueue, start: int, end: int, after: int | None, before: int | None) -> bytes:
         self.damaged += end - start

@@ -33,6 +33,7 @@ DELAYS_MS, RECALLED = (1, 50, 800), 0.3  # of delayed messages: by how much, and
 LEFT, AGAIN = 0.2, 0.3  # transactions that are not ended at once, and calls that end an older one
 OWED_MAX = 96  # with two groups and bodies of 1 KiB about: a small part of the smallest log
 TAGS = ("", "a", "bb")
+MESSAGE_GROUPS = tuple("abcdefgh")
 AUDITOR = "auditor"
 
 Unary = Callable[..., Awaitable[bytes]]
@@ -109,7 +110,7 @@ class Clients:
 
     async def run(self, plan: Plan, topics: Sequence[str]) -> None:
         """Until `stop`, and the end of the calls that are in flight then."""
-        work = [self._sender(topics, plan.delayed) for _ in range(plan.senders)]
+        work = [self._sender(topics, plan) for _ in range(plan.senders)]
         work += [self._transactor(topics) for _ in range(plan.transactors)]
         pairs = [(topic, group) for topic in topics for group in self._history.groups]
         work += [self._receiver(*pair, plan) for pair in pairs for _ in range(plan.receivers)]
@@ -146,11 +147,11 @@ class Clients:
                 self._last_came_s = time.monotonic()
                 await self._settle(topic, group, handles)
 
-    async def _sender(self, topics: Sequence[str], delayed: float) -> None:
+    async def _sender(self, topics: Sequence[str], plan: Plan) -> None:
         while not self._over:
             if len(self._owed.left) < OWED_MAX:
                 topic = self._rng.choice(topics)
-                await self._recall_some(topic, await self._send_some(topic, delayed))
+                await self._recall_some(topic, await self._send_some(topic, plan))
             else:
                 await asyncio.sleep(0.005)
 
@@ -166,7 +167,7 @@ class Clients:
                     await self._end_one(begun)
 
     async def _begin_one(self, topic: str) -> Begun | None:
-        message, began_ms = self._message(topic, 0), now_ms()
+        message, began_ms = self._plain(topic), now_ms()
         message.system_properties.message_type = v2.TRANSACTION
         answer = await self._call(self._send, wire.send(message).SerializeToString())
         response = v2.SendMessageResponse.FromString(answer or b"")
@@ -214,9 +215,9 @@ class Clients:
             raise error
         self._over = True
 
-    async def _send_some(self, topic: str, delayed: float) -> Handles:
+    async def _send_some(self, topic: str, plan: Plan) -> Handles:
         """The recall handles of those that are delayed."""
-        batch = [self._message(topic, delayed) for _ in range(self._rng.randint(1, BATCH_MAX))]
+        batch = [self._message(topic, plan) for _ in range(self._rng.randint(1, BATCH_MAX))]
         began_ms = now_ms()
         answer = await self._call(self._send, wire.send(*batch).SerializeToString())
         codes = [0] * len(batch)
@@ -246,14 +247,20 @@ class Clients:
         if outcome is not Outcome.FAILED:
             self._owed.recalled(key)
 
-    def _message(self, topic: str, delayed: float) -> v2.Message:
+    def _message(self, topic: str, plan: Plan) -> v2.Message:
+        made = self._plain(topic)
+        if self._rng.random() < plan.delayed:
+            wire.set_ms(made.system_properties.delivery_timestamp, now_ms() + self._rng.choice(DELAYS_MS))
+        elif self._rng.random() < plan.grouped:
+            made.system_properties.message_group = self._rng.choice(MESSAGE_GROUPS)
+        return made
+
+    def _plain(self, topic: str) -> v2.Message:
         key = f"{self._life}-{next(self._ids)}"
         made = wire.message(topic, self._rng.randbytes(self._rng.randint(1, BODY_BYTES_MAX)), key)
         if tag := self._rng.choice(TAGS):
             made.system_properties.tag = tag
         made.system_properties.keys.append(f"key-{key}")
-        if self._rng.random() < delayed:
-            wire.set_ms(made.system_properties.delivery_timestamp, now_ms() + self._rng.choice(DELAYS_MS))
         return made
 
     async def _take(self, topic: str, group: str) -> Handles:
@@ -319,7 +326,8 @@ class Clients:
 def seen(message: v2.Message) -> Message:
     """What the checker compares."""
     system = message.system_properties
-    return Message(hashlib.blake2b(message.body, digest_size=8).digest(), system.tag, " ".join(system.keys))
+    digest = hashlib.blake2b(message.body, digest_size=8).digest()
+    return Message(digest, system.tag, " ".join(system.keys), system.message_group)
 
 
 def outcome_of(code: int) -> Outcome:

@@ -28,6 +28,7 @@ class Point:
     starting: bool = False  # passed while the server starts, whatever clients do
     retaining: bool = False  # passed where retention is at work
     delaying: bool = False  # passed where messages are delayed
+    grouping: bool = False  # passed where messages have a message group
     transacting: bool = False  # passed where transactions are begun and ended
 
 
@@ -56,6 +57,7 @@ def _both(
 
 
 JOB = "rmq_store.saver:Job.run"
+JOINS = "rmq_store.leases:Leases.apply_grouped"
 TORN = "in write"  # half of a turn's bytes are in the file
 POINTS = {
     point.name: point
@@ -86,7 +88,9 @@ POINTS = {
         *_both("segment drop", "rmq_store.store:Store.drop_segments", retaining=True),
         *_both("segment delete", "rmq_store.commitlog:CommitLog.delete", retaining=True),
         *_both("lease", "rmq.pop:Pop._lease", 20),
-        *_both("dead letter", "rmq.pop:Pop._bury", 10),
+        Point("before line", JOINS, False, 20, grouping=True),
+        Point("after line", JOINS, True, 20, grouping=True),
+        *_both("dead letter", "rmq.burial:Burial.bury", 10),
         *_both("timer", "rmq.delay:Delay._fire", 10, delaying=True),
         *_both("recall", "rmq.delay:Delay.recall", 5, delaying=True),
         *_both("half message", "rmq.transaction:Transactions.send", 10, transacting=True),
@@ -97,7 +101,7 @@ POINTS = {
         *_both("end of replay", "rmq_store.commitlog:CommitLog.set_end", starting=True),
         *_both("zeroing", "rmq_store.commitlog:CommitLog._zero", starting=True),
         *_both("start number", "rmq_store.store:Store._start", starting=True),
-        Point("after recovery", "rmq.pop:Pop.rearm", True, starting=True),
+        Point("after recovery", "rmq.expiry:Expiry.rearm", True, starting=True),
     )
 }
 

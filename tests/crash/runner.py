@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.crash.clients import DELAYS_MS, INVISIBLE_MS, Clients, Owed, now_ms
-from tests.crash.plans import CHANGE, DELAY, PLANS, RESTART, RETAIN, TRANSACT, Plan
+from tests.crash.plans import CHANGE, DELAY, FIFO, PLANS, RESTART, RETAIN, TRANSACT, Plan
 from tests.crash.points import POINTS, Point
 from tests.crash.server import Server
 from tests.history.checker import Problem, check
@@ -145,6 +145,7 @@ class Campaign:
             "kills": len(history.kills),
             "sent": sends[Outcome.OK],
             "delayed": sum(bool(send.deliver_ms) for send in history.sends),
+            "grouped": sum(bool(send.message.message_group) for send in history.sends),
             "begun": sum(send.half for send in history.sends),
             "committed": sum(end.commit and end.outcome is Outcome.OK for end in history.ends),
             "rolled_back": sum(not end.commit and end.outcome is Outcome.OK for end in history.ends),
@@ -160,9 +161,13 @@ class Campaign:
 
 
 def _is_passed(point: Point, plan: Plan) -> bool:
-    needs = (point.retaining, point.delaying, point.transacting)
-    has = (plan.retention, plan.delayed > 0, plan.transactors > 0)
-    return all(there or not needed for there, needed in zip(has, needs, strict=True))
+    can = (
+        plan.retention or not point.retaining,
+        plan.delayed or not point.delaying,
+        plan.grouped or not point.grouping,
+        plan.transactors or not point.transacting,
+    )
+    return all(can)
 
 
 RETENTION = {"RMQ_LOG_BYTES_MAX": "384KiB"}
@@ -207,7 +212,9 @@ def plan_for(point: Point) -> Plan:
         return RESTART
     if point.retaining:
         return RETAIN
-    return DELAY if point.delaying else TRANSACT if point.transacting else CHANGE
+    if point.transacting:
+        return TRANSACT
+    return DELAY if point.delaying else FIFO if point.grouping else CHANGE
 
 
 def report(problems: Sequence[Problem], what: str, shown: int = 20) -> str:

@@ -169,6 +169,20 @@ def test_what_we_did_not_commit_is_told(tmp_path: Path, key: bytes) -> None:
     one.close()
 
 
+def test_a_checkpoint_of_a_format_that_knows_less_counts(tmp_path: Path) -> None:
+    """2 was without timers, 3 without what is known of message groups; before that another language was spoken."""
+    one = Checkpoint(tmp_path)
+    for number in (2, 3, FORMAT):
+        one.commit(Meta(number, 0, 0, 0, 1, 1, [], 0), [(b"t", b"\x01")], everything=True)
+        kept = checkpoint.read(tmp_path)
+        assert kept is not None
+        assert (kept.meta.format, kept.pairs) == (number, [(b"t", b"\x01")])
+    one.commit(Meta(1, 0, 0, 0, 1, 1, [], 0), [], everything=True)
+    with pytest.raises(Unreadable, match="format 1"):
+        checkpoint.read(tmp_path)
+    one.close()
+
+
 def test_another_format_and_another_shape_are_told(tmp_path: Path) -> None:
     """With checksums that are right."""
     one = Checkpoint(tmp_path)

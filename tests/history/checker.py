@@ -50,11 +50,13 @@ class Index:
 
     @cached_property
     def settling_began_ms(self) -> dict[Pair, int]:
-        """When each was first asked to be settled, in a call that may have done it; a dead letter: when it was seen."""
+        """When each was first asked to be settled, in a call that may have done it; a dead letter: when it may
+        have been made, after the last delivery that was seen.
+        """
         began: dict[Pair, int] = {}
         asked = [(a.group, a.key, a.began_ms) for a in self.history.acks if a.outcome is not Outcome.FAILED]
         buried = [(group, key, bury.began_ms) for (group, key), bury in self.burials.items()]
-        seen = [(*pair, letter.began_ms) for pair, letters in self.dead.items() for letter in letters]
+        seen = [(*pair, max((d.began_ms for d in self.deliveries.get(pair, ())), default=0)) for pair in self.dead]
         for group, key, ms in [*asked, *buried, *seen]:
             began[group, key] = min(ms, began.get((group, key), ms))
         return began

@@ -11,15 +11,14 @@ from unittest import mock
 
 from msgspec import structs
 
+from rmq.expiry import Expiry
 from rmq.groups import Groups
 from rmq.message import Outgoing, SendResult
-from rmq.pop import Pop
 from rmq.port import GroupView
 from rmq.transaction import Transactions
 from rmq_store import halves, record, recovery
 from rmq_store.checkpoint import Checkpoint
 from rmq_store.commitlog import CommitLog
-from rmq_store.consumequeue import ConsumeQueue
 from rmq_store.doubt import Doubt
 from rmq_store.flush import Flusher
 from rmq_store.journal import Change, Extended, HalfEnded
@@ -191,21 +190,21 @@ def forget_extensions() -> AbstractContextManager[object]:
 def deliver_twice_while_leased() -> AbstractContextManager[object]:
     """Every lease ends at the next tick."""
 
-    def end_all(pop: Pop, _now_ms: int, _limit: int) -> None:
-        for lease in list(pop._leases.leases.values()):
-            pop.end(lease)
+    def end_all(expiry: Expiry, _now_ms: int, _limit: int) -> None:
+        for lease in list(expiry._leases.leases.values()):
+            expiry.end(lease)
 
-    return mock.patch.object(Pop, "tick", end_all)
+    return mock.patch.object(Expiry, "tick", end_all)
 
 
 def fire_early() -> AbstractContextManager[object]:
     """The timers' clock is fast."""
-    tick = Pop.tick
+    tick = Expiry.tick
 
-    def fast(pop: Pop, now_ms: int, limit: int) -> None:
-        tick(pop, now_ms + 20_000, limit)
+    def fast(expiry: Expiry, now_ms: int, limit: int) -> None:
+        tick(expiry, now_ms + 20_000, limit)
 
-    return mock.patch.object(Pop, "tick", fast)
+    return mock.patch.object(Expiry, "tick", fast)
 
 
 def skip_a_crc() -> AbstractContextManager[object]:
@@ -276,12 +275,12 @@ def show_half_messages() -> AbstractContextManager[object]:
 
     def plainly(
         transactions: Transactions,
-        queue: ConsumeQueue,
+        topic: str,
         messages: Sequence[Outgoing],
         drafts: Sequence[tuple[record.Draft, int]],
     ) -> list[SendResult]:
-        results = send(transactions, queue, messages, drafts)
-        transactions._store.append_all(queue, drafts)
+        results = send(transactions, topic, messages, drafts)
+        transactions._store.append_all(transactions._store.state.topics[topic].queues[0], drafts)
         return results
 
     send = Transactions.send

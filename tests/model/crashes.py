@@ -14,6 +14,7 @@ from hypothesis.stateful import rule
 from rmq.handle import HandleMaker
 from rmq_store import consumequeue, segment
 from rmq_store.errors import StoreError
+from rmq_store.lines import Lines
 from tests.model.model import CLIENTS, RENEW_MS, TAGS, TOPICS, Model, Place, Sent
 from tests.rmq.rig import outgoing
 
@@ -50,7 +51,7 @@ class Crashes(Model):
             with contextlib.suppress(StoreError):
                 getattr(self, "_begin_" + verb)(pick)
             self.rig.turn(turns)
-        self._collect()
+            self._collect()  # an ack may have brought the next of its message group to a poll
         self.rig.faults.disarm()
         self.rig.end_life(end, random.Random(seed), pause_ms=pause_ms)
         self._after_start()
@@ -77,7 +78,7 @@ class Crashes(Model):
         if any(self._held()):
             group, name, place, lease = self._pick(pick)
             self._changes(place)
-            self._leave(place, "acked")
+            self._leave(place, place.when_acked)
             self.rig.broker.ack(group, self.sent[name].topic, [lease.handle])
 
     def _begin_bury(self, pick: int) -> None:
@@ -128,19 +129,29 @@ class Crashes(Model):
         self.unanswered.clear()
 
     def _seen(self, group: str, sent: Sent) -> str | int:
-        """`new`, `over`, the sequence of a delivery that lasts, or `ready` and the number of deliveries."""
+        """`new`, `over`, `early` (acked behind others), the sequence of a delivery that lasts, or `ready` and the
+        number of deliveries.
+        """
         store = self.rig.broker._store
         ledger = store.state.leases.subscription(group, sent.topic).ledger(sent.queue_id)
         queue = store.state.queue(sent.topic, sent.queue_id)
         assert queue is not None
         found = ledger.find(sent.offset)
-        if sent.offset >= max(ledger.next, queue.min_offset):
+        is_parked = found is None and ledger.key(sent.offset) is not None
+        if sent.offset >= (queue.min_offset if is_parked else max(ledger.next, queue.min_offset)):
             return "new"
         if found is None:
             return "over"
+        if ledger.lines is not None and sent.offset in ledger.lines.early:
+            return "early" if self._waits(group, sent, ledger.lines) else "over"
         if found.lease is None or found.lease.due_ms <= self._now_ms():
             return f"ready {found.attempt}"
         return found.lease.sequence
+
+    def _waits(self, group: str, sent: Sent, lines: Lines) -> bool:
+        """For one that the group wants. Others may be in line again after a loss, until the next receive."""
+        wanted = {place.offset for place in self.lines[group, sent.topic, sent.message_group]}
+        return any(at in wanted and at < sent.offset and at not in lines.early for at in lines)
 
     def _is(self, place: Place, seen: str | int, maker: HandleMaker) -> bool:
         lease = place.lease
@@ -150,4 +161,6 @@ class Crashes(Model):
             return lease.due_ms <= self._now_ms() and seen == f"ready {place.attempts}"
         if place.is_new:
             return seen in ("new", "ready 0")  # the latter where what came before it in the log is lost
+        if place.over == "early":
+            return seen == "early"
         return seen == ("over" if place.over else f"ready {place.attempts}")

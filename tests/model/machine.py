@@ -2,7 +2,8 @@
 
 Held in every step: a message is delivered only if it was sent and wanted; never while it is invisible; with the attempt
 that is next; never after an answered ack or as a dead letter; what is available is delivered, to polls that wait too; a
-dead letter exists once. At the end all that was not settled is still there.
+dead letter exists once. Of a message group nothing comes before all that was sent before it is settled, or is in the
+same answer; acks count from its front. At the end all that was not settled is still there.
 """
 
 import asyncio
@@ -14,14 +15,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from rmq.errors import ClientError, Code
+from rmq.message import SHARDING_KEY
 from tests.model.crashes import PAUSE, Crashes
-from tests.model.model import AUDITOR, CLIENTS, GROUPS, TAGS, TOPICS, Lease, Sent
+from tests.model.model import AUDITOR, CLIENTS, GROUPS, TAGS, TOPICS, Lease, Place, Sent
 from tests.rmq.rig import outgoing, request
 from tests.sim.rig import quiet, unsynced
 
 POLLS_MAX = 4
 PAIR = st.tuples(st.sampled_from(sorted(GROUPS)), st.sampled_from(TOPICS))
 INVISIBLE = st.sampled_from((1_000, 30_000, 200_000))
+FIFO_ROW = st.tuples(st.sampled_from(("a", "a", "b")), st.sampled_from(("x", "y")))  # tag and message group
 
 
 class BrokerMachine(Crashes):
@@ -38,21 +41,34 @@ class BrokerMachine(Crashes):
     @rule(topic=st.sampled_from(TOPICS), tags=st.lists(st.sampled_from(TAGS), min_size=1, max_size=4))
     def send(self, topic: str, tags: list[str]) -> None:
         """One call with as many messages as there are tags."""
-        names = [self._next_name() for _ in tags]
-        results = self.rig.send(*(outgoing(name, topic=topic, tag=tag) for name, tag in zip(names, tags, strict=True)))
-        for name, tag, result in zip(names, tags, results, strict=True):
-            self._stored(name, Sent(topic, tag, result.queue_id, result.queue_offset))
-        self._count("sent", len(names))
+        self._send(topic, [(tag, "") for tag in tags])
+
+    @rule(topic=st.sampled_from(TOPICS), rows=st.lists(FIFO_ROW, min_size=1, max_size=5))
+    def send_fifo(self, topic: str, rows: list[tuple[str, str]]) -> None:
+        """Messages with a tag and a message group each."""
+        self._send(topic, rows)
+        self._count("sent in order", len(rows))
+
+    def _send(self, topic: str, rows: list[tuple[str, str]]) -> None:
+        messages = [
+            outgoing(self._next_name(), topic=topic, tag=tag, **({SHARDING_KEY: line} if line else {}))
+            for tag, line in rows
+        ]
+        for message, (tag, line), result in zip(messages, rows, self.rig.send(*messages), strict=True):
+            self._stored(message.body.decode(), Sent(topic, tag, result.queue_id, result.queue_offset, line))
+        self._count("sent", len(rows))
 
     @precondition(lambda self: any(self._found()))
-    @rule(pick=st.integers(0, 99), batch=st.integers(1, 5), client=st.sampled_from(CLIENTS), invisible_ms=INVISIBLE)
-    def receive(self, pick: int, batch: int, client: str, invisible_ms: int) -> None:
+    @rule(pick=st.integers(0, 99), batch=st.integers(1, 5), client=st.sampled_from(CLIENTS), invisible_ms=INVISIBLE,
+          fifo=st.booleans())  # fmt: skip
+    def receive(self, pick: int, batch: int, client: str, invisible_ms: int, fifo: bool) -> None:
         """Where there is something."""
         found = list(self._found())
         group, topic = found[pick % len(found)]
-        answer = self._ask(group, topic, batch, client, invisible_ms)
+        count = list(self._found(fifo=fifo)).count((group, topic))
+        answer = self._ask(group, topic, batch, client, invisible_ms, fifo=fifo)
         assert not isinstance(answer, asyncio.Future)
-        assert len(answer) == min(batch, found.count((group, topic)))
+        assert len(answer) == min(batch, count)
         self._count("received")
 
     @precondition(lambda self: len(self.polls) < POLLS_MAX)
@@ -74,11 +90,20 @@ class BrokerMachine(Crashes):
     @rule(pick=st.integers(0, 99), times=st.integers(1, 2))
     def ack(self, pick: int, times: int) -> None:
         """A valid handle; once more, perhaps."""
-        group, name, place, lease = self._pick(pick)
+        self._ack(*self._pick(pick), times)
+
+    @precondition(lambda self: any(place.when_acked == "early" for _, _, place, _ in self._held()))
+    @rule(pick=st.integers(0, 99))
+    def ack_early(self, pick: int) -> None:
+        """Behind one of its message group that is not settled."""
+        behind = [one for one in self._held() if one[2].when_acked == "early"]
+        self._ack(*behind[pick % len(behind)], times=1)
+
+    def _ack(self, group: str, name: str, place: Place, lease: Lease, times: int) -> None:
         outcomes = self.rig.ack(*[lease.handle] * times, topic=self.sent[name].topic, group=group)
         assert outcomes == [None] * times
-        self._leave(place, "acked")
-        self._count("acked")
+        self._leave(place, place.when_acked)
+        self._count(place.over)
 
     @precondition(lambda self: any(place.old_handles for place in self.places.values()))
     @rule(pick=st.integers(0, 99))
@@ -183,11 +208,9 @@ class BrokerMachine(Crashes):
             return
         self.rig.settle()
         for group in GROUPS:
-            letters = self.rig.receive(request(f"%DLQ%{group}", AUDITOR, batch=32))
-            self.rig.ack(*(letter.handle for letter in letters), topic=f"%DLQ%{group}", group=AUDITOR)
-            for letter in letters:
-                name = letter.body.decode()
-                self.dead[group, name] += 1
+            while letters := self.rig.receive(request(f"%DLQ%{group}", AUDITOR, batch=32)):  # one of a message group
+                self.rig.ack(*(letter.handle for letter in letters), topic=f"%DLQ%{group}", group=AUDITOR)
+                self.dead.update((group, letter.body.decode()) for letter in letters)
         assert self.dead == Counter({key: 1 for key, place in self.places.items() if place.over == "dead"})
         self.letters_seen = self._letters()
 
@@ -217,7 +240,7 @@ class BrokerMachine(Crashes):
                     self.rig.ack(message.handle, topic=topic, group=group)
                     self._leave(self.places[group, message.body.decode()], "acked")
         self.dead_letters_exist_once()
-        lost = [key for key, place in self.places.items() if not place.over]
+        lost = [key for key, place in self.places.items() if not place.is_settled]
         assert not lost, f"lost: {lost}"
         self.rig.crash(pause_ms=500_000)
         for group, topic in self._pairs():

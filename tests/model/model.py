@@ -1,11 +1,13 @@
 """A naive model of the broker: dicts and lists, no log, no queues (facts: store.md 6.11).
 
 Owns what is known of each message for each group, and takes what the broker delivers: it must have been sent and
-wanted, not be invisible nor settled, and have the attempt that is next.
+wanted, not be invisible nor settled, have the attempt that is next, and be next in its message group.
 """
 
 import asyncio
+import bisect
 import dataclasses
+import itertools
 import random
 import tempfile
 from collections import Counter
@@ -43,6 +45,7 @@ class Sent:
     tag: str
     queue_id: int
     offset: int
+    message_group: str = ""
 
 
 @dataclasses.dataclass
@@ -56,18 +59,55 @@ class Lease:
     suspended: bool = False  # the delivery does not count
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Place:
-    """One message for one group. Without a lease it is available, unless it is over."""
+    """One message for one group. Without a lease it is available, unless it is over, or others come before it."""
+
+    offset: int
 
     attempts: int = 0  # deliveries that count
     lease: Lease | None = None
-    over: str = ""  # acked, dead, or gone with its segment
+    over: str = ""  # acked, dead, or gone with its segment; early: acked behind one of its message group that is not
     old_handles: list[str] = dataclasses.field(default_factory=list)
+    line: "list[Place]" = dataclasses.field(default_factory=list, repr=False)  # all of its message group, in order
 
     @property
     def is_new(self) -> bool:
         return not self.old_handles and self.lease is None and not self.over
+
+    @property
+    def is_settled(self) -> bool:
+        return self.over not in ("", "early")
+
+    @property
+    def before(self) -> "Iterator[Place]":
+        """Those of its message group that have to be settled first."""
+        return itertools.takewhile(lambda place: place is not self, self.line)
+
+    @property
+    def when_acked(self) -> str:
+        """What it is then."""
+        return "acked" if all(place.is_settled for place in self.before) else "early"
+
+    def is_available(self, *, fifo: bool) -> bool:
+        """To a client that may get several of a message group, or to every other."""
+        if self.lease is not None or self.over:
+            return False
+        return all(p.is_settled or (fifo and p.lease is None) for p in self.before)
+
+    def settle_line(self) -> None:
+        """Early acks count now, as far as all before them is settled."""
+        for place in self.line:
+            if place.over == "early":
+                place.over = "acked"
+            if not place.is_settled:
+                break
+
+    def undo_acks(self) -> None:
+        """It comes again, and so does what was acked behind it."""
+        for place in self.line[self.line.index(self) + 1 :] if self.line else ():
+            if place.over == "early" and place.attempts < ATTEMPTS_MAX:
+                place.over = ""
 
 
 class Model(RuleBasedStateMachine):
@@ -88,6 +128,7 @@ class Model(RuleBasedStateMachine):
             self.owned = owned.pop_all()
         self.sent: dict[str, Sent] = {}
         self.places: dict[tuple[str, str], Place] = {}  # (group, body)
+        self.lines: dict[tuple[str, str, str], list[Place]] = {}  # (group, topic, message group)
         self.online: set[tuple[str, str]] = set()
         self.polls: list[tuple[ReceiveRequest, asyncio.Future[Sequence[Delivered]]]] = []
         self.dead: Counter[tuple[str, str]] = Counter()
@@ -106,21 +147,33 @@ class Model(RuleBasedStateMachine):
         self.sent[name] = sent
         for group, wanted in GROUPS.items():
             if wanted == "*" or sent.tag in by_tag(wanted).tags:  # type: ignore[operator]  # not `*`: it has tags
-                self.places[group, name] = Place()
+                place = self.places[group, name] = Place(sent.offset)
+                if sent.message_group:
+                    place.line = self.lines.setdefault((group, sent.topic, sent.message_group), [])
+                    bisect.insort(place.line, place, key=lambda one: one.offset)
 
     def _ask(
-        self, group: str, topic: str, batch: int, client: str, invisible_ms: int, turns: int = 4
+        self,
+        group: str,
+        topic: str,
+        batch: int,
+        client: str,
+        invisible_ms: int,
+        *,
+        fifo: bool = False,
+        turns: int = 4,
     ) -> Answer[Sequence[Delivered]]:
         wanted = request(
             topic, group, batch=batch, tag=GROUPS[group], invisible_ms=invisible_ms, client_id=client or "simple",
-            auto_renew=bool(client), poll_ms=600_000,
+            auto_renew=bool(client), poll_ms=600_000, fifo=fifo,
         )  # fmt: skip
         if client:
             self.online.add((group, client))
         self.found_before = set(self._found())
+        busy = not turns and self.rig.broker._serving  # it lines up behind others of this very turn
         answer = self.rig.broker.receive(wanted)
         if isinstance(answer, asyncio.Future):
-            assert (group, topic) not in self.found_before
+            assert busy or (group, topic) not in self.found_before
             self.polls.append((wanted, answer))
         else:
             self._take(wanted, answer)
@@ -141,10 +194,10 @@ class Model(RuleBasedStateMachine):
     def _count(self, what: str, count: int = 1) -> None:
         self.counts[what] += count
 
-    def _found(self) -> Iterator[tuple[str, str]]:
+    def _found(self, *, fifo: bool = False) -> Iterator[tuple[str, str]]:
         """(group, topic) of each message that a receive has to find."""
         for (group, name), place in self.places.items():
-            if place.lease is None and not place.over:
+            if place.is_available(fifo=fifo):
                 yield group, self.sent[name].topic
 
     def _held(self) -> Iterator[tuple[str, str, Place, Lease]]:
@@ -162,6 +215,13 @@ class Model(RuleBasedStateMachine):
         place.old_handles.append(place.lease.handle)
         place.lease = None
         place.over = over
+        for behind in place.line:
+            if behind.over == "early" and behind is not place:
+                self._changes(behind)
+        if over:
+            place.settle_line()
+        else:
+            place.undo_acks()
 
     def _collect(self) -> None:
         """Polls that were answered meanwhile."""
@@ -171,6 +231,7 @@ class Model(RuleBasedStateMachine):
 
     def _take(self, wanted: ReceiveRequest, messages: Sequence[Delivered]) -> None:
         assert len(messages) <= wanted.batch
+        here: list[Place] = []
         for message in messages:
             name = message.body.decode()
             if name in self.unanswered:
@@ -183,6 +244,9 @@ class Model(RuleBasedStateMachine):
             assert where == (sent.topic, sent.queue_id, sent.offset, sent.tag)
             assert message.properties["UNIQ_KEY"] == f"id-{name}"
             self._deliver(wanted, place, message)
+            in_turn = (p.is_settled or p.over == "early" or (wanted.fifo and p in here) for p in place.before)
+            assert all(in_turn), f"{name} is delivered before others of its message group"
+            here.append(place)
         self._count("delivered", len(messages))
 
     def _deliver(self, wanted: ReceiveRequest, place: Place, message: Delivered) -> None:

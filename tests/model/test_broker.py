@@ -5,8 +5,9 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.model.machine import play
+from tests.model.machine import BrokerMachine, play
 from tests.model.transacting import TransactMachine
+from tests.sim.rig import quiet, unsynced
 
 EXAMPLES = int(os.environ.get("RMQ_MODEL_EXAMPLES", "40"))
 
@@ -25,3 +26,16 @@ def test_the_broker_behaves_as_its_model(flush: str) -> None:
     assert TransactMachine.counts["recalled"]
     assert TransactMachine.counts["committed"]
     assert TransactMachine.counts["checked"]
+
+
+def test_the_model_follows_acks_behind_others_of_a_message_group() -> None:
+    """The last of three first, over a kill: it is settled once those before it are, and nothing comes twice."""
+    with unsynced(), quiet():
+        machine = BrokerMachine()
+        machine.subscribe()
+        machine.send_fifo(rows=[("a", "x")] * 3, topic="bills")
+        machine.receive(pick=0, batch=5, client="", invisible_ms=30_000, fifo=True)
+        machine.ack_early(pick=1)
+        assert [place.over for (group, _), place in machine.places.items() if group == "all"] == ["", "", "early"]
+        machine.crash([("ack", 2)], turns=0, fault=("write", 0), pause_ms=0, seed=0, end="killed")
+        machine.teardown()

@@ -77,8 +77,8 @@ class FakeBroker:
     def assignment(self, group: str, topic: str) -> Answer[Sequence[BrokerQueues]]:
         return self._answer(self.queues, "assignment", group, topic)
 
-    def group(self, group: str) -> Answer[GroupView]:
-        return self._answer(self.view, "group", group)
+    def group(self, group: str, topics: Collection[str] = ()) -> Answer[GroupView]:
+        return self._answer(self.view, "group", group, *topics)
 
     def message_type(self, topic: str) -> Answer[MessageType]:
         return self._answer(MessageType.MIXED, "message_type", topic)

@@ -97,6 +97,20 @@ def test_settings_of_the_group() -> None:
     assert (backoff.initial.seconds, backoff.max.seconds, backoff.multiplier) == (5, 7200, 2.0)
 
 
+@pytest.mark.parametrize(("language", "fifo", "strategy"), [
+    ("HTTP", True, "exponential_backoff"), ("HTTP", False, "customized_backoff"), ("JAVA", True, "customized_backoff"),
+])  # fmt: skip
+def test_node_is_told_an_exponential_policy_for_fifo(language: str, fifo: bool, strategy: str) -> None:
+    """It ignores any other, and would then give a message up that was refused once."""
+    rig = Rig()
+    rig.broker.view = GroupView(fifo=fifo, attempts_max=3, retry=RetryPolicy(steps_ms=(1_000, 9_000)))
+    policy = rig.tell(subscribing(TOPIC), a_call(x_mq_language=language)).settings.backoff_policy
+    assert (policy.max_attempts, policy.WhichOneof("strategy")) == (3, strategy)
+    backoff = policy.exponential_backoff
+    if strategy == "exponential_backoff":
+        assert (backoff.initial.seconds, backoff.max.seconds, backoff.multiplier) == (1, 9, 2.0)
+
+
 METRICS = [
     ("PYTHON", "5.0.9", v2.PUSH_CONSUMER, True),
     ("PYTHON", "5.1.0", v2.PUSH_CONSUMER, True),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rmq.clock import Clock
+from tests.rmq.fifo import FIFO
 from tests.rmq.rig import SMALL, Rig, config
 
 MakeRig = Callable[..., Rig]
@@ -33,3 +34,15 @@ def rig(make_rig: MakeRig) -> Rig:
 def disk_rig(make_rig: MakeRig, tmp_path: Path) -> Rig:
     """A broker on disk: flush profile durable, small files."""
     return make_rig(flush="durable", data=str(tmp_path / "data"), topic_queues=2, **SMALL)
+
+
+@pytest.fixture
+def fifo(make_rig: MakeRig) -> Rig:
+    """A FIFO topic with one queue, in memory."""
+    return make_rig(**FIFO)
+
+
+@pytest.fixture
+def stored(make_rig: MakeRig, tmp_path: Path) -> Rig:
+    """A FIFO topic with one queue, on disk."""
+    return make_rig(flush="fast", data=f"{tmp_path}/data", flush_interval_ms=1, **SMALL, **FIFO)

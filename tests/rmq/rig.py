@@ -52,6 +52,7 @@ def outgoing(body: str, *, topic: str = TOPIC, tag: str = "", **properties: str)
         m.type_of(named),
         named.get(m.TAGS, ""),
         born_ms=1,
+        message_group=named.get(m.SHARDING_KEY, ""),
     )
 
 
@@ -65,9 +66,13 @@ def request(
     poll_ms: int = 0,
     client_id: str = "client",
     auto_renew: bool = False,
+    attempt_id: str = "",
+    fifo: bool = False,
 ) -> ReceiveRequest:
     """A receive that does not poll, unless told otherwise."""
-    return ReceiveRequest(group, topic, client_id, by_tag(tag), batch, invisible_ms, poll_ms, auto_renew)
+    return ReceiveRequest(
+        group, topic, client_id, by_tag(tag), batch, invisible_ms, poll_ms, auto_renew, attempt_id, fifo
+    )
 
 
 def bodies(messages: Sequence[Delivered]) -> list[str]:

@@ -12,6 +12,7 @@ from rmq.message import MessageType
 from rmq.metrics import Exposition
 from rmq_store.flush import Mode
 from tests.rmq.conftest import MakeRig
+from tests.rmq.fifo import FIFO, grouped
 from tests.rmq.rig import GROUP, SMALL, TOPIC, Rig, outgoing, request
 from tests.scraping import samples, told
 
@@ -250,3 +251,29 @@ def test_a_refused_send_counts_nothing(rig: Rig) -> None:
     with pytest.raises(ClientError):
         rig.send(outgoing("a", _SYS_MSG_PRIORITY_="1"))
     assert not any(name.startswith("rocketmq_messages_in_total") for name in numbers(rig))
+
+
+def test_messages_that_wait_for_others_of_their_group_are_told_apart(make_rig: MakeRig) -> None:
+    """They are lag, and cannot be delivered now; their age is that of what was never delivered."""
+    rig = make_rig(**FIFO)
+    rig.send(*grouped("a1", "a2", "a3", "b1"))
+    first, second = rig.receive(request(batch=32))
+    rig.advance(5_000)
+    assert numbers(rig)["rmq_parked_messages"] == 2
+    assert numbers(rig)[f'rmq_consumer_parked_messages{{{ON_TOPIC},is_system="false"}}'] == 2
+    gauges = ("lag_messages", "inflight_messages", "ready_messages", "queueing_latency", "lag_latency")
+    assert [of_group(rig, name) for name in gauges] == [4, 2, 0, 5_000, 5_000]
+    rig.ack(first.handle, second.handle)
+    assert [of_group(rig, name) for name in gauges] == [2, 0, 0, 5_000, 5_000]
+
+
+def test_deliveries_of_message_groups_are_counted(make_rig: MakeRig) -> None:
+    """First ones, those after a lease's end, and a receive asked again with its attempt id."""
+    rig = make_rig(**FIFO)
+    rig.send(*grouped("a1", "a2"))
+    asked = request(batch=32, attempt_id="1", fifo=True)
+    assert [len(rig.receive(asked)) for _ in range(2)] == [2, 2]
+    assert (out(rig, "messages"), out(rig, "messages", retry="true")) == (2, 2)
+    rig.advance(31_000)
+    assert len(rig.receive(request(batch=32))) == 1
+    assert (out(rig, "messages"), out(rig, "messages", retry="true")) == (2, 3)

@@ -140,9 +140,9 @@ def test_where_the_disk_is_full_the_letter_waits(
     with pytest.raises(ClientError) as caught:
         disk_rig.bury(held[0].handle)
     assert caught.value.code is Code.INTERNAL_SERVER_ERROR
-    with caplog.at_level(logging.WARNING, "rmq.pop"):
+    with caplog.at_level(logging.WARNING, "rmq.expiry"):
         disk_rig.advance(INVISIBLE_MS)
-    assert [record.name for record in caplog.records] == ["rmq.pop"]
+    assert [record.name for record in caplog.records] == ["rmq.expiry"]
     assert disk_rig.ack(held[1].handle) == [None]
     monkeypatch.undo()  # there is space again
     disk_rig.advance(9_999)

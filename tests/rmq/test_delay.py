@@ -8,11 +8,14 @@ import pytest
 
 from rmq import message as m
 from rmq.clock import SystemClock
+from rmq.config import TopicSetting
 from rmq.errors import ClientError, Code
-from rmq.message import Outgoing, SendResult
+from rmq.message import MessageType, Outgoing, SendResult
 from rmq.recallhandle import RecallHandle
+from rmq.shard import queue_of
 from rmq_store import timers
 from rmq_store.errors import StoreFull
+from tests.rmq.conftest import MakeRig
 from tests.rmq.rig import SMALL, TOPIC, Rig, bodies, config, outgoing, request
 
 HOUR_MS = 3_600_000
@@ -343,3 +346,18 @@ def test_time_moved_within_a_turn(rig: Rig) -> None:
     rig.broker.catch_up()
     rig.wait(answer)
     assert taken(rig) == ["at once"]
+
+
+def test_a_delayed_message_with_a_message_group_goes_to_the_group_s_queue(make_rig: MakeRig) -> None:
+    """At its time, and at once where it is due; as all others of that group do."""
+    rig = make_rig(topics={TOPIC: TopicSetting(MessageType.MIXED, 4)})
+    group = {m.SHARDING_KEY: "order-3"}
+    rows = (delayed(rig, "later", 10, **group), outgoing("now", **group), delayed(rig, "past", -1, **group))
+    results = rig.send(*rows, outgoing("other", **{m.SHARDING_KEY: "order-2"}))
+    rig.advance(10)
+    assert [result.queue_id for result in results] == [queue_of("order-3", 4)] * 3 + [queue_of("order-2", 4)]
+    came = []
+    while messages := rig.receive(request(batch=32)):
+        came += [(message.queue_id, message.body.decode()) for message in messages]
+        rig.ack(*(message.handle for message in messages))
+    assert [name for queue_id, name in came if queue_id == results[0].queue_id] == ["now", "past", "later"]

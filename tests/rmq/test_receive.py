@@ -8,7 +8,7 @@ import pytest
 from rmq.clock import SystemClock
 from rmq.errors import ClientError, Code
 from rmq.filter import ALL, by_tag, java_hash
-from rmq.pop import SCAN_MAX
+from rmq.take import SCAN_MAX
 from rmq_store import record
 from rmq_store.journal import TopicDrop, TopicPut
 from tests.rmq.conftest import MakeRig

@@ -140,7 +140,7 @@ def test_a_handle_is_valid_for_its_group_and_topic_only(rig: Rig, held: Delivere
     """Although the other group holds the same message, or nothing at all. No name that is made up costs memory."""
     rig.receive(request(group="other"))
     assert code_of(rig, held.handle, topic=topic, group=group) is Code.INVALID_RECEIPT_HANDLE
-    assert ("nobody", "nowhere") not in rig.broker._pop._makers
+    assert ("nobody", "nowhere") not in rig.broker._pop._makers._makers
     assert code_of(rig, held.handle) is None
 
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from rmq.waiters import Waiters
-from rmq_store.leases import Subscription
+from rmq_store.ledger import Subscription
 from tests.rmq.rig import request
 
 

@@ -17,8 +17,9 @@ from rmq_store.consumequeue import ConsumeQueue, QueueFiles
 from rmq_store.disk import Disk, File, MemoryDisk
 from rmq_store.errors import StoreError, StoreFull
 from rmq_store.flush import Mode
-from rmq_store.journal import Acked, Cursors, GroupPut, Leased, TopicPut
-from rmq_store.leases import Ledger, Open
+from rmq_store.journal import Acked, Cursors, Grouped, GroupPut, Leased, TopicPut, lease_part, steps
+from rmq_store.ledger import Ledger, Open
+from rmq_store.lines import Lines
 from rmq_store.record import SYS_FLAG_COMMIT, Draft, Record, encode_properties
 from rmq_store.recovery import Report, recover
 from rmq_store.retention import Retention
@@ -47,7 +48,7 @@ WAIT_S = 30.0
 
 def draft(topic: str, queue_id: int, body: bytes = b"body", properties: bytes = b"") -> Draft:
     """A message as the broker would hand it over."""
-    return Draft(topic.encode(), queue_id, body, properties, 0, 1_700_000_000_000, b"\x7f\0\0\1", 50000)
+    return Draft.make(topic.encode(), queue_id, body, properties, 0, 1_700_000_000_000, b"\x7f\0\0\1", 50000)
 
 
 class Rig:
@@ -141,20 +142,22 @@ class Rig:
     def delay(self, due_ms: int) -> None:
         """A timer."""
         properties = encode_properties({DELIVER_MS: str(due_ms)})
-        self.store.append_timers([(Draft(TIMER_TOPIC.encode(), 0, b"later", properties, 0, 1, bytes(4), 0), 0, due_ms)])
+        self.store.append_timers(
+            [(Draft.make(TIMER_TOPIC.encode(), 0, b"later", properties, 0, 1, bytes(4), 0), 0, due_ms)]
+        )
 
     def fire(self, first: int, due_ms: int, topic: str) -> None:
         """A timer's real message."""
         kept = self.topic(topic)
         origin = Origin(0, TIMER_TOPIC, 0, first, "")
         properties = encode_properties({DELIVER_MS: str(due_ms), Origin.PROPERTY: origin.text()})
-        draft = Draft(kept.name_bytes, 0, b"now", properties, 0, 1, bytes(4), 0)
+        draft = Draft.make(kept.name_bytes, 0, b"now", properties, 0, 1, bytes(4), 0)
         self.store.append(kept, kept.queues[0], draft, 0, origin, due_ms)
 
     def begin(self, due_ms: int) -> int:
         """A half message; its number."""
         properties = encode_properties({halves.CHECK: halves.check_text(due_ms, 0), REAL_TOPIC: "t"})
-        draft = Draft(halves.TOPIC_BYTES, 0, b"half", properties, 0, 1, bytes(4), 0)
+        draft = Draft.make(halves.TOPIC_BYTES, 0, b"half", properties, 0, 1, bytes(4), 0)
         return self.store.append_halves([(draft, 0, due_ms)], "t")
 
     def commit(self, first: int, topic: str) -> None:
@@ -162,7 +165,7 @@ class Rig:
         kept = self.topic(topic)
         origin = Origin(0, halves.TOPIC, 0, first, "")
         properties = encode_properties({Origin.PROPERTY: origin.text()})
-        draft = Draft(kept.name_bytes, 0, b"whole", properties, SYS_FLAG_COMMIT, 1, bytes(4), 0)
+        draft = Draft.make(kept.name_bytes, 0, b"whole", properties, SYS_FLAG_COMMIT, 1, bytes(4), 0)
         self.store.append(kept, kept.queues[0], draft, 0, origin)
 
     def fill(self, size: int) -> None:
@@ -191,6 +194,21 @@ class Rig:
             sequence = self.store.next_sequence()
             self.store.apply(Leased(group, topic, sequence, self.now_ms, due_ms, client, parts))
         return [subscription.ledgers[part[0]] for part in parts]
+
+    def take_in_line(self, group: str, topic: str, count: int, due_ms: int) -> None:
+        """As take, but each message belongs to one of three message groups, and only fronts are leased."""
+        subscription = self.store.state.leases.subscription(group, topic)
+        lined: list[tuple[int, list[int], list[int]]] = []
+        parts: list[tuple[int, int, list[int], list[int]]] = []
+        for queue in self.store.state.topics[topic].queues:
+            ledger = subscription.ledger(queue.queue_id)
+            first = max(ledger.next, queue.min_offset)
+            new = list(range(first, max(first, min(first + count, queue.visible))))
+            lined.append((queue.queue_id, steps(new), [1 + offset % 3 for offset in new]))
+            parts.append(lease_part(queue.queue_id, first + len(new), list(_fronts(ledger, queue.min_offset, new))))
+        self.store.apply(Grouped(group, topic, lined))
+        sequence = self.store.next_sequence()
+        self.store.apply(Leased(group, topic, sequence, self.now_ms, due_ms, "", parts))
 
     def ack(self, group: str, topic: str, queue_id: int, *offsets: int) -> None:
         """Settles messages by the names under which they were delivered."""
@@ -234,6 +252,24 @@ class Rig:
         return [None if record is None else record.body for record in records]
 
 
+def _fronts(ledger: Ledger, low: int, new: list[int]) -> Iterator[tuple[int, int]]:
+    """(offset, attempt) of what may be leased: fronts that nobody has, and new messages that nobody is before. What was
+    parked below `low` is gone, nobody can be given it.
+    """
+    lines = ledger.lines or Lines()
+    for key in lines.groups():
+        found = ledger.find(front := lines.at(key, 0))
+        if found is not None and found.lease is None:
+            yield front, found.attempt + 1
+        elif found is None and front >= low:
+            yield front, 1
+    known = set(lines.groups())
+    for offset in new:
+        if 1 + offset % 3 not in known:
+            known.add(1 + offset % 3)
+            yield offset, 1
+
+
 # -- views -----------------------------------------------------------------------------------------------------------
 
 
@@ -250,6 +286,7 @@ def view(state: State, now_ms: int = 0) -> dict[str, object]:
         "halves": dict(_halves(state)),
         "outcomes": {name: outcomes.chunk(name) for name in outcomes.names()},
         "count": sum(len(ledger.open) for ledger in state.leases.ledgers()) == state.leases.open_count,
+        "parked": sum(len(ledger.parked()) for ledger in state.leases.ledgers()) == state.leases.parked_count,
     }
 
 
@@ -285,7 +322,16 @@ def _places(state: State, now_ms: int) -> Iterator[tuple[tuple[str, str, int], o
             opened = {offset: _open(found, now_ms) for offset, found in ledger.open.items()}
             moved = {o: (m.ledger.subscription.topic, m.ledger.queue_id, m.offset) for o, m in ledger.moved.items()}
             if ledger.next or opened or moved:
-                yield (group, topic, queue_id), (ledger.next, opened, moved)
+                yield (group, topic, queue_id), (ledger.next, opened, moved, _lines(state, ledger))
+
+
+def _lines(state: State, ledger: Ledger) -> object:
+    """Message groups in line, without what is gone from the queue and was never delivered; and early acks."""
+    queue = state.queue(ledger.subscription.topic, ledger.queue_id)
+    low = queue.min_offset if queue is not None else 0
+    lines = ledger.lines or Lines()
+    in_line = {offset: lines.key(offset) for offset in sorted(lines) if offset >= low or ledger.find(offset)}
+    return in_line, sorted(lines.early)
 
 
 def _open(found: Open, now_ms: int) -> tuple[object, ...]:

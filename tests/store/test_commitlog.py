@@ -25,9 +25,9 @@ def _log(disk: WatchedDisk | MemoryDisk | None = None, free_min_bytes: int = 0) 
 
 def _append(log: CommitLog, size: int, *, journal: bool = False) -> int:
     """One record of `size` bytes in all; its position."""
-    position, found = log.append(draft("t", 0, bytes(size - EMPTY_BYTES)), 0, 1, journal=journal)
-    assert found == size
-    return position
+    made = draft("t", 0, bytes(size - EMPTY_BYTES))
+    assert made.size == size
+    return log.append(made, 0, 1, journal=journal)
 
 
 def _fill(log: CommitLog, left: int) -> None:
@@ -245,7 +245,7 @@ def test_damage_larger_than_any_search_window_hides_nothing_behind_it() -> None:
     """Two megabytes of it, across segments, and a magic number within."""
     log = CommitLog(MemoryDisk(), segment_bytes=1 << 20, reserve_bytes=1 << 18)
     log.set_end(0)
-    positions = [log.append(draft("t", 0, bytes(300_000)), 0, 1)[0] for _ in range(12)]
+    positions = [log.append(draft("t", 0, bytes(300_000)), 0, 1) for _ in range(12)]
     log.write()
     for at in range(positions[1] + 50, positions[9], 4096):
         log.segment_at(at).write(at, b"\xda\xa3\x20\xa7")
@@ -260,8 +260,8 @@ def test_a_record_is_found_across_the_border_of_two_search_windows() -> None:
         log = CommitLog(MemoryDisk(), segment_bytes=4 << 20, reserve_bytes=1 << 20)
         log.set_end(0)
         log.append(draft("t", 0, b""), 0, 1)
-        start, _ = log.append(draft("t", 0, bytes((1 << 20) - EMPTY_BYTES - 8 + shift)), 0, 1)
-        second, _ = log.append(draft("t", 0, b"found"), 0, 1)
+        start = log.append(draft("t", 0, bytes((1 << 20) - EMPTY_BYTES - 8 + shift)), 0, 1)
+        second = log.append(draft("t", 0, b"found"), 0, 1)
         log.write()
         _damaged(log, start, start + 8)
         assert [r.position for r in log.scan(start) if isinstance(r, Record)] == [second]

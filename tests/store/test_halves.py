@@ -110,10 +110,24 @@ def test_what_a_journal_repeats_is_known_from_it() -> None:
     for name in known.names():
         chunk = known.chunk(name)
         assert chunk is not None
-        again.repeat(name, chunk)
+        again.repeat(name, chunk, ())
     assert [again.get(number) for number in (300, 301, 2)] == [COMMITTED, UNKNOWN, COMMITTED]
     assert again.names() == [1, 0]
     assert again.chunk(9) is None
+
+
+def test_an_end_whose_record_is_lost_is_none_though_the_journal_repeats_it() -> None:
+    """A power cut took the one and left the other: it lives, and can end either way."""
+    halves, before = Halves(), Outcomes()
+    halves.put(3, Half("t", 3, DUE_MS, 0))
+    for number in (2, 3):
+        before.put(number, COMMITTED)
+    chunk = before.chunk(0)
+    assert chunk is not None
+    halves.repeat(0, chunk)
+    assert [halves.outcomes.get(number) for number in (2, 3)] == [COMMITTED, UNKNOWN]
+    halves.rolled_back(3)
+    assert halves.outcomes.get(3) == ROLLED_BACK
 
 
 def make_some(rig: Rig) -> None:

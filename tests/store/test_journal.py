@@ -12,6 +12,7 @@ from rmq_store.journal import (
     Cursors,
     Extended,
     GroupDrop,
+    Grouped,
     GroupPut,
     HalfChecked,
     HalfEnded,
@@ -35,6 +36,8 @@ ENTRIES: list[Change] = [
     GroupDrop("group"),
     Cursors("group", "topic", [(0, 5), (7, 1 << 40)]),
     Leased("group", "topic", 1 << 41, 1, 2, "client", [(0, 9, [5, 1, 2], [1, 2, 1]), (1, 4, [], [])]),
+    Leased("group", "topic", 1 << 41, 1, 2, "", [(0, 9, [5], [])], 1 << 54),
+    Grouped("group", "topic", [(0, [5, 1, 2], [1, (1 << 55) - 1, 1]), (1, [4], [7])]),
     Acked("group", "topic", [(0, [1, 2, 3])]),
     Extended("group", "topic", 0, 5, 1 << 41, 1, 2, 3),
     TimerEnded(5, 1 << 41),
@@ -64,6 +67,12 @@ def test_the_bytes_of_an_entry_are_an_array_that_begins_with_its_tag() -> None:
     [body] = journal.encode([TopicPut("topic", 1, 8), Started(7)])
     assert body[0] == 1
     assert msgspec.msgpack.decode(body[1:]) == [["t", "topic", 1, 8], ["s", 7]]
+
+
+def test_a_lease_of_an_older_version_is_read() -> None:
+    """It says nothing of who asked for it."""
+    old = msgspec.msgpack.encode([["l", "group", "topic", 7, 1, 2, "", [[0, 9, [5], []]]]])
+    assert journal.decode(b"\x01" + old) == [Leased("group", "topic", 7, 1, 2, "", [(0, 9, [5], [])], 0)]
 
 
 @given(st.lists(st.sampled_from(ENTRIES), min_size=1, max_size=60), st.integers(1, 2000))

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rmq_store.journal import Acked, Cursors, Extended, Leased
-from rmq_store.leases import Lease, Leases, Ledger, Open
+from rmq_store.leases import Leases
+from rmq_store.ledger import Lease, Ledger, Open
 
 
 def _leased(

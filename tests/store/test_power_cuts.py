@@ -10,7 +10,9 @@ from rmq_store.doubt import Doubt
 from rmq_store.errors import StoreError
 from rmq_store.flush import Mode
 from rmq_store.halves import TOPIC as HALVES
-from rmq_store.journal import Cursors, Extended, Leased, StateEnd
+from rmq_store.journal import Cursors, Extended, Grouped, Leased, StateEnd
+from rmq_store.lines import PROPERTY, key_of
+from rmq_store.record import encode_properties
 from rmq_store.segment import FOLDER, Segment
 from rmq_store.state import Origin
 from rmq_store.timers import TOPIC as TIMERS
@@ -151,7 +153,7 @@ def test_a_lease_that_names_a_message_again_does_not_hide_a_lost_delivery(tmp_pa
     rig = Rig(tmp_path, SimDisk())
     for _ in range(3):
         rig.send("t")
-    doubt, state = Doubt(rig.store.state), rig.store.state
+    doubt, state = Doubt(rig.store.state, rig.store.log), rig.store.state
     doubt.begin(rig.store.log.end)
     again = Leased("g", "t", 7, 0, 1 << 50, "", [(0, 3, [0, 2], [2, 1])])
     assert doubt.before(again)
@@ -229,7 +231,7 @@ def test_a_queue_that_only_its_use_tells_of_is_there(tmp_path: Path) -> None:
 def test_a_repetition_of_the_state_with_a_hole_is_none(tmp_path: Path) -> None:
     """Retention may not cut the log where part of what it repeats is lost."""
     rig = Rig(tmp_path, SimDisk())
-    doubt = Doubt(rig.store.state)
+    doubt = Doubt(rig.store.state, rig.store.log)
     doubt.begin(1000)
     assert [doubt.before(StateEnd(base)) for base in (500, 1000)] == [False, True]
     rig.crash()
@@ -239,7 +241,7 @@ def test_a_timer_that_came_due_is_nobody_s_delivery(tmp_path: Path) -> None:
     """Its message says what it stands for, as one that was carried forward does; no group had it before."""
     rig = Rig(tmp_path, SimDisk())
     rig.delay(1)
-    doubt = Doubt(rig.store.state)
+    doubt = Doubt(rig.store.state, rig.store.log)
     doubt.begin(rig.store.log.end)
     doubt.before_origin(Origin(0, TIMERS, 0, 0, ""))
     assert not rig.store.state.leases.subscriptions
@@ -250,7 +252,7 @@ def test_a_committed_message_is_nobody_s_delivery(tmp_path: Path) -> None:
     """As that of a timer."""
     rig = Rig(tmp_path, SimDisk())
     rig.begin(1)
-    doubt = Doubt(rig.store.state)
+    doubt = Doubt(rig.store.state, rig.store.log)
     doubt.begin(rig.store.log.end)
     doubt.before_origin(Origin(0, HALVES, 0, 0, ""))
     assert not rig.store.state.leases.subscriptions
@@ -265,7 +267,7 @@ def test_what_is_known_of_a_delivery_only_from_later_is_no_new_message(tmp_path:
     rig.send("t")
     rig.topic("%RETRY%g")
     state = rig.store.state
-    doubt = Doubt(state)
+    doubt = Doubt(state, rig.store.log)
     doubt.begin(rig.store.log.end)
     extended, origin = Extended("g", "t", 0, 1, 7, 0, 1 << 50, 2), Origin(0, "t", 0, 1, "g", 2)
     if proof == "extended":
@@ -276,4 +278,45 @@ def test_what_is_known_of_a_delivery_only_from_later_is_no_new_message(tmp_path:
         state.settle_origin(origin, "%RETRY%g", 0, 0, 0)
     ledger = state.leases.subscription("g", "t").ledger(0)
     assert (ledger.next, sorted({*ledger.open, *ledger.moved})) == (2, [0, 1])
+    rig.crash()
+
+
+def test_messages_of_a_message_group_are_in_line_again_behind_a_loss(tmp_path: Path) -> None:
+    """What told of their lines is lost, or names the one that is leased only: all in doubt come in their turn."""
+    rig = Rig(tmp_path, SimDisk())
+    for _ in range(3):
+        rig.send("t", properties=encode_properties({PROPERTY: "mg"}))
+    rig.send("t")
+    rig.turn()
+    doubt, state, key = Doubt(rig.store.state, rig.store.log), rig.store.state, key_of("mg")
+    doubt.begin(rig.store.log.end)
+    for change in (Grouped("g", "t", [(0, [2], [key])]), Leased("g", "t", 7, 0, 1 << 50, "", [(0, 4, [1], [])])):
+        assert doubt.before(change)
+        state.apply(change)
+    ledger = state.leases.subscription("g", "t").ledger(0)
+    assert ledger.lines is not None
+    assert [ledger.lines.at(key, place) for place in range(3)] == [0, 1, 2]
+    assert ledger.key(3) is None
+    assert {offset: found.lease is not None for offset, found in ledger.open.items()} == {
+        0: False, 1: True, 2: False, 3: False,
+    }  # fmt: skip
+    assert state.leases.parked_count == ledger.lines.parked == 0
+    state.leases.rearm(lambda lease: lease.due_ms)
+    assert list(ledger.subscription.lines) == [(ledger, key)]
+    assert [found.offset for found in ledger.subscription.ready] == [3]
+    rig.crash()
+
+
+def test_a_message_that_cannot_be_read_is_in_no_line(tmp_path: Path) -> None:
+    """Nobody knows its message group any more; whoever receives it finds that it is lost."""
+    rig = Rig(tmp_path, SimDisk())
+    start = rig.store.log.end
+    rig.send("t", properties=encode_properties({PROPERTY: "mg"}))
+    rig.turn()
+    rig.store.log.segments[0].write(start + 200, b"?")
+    doubt = Doubt(rig.store.state, rig.store.log)
+    doubt.begin(rig.store.log.end)
+    assert doubt.before(Cursors("g", "t", [(0, 1)]))
+    ledger = rig.store.state.leases.subscription("g", "t").ledger(0)
+    assert (sorted(ledger.open), ledger.lines) == ([0], None)
     rig.crash()

@@ -20,7 +20,7 @@ PROPERTIES = b"UNIQ_KEY\x01AC1100010001\x02TAGS\x01TagA\x02"
 HOSTS = st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16))
 INT32 = st.integers(-(1 << 31), (1 << 31) - 1)
 DRAFTS = st.builds(
-    Draft,
+    Draft.make,
     topic=st.text(min_size=1, max_size=30).map(str.encode),
     queue_id=INT32,
     body=st.binary(max_size=300),
@@ -35,7 +35,7 @@ DRAFTS = st.builds(
 
 
 def _draft() -> Draft:
-    return Draft(b"TopicTest", 3, b"hello", PROPERTIES, 0, 1_700_000_000_000, b"\x7f\0\0\x01", 50000)
+    return Draft.make(b"TopicTest", 3, b"hello", PROPERTIES, 0, 1_700_000_000_000, b"\x7f\0\0\x01", 50000)
 
 
 def _encoded() -> bytes:

@@ -15,7 +15,7 @@ from rmq_store.disk import MemoryDisk
 from rmq_store.errors import StoreError
 from rmq_store.halves import PARKED_MS
 from rmq_store.journal import Extended, GroupDrop, HalfChecked, HalfEnded, TimerEnded, TopicDrop
-from rmq_store.leases import Open
+from rmq_store.ledger import Open
 from rmq_store.record import SYS_FLAG_ROLLBACK, Draft
 from rmq_store.recovery import replay
 from rmq_store.state import State
@@ -29,7 +29,7 @@ Op = tuple[str, int, int]
 OPS = st.lists(
     st.tuples(
         st.sampled_from(
-            ["send"] * 6 + ["big"] * 3 + ["batch", "take", "take", "push", "ack", "ack", "extend", "suspend"]
+            ["send"] * 6 + ["big"] * 3 + ["batch", "take", "line", "line", "push", "ack", "ack", "extend", "suspend"]
             + ["release", "bury", "drop topic", "drop group", "put group", "retain", "save", "several"]
             + ["delay"] * 3 + ["fire", "recall"] + ["begin"] * 3 + ["commit", "roll back", "check"]
         ),
@@ -124,6 +124,9 @@ def act(rig: Rig, op: Op) -> None:
         rig.topic(topic)
         due_ms = rig.now_ms + 1_000 + y % 100_000
         rig.take(group, topic, 1 + x % 4, due_ms, "client" if name == "push" else "")
+    elif name == "line":
+        rig.topic(topic)
+        rig.take_in_line(group, topic, 1 + x % 6, rig.now_ms + 1_000 + y % 100_000)
     elif name == "delay":
         rig.delay(rig.now_ms + y % 5)
     elif name in ("fire", "recall"):
@@ -143,7 +146,7 @@ def act(rig: Rig, op: Op) -> None:
     elif name == "save" and rig.store._saver is not None:
         rig.store._saver.save()
     elif name == "several":  # in one turn: order within it must hold
-        for step in ("send", "take", "drop topic", "send", "take", "ack", "send", "bury")[x % 8 : x % 8 + 4]:
+        for step in ("send", "line", "drop topic", "send", "take", "line", "ack", "send", "bury")[x % 8 : x % 8 + 4]:
             act(rig, (step, x, y))
 
 
@@ -310,7 +313,9 @@ def test_a_journal_of_a_newer_version_is_refused_and_nothing_is_touched(tmp_path
     """One line that says what to do; twice, since the first try must not cut the log off there."""
     rig = Rig(tmp_path)
     rig.send("t")
-    rig.store.log.append(Draft(journal.TOPIC, 0, b"\x63", b"", SYS_FLAG_ROLLBACK, 1, bytes(4), 0), 0, 1, journal=True)
+    rig.store.log.append(
+        Draft.make(journal.TOPIC, 0, b"\x63", b"", SYS_FLAG_ROLLBACK, 1, bytes(4), 0), 0, 1, journal=True
+    )
     rig.send("t")
     rig.turn()
     rig.crash()

@@ -49,7 +49,8 @@ class Blocks:
 
     def decode(self, data: bytes) -> Block:
         """Every block must be decoded, wanted or not, because each may change the table."""
-        self._check(len(data))
+        if len(data) > self._limits.header_block_bytes_max:
+            self._check(len(data))
         try:
             block = self._decoder.decode(data)
         except HpackError as error:

@@ -6,7 +6,7 @@ We end a stream whole: an answer that is complete before its request is followed
 
 import enum
 from collections import deque
-from typing import Final
+from typing import Any, Final
 
 from rmq_proxy.http2 import frames
 from rmq_proxy.http2.errors import ErrorCode
@@ -90,7 +90,7 @@ class Stream:
     queue: "deque[bytes | memoryview] | None" = None  # what the windows or the socket hold back
     queued_bytes = 0
     ending: bytes | None = None  # the trailers that follow the queue
-    owner: object = None
+    owner: Any = None
 
     def __init__(self, stream_id: int, state: State, window: int, read_window: int) -> None:
         self.id = stream_id

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol, cast
+from typing import Final, Protocol
 
 from rmq_proxy.http2 import grpc, hpack
 from rmq_proxy.http2.connection import Connection
@@ -11,7 +11,7 @@ from rmq_proxy.http2.events import AnswerSent, ConnectionFailed, DataReceived, E
 from rmq_proxy.http2.stream import Stream
 from rmq_proxy.native.exchanges import DONE, Done, Single, Streaming
 from rmq_proxy.native.site import Page, Site
-from rmq_proxy.rpc import Call, GrpcCode, Kind, Row, RpcError
+from rmq_proxy.rpc import Call, GrpcCode, Kind, Metadata, Row, RpcError
 
 GRPC_TYPE: Final = "application/grpc"
 STREAM: Final = Kind.STREAM
@@ -50,13 +50,13 @@ class Calls:
         for event in events:
             kind = type(event)
             if kind is DataReceived:
-                cast(Owner, event.stream.owner).data(event.data, event.ended)  # type: ignore[union-attr]
+                event.stream.owner.data(event.data, event.ended)  # type: ignore[union-attr]
             elif kind is RequestReceived:
-                self._begin(cast(RequestReceived, event))
+                self._begin(event)  # type: ignore[arg-type]  # as its type says
             elif kind is AnswerSent:
-                cast(Owner, event.stream.owner).sent()  # type: ignore[union-attr]
+                event.stream.owner.sent()  # type: ignore[union-attr]
             elif kind is StreamEnded:
-                cast(Owner, event.stream.owner).gone()  # type: ignore[union-attr]
+                event.stream.owner.gone()  # type: ignore[union-attr]
             elif isinstance(event, ConnectionFailed):
                 self._failed(event)
 
@@ -92,7 +92,8 @@ class Calls:
     def give_up(self) -> None:
         """Ends what is still running."""
         for stream in tuple(self.connection.streams.values()):
-            cast(Owner, stream.owner).give_up()
+            owner: Owner = stream.owner
+            owner.give_up()
 
     def _begin(self, event: RequestReceived) -> None:
         stream, headers = event.stream, dict(event.fields)
@@ -117,9 +118,9 @@ class Calls:
         timeout = headers.get("grpc-timeout")
         deadline_s = None if timeout is None else self.site.loop.time() + grpc.timeout_s(timeout)
         del headers[":method"], headers[":scheme"]
-        metadata = cast("dict[str, str | bytes]", headers)
+        metadata: Metadata = headers
         if event.marks & hpack.BINARY:
-            metadata.update(grpc.binary_values(event.fields))
+            metadata = {**headers, **grpc.binary_values(event.fields)}
         call = Call(self._peer, metadata, authority=authority, deadline_s=deadline_s, tls=self._tls)
         encoding = headers.get("grpc-encoding", "identity")
         if row.kind is STREAM:

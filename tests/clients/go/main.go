@@ -32,6 +32,7 @@ type command struct {
 	Tag        string            `json:"tag"`
 	Keys       []string          `json:"keys"`
 	Properties map[string]string `json:"properties"`
+	Line       string            `json:"message_group"`
 	Max        int32             `json:"max"`
 	InvisibleS int               `json:"invisible_s"`
 	Receipt    string            `json:"receipt"`
@@ -150,6 +151,9 @@ func (d *driver) send(c *command) (reply, error) {
 	message.SetKeys(c.Keys...)
 	if c.Tag != "" {
 		message.SetTag(c.Tag)
+	}
+	if c.Line != "" {
+		message.SetMessageGroup(c.Line)
 	}
 	for key, value := range c.Properties {
 		message.AddProperty(key, value)

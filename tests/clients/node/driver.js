@@ -65,6 +65,7 @@ const verbs = {
       topic: args.topic,
       body: Buffer.from(args.body, 'base64'),
       tag: args.tag ?? undefined,
+      messageGroup: args.message_group ?? undefined,
       keys: args.keys,
       properties: new Map(Object.entries(args.properties)),
     });

@@ -7,6 +7,7 @@ import base64
 import json
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TextIO
@@ -41,13 +42,15 @@ class Recorder:
     def __init__(self, nack_first: int) -> None:
         self.nack_first = nack_first
         self.lock = threading.Lock()
+        self.seen: Counter[str] = Counter()  # the client does not count its own retries of FIFO messages
         self.deliveries: list[JSON] = []
 
     def consume(self, message: Message) -> ConsumeResult:
         """Called by the SDK on one of its threads."""
         with self.lock:
             self.deliveries.append(describe(message))
-        refused = message.delivery_attempt <= self.nack_first
+            self.seen[message.message_id] += 1
+            refused = self.seen[message.message_id] <= self.nack_first
         return ConsumeResult.FAILURE if refused else ConsumeResult.SUCCESS
 
     def drain(self) -> list[JSON]:
@@ -131,6 +134,8 @@ class Driver:
         message.body = base64.b64decode(args["body"])
         if args["tag"]:
             message.tag = args["tag"]
+        if args["message_group"]:
+            message.message_group = args["message_group"]
         for key in args["keys"]:
             message.keys = key
         for key, value in args["properties"].items():

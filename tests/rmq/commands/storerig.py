@@ -31,13 +31,13 @@ def write_store(root: Path, rows: Sequence[Row]) -> list[tuple[int, int]]:
     for number, row in enumerate(rows):
         if isinstance(row, list):
             [body] = journal.encode(row)
-            draft = Draft(journal.TOPIC, 0, body, b"", SYS_FLAG_ROLLBACK, NOW_MS, b"\x7f\0\0\1", 0)
-            places.append(log.append(draft, 0, NOW_MS + number, journal=True))
+            draft = Draft.make(journal.TOPIC, 0, body, b"", SYS_FLAG_ROLLBACK, NOW_MS, b"\x7f\0\0\1", 0)
+            places.append((log.append(draft, 0, NOW_MS + number, journal=True), draft.size))
         else:
             topic, queue_id, offset, body = row
             properties = encode_properties({"UNIQ_KEY": f"ID{number}", "TAGS": "a"})
-            draft = Draft(topic.encode(), queue_id, body, properties, 0, NOW_MS, b"\x7f\0\0\1", 0)
-            places.append(log.append(draft, offset, NOW_MS + number))
+            draft = Draft.make(topic.encode(), queue_id, body, properties, 0, NOW_MS, b"\x7f\0\0\1", 0)
+            places.append((log.append(draft, offset, NOW_MS + number), draft.size))
     log.write()
     log.close()
     (root / "rmq").mkdir()

@@ -54,6 +54,7 @@ public class Driver {
         int nack_first;
         String body;
         String tag;
+        String message_group;
         List<String> keys;
         Map<String, String> properties;
         int max;
@@ -147,6 +148,9 @@ public class Driver {
         c.properties.forEach(builder::addProperty);
         if (c.tag != null) {
             builder.setTag(c.tag);
+        }
+        if (c.message_group != null) {
+            builder.setMessageGroup(c.message_group);
         }
         Producer producer = (Producer) clients.get(c.name);
         if (c.due_ms > 0) {

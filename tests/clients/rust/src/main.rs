@@ -93,6 +93,9 @@ impl Driver {
         if let Some(tag) = args["tag"].as_str() {
             builder = builder.set_tag(tag);
         }
+        if let Some(message_group) = args["message_group"].as_str() {
+            builder = builder.set_message_group(message_group);
+        }
         let receipt = producer.send(builder.build().map_err(said)?).await.map_err(said)?;
         Ok(json!({"message_id": receipt.message_id()}))
     }
