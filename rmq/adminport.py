@@ -4,6 +4,7 @@ Plain data. Names are stored names; times are milliseconds since 1970 unless sai
 """
 
 import asyncio
+import enum
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -115,6 +116,28 @@ class Timer(msgspec.Struct):
     number: int
     due_ms: int
     message: Kept
+
+
+class TransactionState(enum.Enum):
+    """Of a transaction that has not ended."""
+
+    CHECKED = "checked"  # its producer is asked, now and then
+    WAITING = "waiting"  # for a producer of its topic
+    PARKED = "parked"  # nobody is asked any more
+
+
+class Transaction(msgspec.Struct):
+    """A transaction that has not ended. `due_ms`: of its next check, lease time; 0: none is planned.
+
+    `message`: as in Timer; None where it is lost.
+    """
+
+    number: int
+    topic: str
+    state: TransactionState
+    checks: int
+    due_ms: int
+    message: Kept | None
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -235,6 +258,17 @@ class AdminPort(Protocol):
 
     def cancel_timer(self, number: int) -> Answer[None]:
         """It will never be delivered. Raises as timer."""
+
+    def transactions(self, topic: str, limit: int, *, parked: bool) -> Iterable[Transaction]:
+        """Transactions that have not ended, or of those the parked ones; of one topic or (empty) of all, in order of
+        sending. Each is looked at when it is asked for. Of one topic: those among the first 10,000 of all.
+        """
+
+    def transaction(self, number: int) -> Transaction:
+        """One. Raises NOT_FOUND where it has ended, or never was."""
+
+    def end_transaction(self, number: int, *, commit: bool) -> Answer[None]:
+        """As its producer would. Raises as transaction, and NOT_FOUND where it can only be rolled back."""
 
     def advance(self, ms: int) -> int:
         """Moves the clock, does all that is due; the new wall time. Raises BAD_REQUEST without --manual-clock."""

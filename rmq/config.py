@@ -87,6 +87,10 @@ class Config(msgspec.Struct, frozen=True):
     sql_kept_chars_max: Annotated[int, Meta(ge=0, le=100_000_000)] = 262_144
     delay_ms_max: Annotated[int, Meta(ge=1, le=3660 * 24 * HOUR_MS)] = 40 * 24 * HOUR_MS
     timers_max: Annotated[int, Meta(ge=0, le=100_000_000)] = 1_000_000
+    transactions_max: Annotated[int, Meta(ge=0, le=100_000_000)] = 200_000
+    transaction_check_ms: Annotated[int, Meta(ge=100, le=24 * HOUR_MS)] = 6000
+    transaction_backoff_ms_max: Annotated[int, Meta(ge=100, le=24 * HOUR_MS)] = 60_000
+    transaction_checks_max: Annotated[int, Meta(ge=0, le=1000)] = 15
     leases_max: Annotated[int, Meta(ge=1, le=100_000_000)] = 1_000_000
     parked_max: Annotated[int, Meta(ge=0, le=10_000_000)] = 1_000_000
     client_silent_ms: Annotated[int, Meta(ge=1000, le=24 * HOUR_MS)] = 120_000

@@ -15,7 +15,7 @@ from rmq_store.record import TOPIC_BYTES_MAX
 from rmq_store.state import Topic
 from rmq_store.store import Store
 
-SERVED = (MessageType.NORMAL, MessageType.FIFO, MessageType.DELAY)
+SERVED = (MessageType.NORMAL, MessageType.FIFO, MessageType.DELAY, MessageType.TRANSACTION)
 
 
 class Topics:
@@ -100,11 +100,15 @@ class Topics:
         return topic if topic is not None and topic.type == kind and kind in SERVED else None
 
     def admit(self, name: str, kinds: set[MessageType]) -> Topic:
-        """The topic of a send of such messages. Raises, before anything changed, NOT_IMPLEMENTED,
+        """The topic of a send of such messages. Raises, before anything changed, NOT_IMPLEMENTED, BAD_REQUEST,
         MESSAGE_PROPERTY_CONFLICT_WITH_TYPE, and as require.
         """
         for kind in kinds.difference(SERVED):
             raise ClientError(Code.NOT_IMPLEMENTED, f"{kind.name} messages are not served yet (topic {name})")
+        if MessageType.TRANSACTION in kinds and len(kinds) > 1:
+            raise ClientError(
+                Code.BAD_REQUEST, f"transactional and other messages in one request (topic {name}): send them apart"
+            )
         topic = self.require(name)
         stored = MessageType(topic.type)
         if stored is MessageType.MIXED or kinds == {stored} or _is_internal(name):

@@ -613,6 +613,68 @@ class Holding(_message.Message):
         client_id: _Optional[str] = ...,
     ) -> None: ...
 
+class ListTransactionsRequest(_message.Message):
+    __slots__ = ("topic", "limit", "number", "parked")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    PARKED_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    limit: int
+    number: int
+    parked: bool
+    def __init__(
+        self,
+        topic: _Optional[str] = ...,
+        limit: _Optional[int] = ...,
+        number: _Optional[int] = ...,
+        parked: _Optional[bool] = ...,
+    ) -> None: ...
+
+class ListTransactionsResponse(_message.Message):
+    __slots__ = ("transactions",)
+    TRANSACTIONS_FIELD_NUMBER: _ClassVar[int]
+    transactions: _containers.RepeatedCompositeFieldContainer[Transaction]
+    def __init__(
+        self, transactions: _Optional[_Iterable[_Union[Transaction, _Mapping[str, object]]]] = ...
+    ) -> None: ...
+
+class Transaction(_message.Message):
+    __slots__ = ("number", "topic", "state", "checks", "due_ms", "message")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    CHECKS_FIELD_NUMBER: _ClassVar[int]
+    DUE_MS_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    topic: str
+    state: str
+    checks: int
+    due_ms: int
+    message: Message
+    def __init__(
+        self,
+        number: _Optional[int] = ...,
+        topic: _Optional[str] = ...,
+        state: _Optional[str] = ...,
+        checks: _Optional[int] = ...,
+        due_ms: _Optional[int] = ...,
+        message: _Optional[_Union[Message, _Mapping[str, object]]] = ...,
+    ) -> None: ...
+
+class ResolveTransactionRequest(_message.Message):
+    __slots__ = ("number", "commit")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    commit: bool
+    def __init__(self, number: _Optional[int] = ..., commit: _Optional[bool] = ...) -> None: ...
+
+class ResolveTransactionResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class ListClientsRequest(_message.Message):
     __slots__ = ("group",)
     GROUP_FIELD_NUMBER: _ClassVar[int]

@@ -12,7 +12,8 @@ with them. Apache 4.9 delivers none of them.
 
 Left out on purpose: consume queues and checkpoint, so that Apache builds queues and key index from the whole log, and
 `abort`, whose absence means a clean stop. Promises to change nothing in the store it reads. Needs 20 bytes of memory a
-message. What only a lease knows is lost: whoever had a message, or settled one behind an open one, gets it again.
+message. What only a lease knows is lost: whoever had a message, or settled one behind an open one, gets it again; and
+of a transaction that ended behind one that has not, Apache asks the producer again.
 """
 
 import json
@@ -21,9 +22,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rmq_store import recovery, timers
+from rmq_store import halves, recovery, timers
 from rmq_store.commitlog import CommitLog
-from rmq_store.consumequeue import QueueFiles
+from rmq_store.consumequeue import ConsumeQueue, QueueFiles
 from rmq_store.disk import DirectoryLock, File, RealDisk
 from rmq_store.errors import StoreError
 from rmq_store.journal import GroupPut
@@ -40,6 +41,7 @@ _VERSION = {"counter": 1, "stateVersion": 0, "timestamp": 0}
 _WINDOW_BYTES = 1 << 20
 _TIMERCHECK = struct.Struct(">qqqq")  # read up to (0: not known), end of the timer log, the timer topic's place, twice
 _TIMERCHECK_BYTES = 4096
+_HALVES_GROUP = "CID_RMQ_SYS_TRANS"  # Apache's own
 
 
 def export(data: Path, out: Path) -> Report:
@@ -169,6 +171,14 @@ def _offsets(state: State) -> Iterator[tuple[str, dict[str, int]]]:
     for (group, topic), subscription in state.leases.subscriptions.items():
         ledgers = sorted(subscription.ledgers.items())
         yield f"{topic}@{group}", {str(q): _next(state, topic, ledger) for q, ledger in ledgers}
+    if halves.TOPIC in state.topics:
+        yield f"{halves.TOPIC}@{_HALVES_GROUP}", {"0": _next_half(state, state.topics[halves.TOPIC].queues[0])}
+
+
+def _next_half(state: State, queue: ConsumeQueue) -> int:
+    """Where Apache's check of half messages begins."""
+    live = [half.number for half in map(state.halves.get, state.halves.firsts()) if half is not None]
+    return min(live, default=0 if queue.first_offset == queue.max_offset else queue.max_offset)
 
 
 def _next(state: State, topic: str, ledger: Ledger) -> int:

@@ -11,7 +11,7 @@ import logging
 
 import msgspec
 
-from rmq_store import journal, snapshot, timers
+from rmq_store import halves, journal, snapshot, timers
 from rmq_store.checkpoint import Checkpoint, Meta
 from rmq_store.commitlog import CommitLog, Gap
 from rmq_store.consumequeue import ENTRY, ENTRY_BYTES, FILLER, ConsumeQueue
@@ -184,7 +184,11 @@ def replay(state: State, found: Record, doubt: Doubt | None = None) -> None:
     properties = found.decode_properties()
     state.index(queue, found.queue_offset, found.position, found.size, tags_code(properties.get("TAGS", "")))
     origin = Origin.parse(properties.get(Origin.PROPERTY, ""))
-    if origin is not None:
+    if found.topic == halves.TOPIC:
+        half = halves.told_by(found.queue_offset, properties)
+        if half is not None:
+            state.halves.put(origin.offset if origin is not None else found.queue_offset, half)
+    elif origin is not None:
         if doubt is not None:
             doubt.before_origin(origin)
         state.settle_origin(origin, found.topic, found.queue_id, found.queue_offset, timers.due_of(properties))

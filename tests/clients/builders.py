@@ -34,7 +34,8 @@ class Language:
     """One client. `body_bytes_max`: what it can both send and receive (facts: grpc.md 2.5).
 
     `shared`: a folder of sources that are built with its own. `reports_ack`: whether its ack raises what the server
-    answered. `delays`: its driver sends and recalls delayed messages.
+    answered. `delays`: its driver sends and recalls delayed messages. `transacts`: it ends transactions and answers
+    checks.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Language:
     changes_invisible: bool = True
     reports_ack: bool = True
     delays: bool = False
+    transacts: bool = False
     body_bytes_max: int = 4 * MIB
 
 
@@ -142,13 +144,16 @@ def old_python(version: str) -> Language:
     )
 
 
-PYTHON = Language("python", (), build_python, lambda target: [sys.executable, str(target / "driver.py")], delays=True)
+PYTHON = Language(
+    "python", (), build_python, lambda target: [sys.executable, str(target / "driver.py")], delays=True, transacts=True
+)
 FOREIGN = (
     Language(
         "node",
         ("node", "npm"),
         build_node,
         lambda target: ["node", str(target / "driver.js")],
+        transacts=True,
         body_bytes_max=4 * MIB - ENVELOPE_BYTES,
     ),
     Language(
@@ -159,9 +164,10 @@ FOREIGN = (
         shared="lines/go",
         env=WITHOUT_TLS,
         reports_ack=False,
+        transacts=True,
         body_bytes_max=2 * MIB - ENVELOPE_BYTES,
     ),
-    Language("java", ("java", "javac", "mvn"), build_java, java, env=WITHOUT_TLS, delays=True),
+    Language("java", ("java", "javac", "mvn"), build_java, java, env=WITHOUT_TLS, delays=True, transacts=True),
     Language(
         "rust",
         ("cargo",),

@@ -13,18 +13,20 @@ from msgspec import structs
 
 from rmq.expiry import Expiry
 from rmq.groups import Groups
+from rmq.message import Outgoing, SendResult
 from rmq.port import GroupView
-from rmq_store import record, recovery
+from rmq.transaction import Transactions
+from rmq_store import halves, record, recovery
 from rmq_store.checkpoint import Checkpoint
 from rmq_store.commitlog import CommitLog
 from rmq_store.doubt import Doubt
 from rmq_store.flush import Flusher
-from rmq_store.journal import Change, Extended, TimerEnded
+from rmq_store.journal import Change, Extended, HalfEnded, TimerEnded
 from rmq_store.record import Record
 from rmq_store.state import Origin, State
 from rmq_store.timers import TOPIC as TIMERS
 from rmq_store.timers import Timers
-from tests.history.checker import CHANGED, DEAD, DOUBLED, EARLY, LEASED, LOST, RECALLED, UNDONE
+from tests.history.checker import CHANGED, DEAD, DOUBLED, EARLY, HALF, LEASED, LOST, RECALLED, UNDONE
 from tests.history.stage import GROUPS, Stage
 
 Scene = Callable[[Stage], None]
@@ -150,6 +152,26 @@ def come_due_and_die(stage: Stage) -> None:
     stage.advance(21_000)
     stage.ack(*stage.receive(FIRST))
     stage.die()
+
+
+def begin_and_look(stage: Stage) -> None:
+    """A transaction that is open, one that is rolled back, one that is committed."""
+    stage.begin("m1")
+    ids = {key: stage.begin(key) for key in ("m2", "m3")}
+    stage.end("m2", ids["m2"], commit=False)
+    stage.receive(FIRST)
+    stage.end("m3", ids["m3"], commit=True)
+    stage.ack(*stage.receive(FIRST))
+
+
+def end_twice_with_a_kill_between(stage: Stage) -> None:
+    """The producers got no answer, and ask the next server again; one thinks otherwise by then."""
+    first, second = stage.begin("m1"), stage.begin("m2")
+    stage.end("m1", first, commit=False)
+    stage.end("m2", second, commit=True)
+    stage.die()
+    stage.end("m1", first, commit=True)
+    stage.end("m2", second, commit=True)
 
 
 # -- plants ------------------------------------------------------------------------------------------------------------
@@ -323,6 +345,42 @@ def lose_a_tag() -> AbstractContextManager[object]:
     return mock.patch.object(record, "encode", misnamed)
 
 
+def show_half_messages() -> AbstractContextManager[object]:
+    """They are stored as any message, and forgotten when they are rolled back."""
+
+    def plainly(
+        transactions: Transactions,
+        topic: str,
+        messages: Sequence[Outgoing],
+        drafts: Sequence[tuple[record.Draft, int]],
+    ) -> list[SendResult]:
+        results = send(transactions, topic, messages, drafts)
+        transactions._store.append_all(transactions._store.state.topics[topic].queues[0], drafts)
+        return results
+
+    send = Transactions.send
+    return mock.patch.object(Transactions, "send", plainly)
+
+
+def forget_ends() -> AbstractContextManager[object]:
+    """A replay does not know that a transaction has ended."""
+    apply, settle, replay = State.apply, State.settle_origin, recovery.replay
+
+    def without(state: State, change: Change) -> None:
+        if not isinstance(change, HalfEnded):
+            apply(state, change)
+
+    def unsettled(state: State, origin: Origin, topic: str, queue_id: int, offset: int, due_ms: int) -> None:
+        if origin.topic != halves.TOPIC:
+            settle(state, origin, topic, queue_id, offset, due_ms)
+
+    def replay_without(state: State, found: Record, doubt: Doubt | None = None) -> None:
+        with mock.patch.object(State, "apply", without), mock.patch.object(State, "settle_origin", unsettled):
+            replay(state, found, doubt)
+
+    return mock.patch.object(recovery, "replay", replay_without)
+
+
 PLANTS = (
     Plant("skip fsync", LOST, send_and_lose_power, skip_fsync),
     Plant("acknowledge before append", LOST, send_and_die, acknowledge_before_append),
@@ -339,5 +397,8 @@ PLANTS = (
     Plant("show unflushed messages", LOST, see_and_lose_power, show_unflushed_messages),
     Plant("reuse an offset", DOUBLED, send_before_and_after, reuse_an_offset),
     Plant("wrong dead letter", DEAD, use_up_and_bury, give_up_too_soon),
+    Plant("half messages seen", HALF, begin_and_look, show_half_messages),
+    Plant("forget how a transaction ended", HALF, end_twice_with_a_kill_between, forget_ends),
+    Plant("commit twice", DOUBLED, end_twice_with_a_kill_between, forget_ends),
     Plant("lose a tag", CHANGED, send_and_die, lose_a_tag),
 )

@@ -20,7 +20,7 @@ from rmq.message import Delivered
 from rmq.port import Answer
 from rmq_store.record import decode_properties
 from tests.history.checker import Problem, check
-from tests.history.history import DLQ, Ack, Bury, Change, Delivery, History, Message, Outcome, Recall, Send
+from tests.history.history import DLQ, Ack, Bury, Change, Delivery, End, History, Message, Outcome, Recall, Send
 from tests.rmq.rig import INVISIBLE_MS, SMALL, TOPIC, Rig, config, outgoing, request
 from tests.sim.disk import SimDisk
 
@@ -119,6 +119,24 @@ class Stage:
             sent = self._outgoing(key)
             message = message_of(sent.body, decode_properties(sent.properties))
             self.history.sends.append(Send(key, TOPIC, message, began_ms, self._now_ms(), outcome, due_ms))
+
+    def begin(self, key: str) -> str:
+        """A half message; its transaction's id."""
+        began_ms = self._begin_ms()
+        sent = outgoing(f"{key} body", tag="a", **{m.UNIQ_KEY: key, m.KEYS: f"{key} all", m.TRAN_MSG: "true"})
+        (result,) = self._answer(self.rig.broker.send([sent]))
+        message = message_of(sent.body, decode_properties(sent.properties))
+        self.history.sends.append(Send(key, TOPIC, message, began_ms, self._now_ms(), Outcome.OK, half=True))
+        return result.transaction_id
+
+    def end(self, key: str, transaction_id: str, *, commit: bool) -> None:
+        """It may be refused."""
+        began_ms, outcome = self._begin_ms(), Outcome.OK
+        try:
+            self._answer(self.rig.broker.end_transaction(TOPIC, transaction_id, commit))
+        except ClientError:
+            outcome = Outcome.FAILED
+        self.history.ends.append(End(key, commit, began_ms, self._now_ms(), outcome))
 
     def receive(self, group: str, topic: str = TOPIC) -> list[Held]:
         """At most 32, without waiting."""

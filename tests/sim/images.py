@@ -20,10 +20,11 @@ import random
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from rmq.message import KEYS, TAGS
+from rmq_store.halves import TOPIC as HALVES
 from rmq_store.state import Origin
 from rmq_store.timers import TOPIC as TIMERS
 from tests.rmq.rig import outgoing, request
@@ -138,7 +139,8 @@ class Image:
         """By name, all messages of the workload's topics."""
         found: dict[str, list[Stored]] = {}
         for topic, place, body, properties in _rows(rig):
-            if topic.startswith("%") or topic in ("filler", TIMERS):
+            origin = Origin.parse(properties.get(Origin.PROPERTY, ""))
+            if topic.startswith("%") or topic in ("filler", TIMERS, HALVES) or (origin and origin.topic == HALVES):
                 continue
             sent = Sent(body, topic, properties.get(TAGS, ""), properties.get(KEYS, ""))
             found.setdefault(body, []).append(Stored(topic, place, sent, Origin.PROPERTY in properties))
@@ -279,17 +281,25 @@ def _torn(before: bytes, after: bytes, rng: random.Random) -> bytes:
     return bytes(pages)
 
 
-def play(seed: int, flush: str, *, images: int, verbs: int = 150, delayed: bool = True) -> Counter[str]:
+def play(
+    seed: int,
+    flush: str,
+    *,
+    images: int,
+    verbs: int = 150,
+    workload: Callable[..., Workload] = Workload,
+    image_of: Callable[..., Image] = Image,
+) -> Counter[str]:
     """One workload and so many images of it; counts of what they were. Raises with the seed in the message."""
     counts: Counter[str] = Counter()
     folder = Path(tempfile.mkdtemp())
     try:
         with unsynced():
-            run = Workload(seed, flush, folder, keep=images / (2 * verbs), delayed=delayed)
+            run = workload(seed, flush, folder, keep=images / (2 * verbs))
             run.run(verbs)
             rng = random.Random(seed)
             for number in range(images):
-                image = Image(run, rng.choice(run.moments), random.Random(rng.getrandbits(64)))
+                image = image_of(run, rng.choice(run.moments), random.Random(rng.getrandbits(64)))
                 counts[f"{flush}, {image.kind}"] += 1
                 try:
                     image.check()

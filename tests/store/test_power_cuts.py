@@ -8,6 +8,7 @@ import pytest
 from rmq_store.doubt import Doubt
 from rmq_store.errors import StoreError
 from rmq_store.flush import Mode
+from rmq_store.halves import TOPIC as HALVES
 from rmq_store.journal import Cursors, Extended, Grouped, Leased, StateEnd
 from rmq_store.lines import PROPERTY, key_of
 from rmq_store.record import encode_properties
@@ -226,6 +227,17 @@ def test_a_timer_that_came_due_is_nobody_s_delivery(tmp_path: Path) -> None:
     doubt = Doubt(rig.store.state, rig.store.log)
     doubt.begin(rig.store.log.end)
     doubt.before_origin(Origin(0, TIMERS, 0, 0, ""))
+    assert not rig.store.state.leases.subscriptions
+    rig.crash()
+
+
+def test_a_committed_message_is_nobody_s_delivery(tmp_path: Path) -> None:
+    """As that of a timer."""
+    rig = Rig(tmp_path, SimDisk())
+    rig.begin(1)
+    doubt = Doubt(rig.store.state, rig.store.log)
+    doubt.begin(rig.store.log.end)
+    doubt.before_origin(Origin(0, HALVES, 0, 0, ""))
     assert not rig.store.state.leases.subscriptions
     rig.crash()
 

@@ -55,6 +55,7 @@ def test_a_state_restored_from_its_pairs_is_that_state(ops: list[Op]) -> None:
     run(rig, ops)
     timers = rig.store.state.timers
     told = dict(snapshot.timer_pairs(timers.changes, timers.fired_ms))
+    told |= dict(snapshot.half_pairs(rig.store.state.halves))
     told |= dict(snapshot.changed(rig.store.state, everything=True))
     queues = [queue for topic in rig.store.state.topics.values() for queue in topic.queues]
     for queue in queues:

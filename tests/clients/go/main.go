@@ -32,6 +32,9 @@ type command struct {
 	Max        int32             `json:"max"`
 	InvisibleS int               `json:"invisible_s"`
 	Receipt    string            `json:"receipt"`
+	Decision   string            `json:"decision"`
+	MessageID  string            `json:"message_id"`
+	Commit     bool              `json:"commit"`
 }
 
 type reply = lines.Reply
@@ -46,6 +49,12 @@ type driver struct {
 	clients map[string]client
 	taken   map[string][]reply
 	held    map[string]*rmq.MessageView
+	begun   map[string]rmq.Transaction
+	checked map[string][]string
+}
+
+var resolutions = map[string]rmq.TransactionResolution{
+	"UNKNOWN": rmq.UNKNOWN, "COMMIT": rmq.COMMIT, "ROLLBACK": rmq.ROLLBACK,
 }
 
 func configuration(c *command) *rmq.Config {
@@ -152,6 +161,50 @@ func (d *driver) send(c *command) (reply, error) {
 	return reply{"message_id": receipts[0].MessageID}, nil
 }
 
+func (d *driver) deciding(c *command) (reply, error) {
+	check := func(message *rmq.MessageView) rmq.TransactionResolution {
+		d.lock.Lock()
+		defer d.lock.Unlock()
+		d.checked[c.Name] = append(d.checked[c.Name], base64.StdEncoding.EncodeToString(message.GetBody()))
+		return resolutions[c.Decision]
+	}
+	producer, err := rmq.NewProducer(configuration(c), rmq.WithTopics(c.Topic),
+		rmq.WithTransactionChecker(&rmq.TransactionChecker{Check: check}))
+	return d.start(c, producer, err)
+}
+
+func (d *driver) begin(c *command) (reply, error) {
+	producer := d.client(c.Name).(rmq.Producer)
+	transaction := producer.BeginTransaction()
+	message := &rmq.Message{Topic: c.Topic, Body: c.Body}
+	receipts, err := producer.SendWithTransaction(context.Background(), message, transaction)
+	if err != nil {
+		return nil, err
+	}
+	d.lock.Lock()
+	defer d.lock.Unlock()
+	d.begun[receipts[0].MessageID] = transaction
+	return reply{"message_id": receipts[0].MessageID}, nil
+}
+
+func (d *driver) end(c *command) (reply, error) {
+	d.lock.Lock()
+	transaction := d.begun[c.MessageID]
+	d.lock.Unlock()
+	if c.Commit {
+		return reply{}, transaction.Commit()
+	}
+	return reply{}, transaction.RollBack()
+}
+
+func (d *driver) asked(c *command) (reply, error) {
+	d.lock.Lock()
+	defer d.lock.Unlock()
+	bodies := append([]string{}, d.checked[c.Name]...)
+	d.checked[c.Name] = nil
+	return reply{"bodies": bodies}, nil
+}
+
 // The SDK reports an empty poll as an error; the protocol wants an empty list.
 func isEmptyPoll(err error) bool {
 	var status *rmq.ErrRpcStatus
@@ -203,9 +256,11 @@ func (d *driver) stop(c *command) (reply, error) {
 }
 
 func main() {
-	d := &driver{clients: map[string]client{}, taken: map[string][]reply{}, held: map[string]*rmq.MessageView{}}
+	d := &driver{clients: map[string]client{}, taken: map[string][]reply{}, held: map[string]*rmq.MessageView{},
+		begun: map[string]rmq.Transaction{}, checked: map[string][]string{}}
 	lines.Serve(lines.Verbs[command]{
 		"producer": d.producer, "simple": d.simple, "push": d.push, "send": d.send, "receive": d.receive,
 		"ack": d.ack, "change": d.change, "taken": d.drain, "stop": d.stop,
+		"deciding": d.deciding, "begin": d.begin, "end": d.end, "checked": d.asked,
 	})
 }

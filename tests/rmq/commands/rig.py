@@ -257,6 +257,15 @@ VERBS: Mapping[str, Verb] = {
     "CancelTimer": Verb(
         "cancel_timer", pb.CancelTimerRequest.FromString, lambda r: (r.number,), lambda v: pb.CancelTimerResponse()
     ),
+    "ListTransactions": Verb(
+        "transactions", pb.ListTransactionsRequest.FromString,
+        lambda r: (r.topic, r.limit, r.number if r.HasField("number") else None, r.parked),
+        lambda v: pb.ListTransactionsResponse(transactions=v),
+    ),
+    "ResolveTransaction": Verb(
+        "resolve_transaction", pb.ResolveTransactionRequest.FromString, lambda r: (r.number, r.commit),
+        lambda v: pb.ResolveTransactionResponse(),
+    ),
     "ListClients": Verb(
         "clients", pb.ListClientsRequest.FromString, lambda r: (r.group,), lambda v: pb.ListClientsResponse(clients=v)
     ),
