@@ -13,8 +13,8 @@ from rmq.metrics import Exposition
 from rmq_store.flush import Mode
 from tests.rmq.conftest import MakeRig
 from tests.rmq.fifo import FIFO, grouped
-from tests.rmq.test_transaction_checks import Producers
 from tests.rmq.rig import GROUP, SMALL, TOPIC, Rig, outgoing, request
+from tests.rmq.test_transaction_checks import Producers
 from tests.scraping import samples, told
 
 ON_TOPIC = f'topic="{TOPIC}",consumer_group="{GROUP}"'

@@ -14,7 +14,6 @@ from rmq_store.journal import HalfEnded
 from rmq_store.segment import FOLDER
 from tests.store.support import GROUP, SEGMENT_BYTES, Rig, log_bytes
 
-
 CHECKS = "RMQ_SYS_TRANS_HALF_TOPIC@CID_RMQ_SYS_TRANS"
 
 
