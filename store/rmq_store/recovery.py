@@ -187,6 +187,8 @@ def replay(state: State, found: Record, doubt: Doubt | None = None) -> None:
     if found.topic == halves.TOPIC:
         half = halves.told_by(found.queue_offset, properties)
         if half is not None:
+            if doubt is not None and doubt.is_raised:
+                _queue(state, half.topic, 0)  # the record that made it may be lost
             state.halves.put(origin.offset if origin is not None else found.queue_offset, half)
     elif origin is not None:
         if doubt is not None:

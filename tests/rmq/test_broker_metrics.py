@@ -14,6 +14,7 @@ from rmq_store.flush import Mode
 from tests.rmq.conftest import MakeRig
 from tests.rmq.fifo import FIFO, grouped
 from tests.rmq.rig import GROUP, SMALL, TOPIC, Rig, bodies, outgoing, request
+from tests.rmq.test_transaction_checks import Producers
 from tests.scraping import samples, told
 
 ON_TOPIC = f'topic="{TOPIC}",consumer_group="{GROUP}"'
@@ -295,3 +296,24 @@ def test_deliveries_of_message_groups_are_counted(make_rig: MakeRig) -> None:
     rig.advance(31_000)
     assert len(rig.receive(request(batch=32))) == 1
     assert (out(rig, "messages"), out(rig, "messages", retry="true")) == (2, 3)
+
+
+def test_transactions_are_told_by_topic(rig: Rig) -> None:
+    """Those that live, those that ended either way, and checks; what goes with a topic is told no more."""
+    texts = [rig.send(outgoing(body, TRAN_MSG="true"))[0].transaction_id for body in "abcd"]
+    for text, commit in zip(texts, (True, True, False), strict=False):
+        rig.wait(rig.broker.end_transaction(TOPIC, text, commit))
+    topic = f'{{topic="{TOPIC}"}}'
+    found = numbers(rig)
+    assert found[f"rocketmq_half_messages{topic}"] == found["rmq_transactions"] == 1
+    assert found[f"rocketmq_commit_messages_total{topic}"] == 2
+    assert found[f"rocketmq_rollback_messages_total{topic}"] == 1
+    assert found[f"rmq_transaction_checks_total{topic}"] == found["rmq_transactions_parked"] == 0
+    producers = Producers()
+    rig.broker.asks(producers)
+    rig.advance(6000)
+    assert numbers(rig)[f"rmq_transaction_checks_total{topic}"] == 1
+    rig.wait(rig.broker.end_transaction(TOPIC, texts[3], commit=False))
+    assert f"rocketmq_half_messages{topic}" not in numbers(rig)
+    rig.wait(rig.broker.admin.delete_topic(TOPIC))
+    assert f"rocketmq_commit_messages_total{topic}" not in numbers(rig)

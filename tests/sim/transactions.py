@@ -98,7 +98,9 @@ class TransactImage(Image):
             self._wrong.append(f"nobody ended it so: {found}")
         if len(rows) > 1 or (rows and outcome != COMMITTED):
             self._wrong.append(f"it is seen: {found}")
-        if outcome == COMMITTED and not rows and not self._moment.begin:
+        if (COMMITTED in must_end or (outcome == COMMITTED and self._cut.keeps(begun))) and not (
+            rows or self._moment.begin
+        ):
             self._wrong.append(f"it was committed, and is nowhere: {found}")
 
     def _check_answers(self, rig: SimRig) -> None:

@@ -12,13 +12,15 @@ from rmq_store.commitlog import CommitLog
 from rmq_store.disk import DirectoryLock, RealDisk
 from rmq_store.errors import StoreError
 from rmq_store.export import export
-from rmq_store.journal import TimerEnded
+from rmq_store.journal import HalfEnded, TimerEnded
 from rmq_store.record import Record
 from rmq_store.segment import FOLDER
 from rmq_store.state import Origin
 from rmq_store.timers import DELIVER_MS
 from rmq_store.timers import TOPIC as TIMERS
 from tests.store.support import GROUP, SEGMENT_BYTES, Rig, log_bytes
+
+CHECKS = "RMQ_SYS_TRANS_HALF_TOPIC@CID_RMQ_SYS_TRANS"
 
 
 def files(root: Path) -> dict[str, bytes]:
@@ -195,6 +197,27 @@ def test_a_group_starts_over_in_a_queue_whose_messages_are_all_gone(rig: Rig, tm
     rig.close()
     export(tmp_path / "data", tmp_path / "out")
     assert config(tmp_path / "out", "consumerOffset.json", "offsetTable")["a@g"] == {"0": 0, "1": 0}
+
+
+def test_apache_s_check_begins_at_the_oldest_open_transaction(rig: Rig, tmp_path: Path) -> None:
+    """It asks about what ended behind that one once more, and about nothing before."""
+    for _ in range(3):
+        rig.begin(1)
+    rig.commit(0, "a")
+    rig.store.apply(HalfEnded(2))
+    rig.close()
+    export(tmp_path / "data", tmp_path / "out")
+    assert config(tmp_path / "out", "consumerOffset.json", "offsetTable")[CHECKS] == {"0": 1}
+
+
+def test_apache_checks_nothing_where_all_transactions_have_ended(rig: Rig, tmp_path: Path) -> None:
+    """Its check begins behind the last half message."""
+    for number in range(2):
+        rig.begin(1)
+        rig.commit(number, "a")
+    rig.close()
+    export(tmp_path / "data", tmp_path / "out")
+    assert config(tmp_path / "out", "consumerOffset.json", "offsetTable")[CHECKS] == {"0": 2}
 
 
 def test_a_damaged_log_is_refused(rig: Rig, tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from rmq_store import outcomes
+from rmq_store.consumequeue import FOLDER as QUEUES
+from rmq_store.disk import RealDisk
 from rmq_store.halves import PARKED_MS, TOPIC, Half, Halves, check_text, told_by
 from rmq_store.journal import HalfChecked, HalfEnded, TopicDrop
 from rmq_store.outcomes import CHUNK_BITS, CHUNKS_MAX, COMMITTED, ROLLED_BACK, UNKNOWN, Outcomes
-from tests.store.support import Rig, view
+from tests.store.support import Rig, WatchedDisk, view
 
 DUE_MS = 1_800_000_000_000
 
@@ -249,3 +251,40 @@ def test_all_outcomes_take_a_megabyte() -> None:
         assert tracemalloc.get_traced_memory()[0] < 1_300_000
     finally:
         tracemalloc.stop()
+
+
+def test_a_checkpoint_that_failed_is_made_up_for(tmp_path: Path) -> None:
+    """The next one tells again what came, went and was checked, and how others ended."""
+    disk = WatchedDisk(RealDisk(tmp_path))
+    rig = Rig(tmp_path, disk)
+    make_some(rig)
+    disk.broken.add(("write", QUEUES))
+    rig.save()
+    disk.broken.clear()
+    rig.begin(DUE_MS + 50)
+    rig.save()
+    expected = view(rig.store.state)
+    rig.crash()
+    again = Rig(tmp_path)
+    assert again.store.report.records == 0
+    assert view(again.store.state) == expected
+    again.close()
+
+
+def test_one_that_cannot_be_read_is_not_carried_forward(tmp_path: Path) -> None:
+    """Its segment goes all the same; whoever asks for it is told that it is lost."""
+    rig = Rig(tmp_path)
+    for _ in range(2):
+        rig.begin(DUE_MS)
+    rig.turn()
+    queue = rig.store.state.topics[TOPIC].queues[0]
+    position = queue.read(0, 1)[0].position
+    rig.roll()
+    rig.roll()
+    rig.store.log.segment_at(position).write(position + 100, b"\xff" * 8)
+    rig.retain()
+    lost, kept = rig.store.state.halves.get(0), rig.store.state.halves.get(1)
+    assert lost is not None
+    assert kept is not None
+    assert (lost.number, kept.number) == (0, 2)
+    rig.close()

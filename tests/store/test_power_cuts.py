@@ -303,3 +303,25 @@ def test_a_message_that_cannot_be_read_is_in_no_line(tmp_path: Path) -> None:
     ledger = rig.store.state.leases.subscription("g", "t").ledger(0)
     assert (sorted(ledger.open), ledger.lines) == ([0], None)
     rig.crash()
+
+
+def test_the_topic_of_a_transaction_is_there_though_the_record_that_made_it_is_lost(tmp_path: Path) -> None:
+    """Or a check would give the transaction up."""
+    disk = SimDisk()
+    rig = Rig(tmp_path, disk)
+    rig.begin(1)
+    rig.turn()
+    start = rig.store.log.end
+    rig.topic("t")
+    rig.turn()
+    end = rig.store.log.end
+    rig.begin(1)
+    rig.turn()
+    rig.store.flusher.finish()
+    rig.store.log.segments[0].write(start, bytes(end - start))
+    rig.store.log.segments[0].sync()
+    rig.crash()
+    rig = Rig(_another(tmp_path), disk)
+    assert "t" in rig.store.state.topics
+    assert list(rig.store.state.halves.firsts()) == [0, 1]
+    rig.crash()
