@@ -8,7 +8,18 @@ dead letters are deadletters.py's.
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 
-from rmq.adminport import GroupInfo, Kept, Page, QueueRange, Start, StoreInfo, Timer, TopicInfo, Whereabouts
+from rmq.adminport import (
+    GroupInfo,
+    Kept,
+    Page,
+    QueueRange,
+    Start,
+    StoreInfo,
+    Timer,
+    TopicInfo,
+    Transaction,
+    Whereabouts,
+)
 from rmq.browse import Browser
 from rmq.clock import Clock, ManualClock
 from rmq.config import Config
@@ -25,9 +36,12 @@ from rmq.retry import RetryPolicy
 from rmq.timerviews import TimerViews
 from rmq.topics import Topics
 from rmq.traffic import Traffic
+from rmq.transaction import Transactions
+from rmq.transactionviews import TransactionViews
 from rmq.waiters import Waiters
 from rmq.whereabouts import Finder
 from rmq_store import snapshot
+from rmq_store.halves import TOPIC as HALF_TOPIC
 from rmq_store.journal import GroupDrop, TopicDrop
 from rmq_store.ledger import Subscription
 from rmq_store.state import Topic
@@ -53,6 +67,7 @@ class Admin:
         *,
         traffic: Traffic,
         delay: Delay,
+        transactions: Transactions,
         online: set[tuple[str, str]],
         subscribe: Callable[[str, str], Subscription],
         tick: Callable[[], None],
@@ -72,6 +87,7 @@ class Admin:
         self.views = GroupViews(store, self._browser, waiters, clock, online)
         self._timers = TimerViews(store, delay)
         self._finder = Finder(store, self._browser)
+        self._transactions = TransactionViews(store, transactions)
         self._letters = DeadLetters(store, topics, self._browser, loop, subscribe=subscribe, tick=tick)
 
     def describe(self) -> StoreInfo:
@@ -86,6 +102,8 @@ class Admin:
             len(self._state.groups),
             self._state.leases.open_count,
             len(self._waiters),
+            self._store.damage.total,
+            self._store.damage.set_aside_bytes,
         )
 
     # -- topics ------------------------------------------------------------------------------------------------------
@@ -128,6 +146,8 @@ class Admin:
         """See AdminPort."""
         if name == TIMER_TOPIC:
             raise ClientError(Code.BAD_REQUEST, f"{name} holds all delayed messages that wait: cancel single ones")
+        if name == HALF_TOPIC:
+            raise ClientError(Code.BAD_REQUEST, f"{name} holds all transactions that have not ended: end single ones")
         self._drop_topic(self._browser.require(name).name)
         return self._store.when_safe(None)
 
@@ -238,6 +258,20 @@ class Admin:
     def cancel_timer(self, number: int) -> Answer[None]:
         """See AdminPort."""
         return self._timers.cancel(number)
+
+    # -- transactions ------------------------------------------------------------------------------------------------
+
+    def transactions(self, topic: str, limit: int, *, parked: bool) -> Iterator[Transaction]:
+        """See AdminPort."""
+        return self._transactions.all(topic, limit, parked=parked)
+
+    def transaction(self, number: int) -> Transaction:
+        """See AdminPort."""
+        return self._transactions.one(number)
+
+    def end_transaction(self, number: int, *, commit: bool) -> Answer[None]:
+        """See AdminPort."""
+        return self._transactions.end(number, commit=commit)
 
     # -- tests -------------------------------------------------------------------------------------------------------
 

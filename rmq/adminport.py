@@ -4,6 +4,7 @@ Plain data. Names are stored names; times are milliseconds since 1970 unless sai
 """
 
 import asyncio
+import enum
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -76,7 +77,10 @@ class GroupInfo(msgspec.Struct):
 
 
 class StoreInfo(msgspec.Struct):
-    """The store in numbers; positions are bytes of the commit log."""
+    """The store in numbers; positions are bytes of the commit log.
+
+    Since the start: `damaged` places of it were found, `set_aside_bytes` of an unfinished record kept in lost+found.
+    """
 
     log_begin: int
     log_end: int
@@ -86,6 +90,8 @@ class StoreInfo(msgspec.Struct):
     groups: int
     open_messages: int
     waiting_polls: int
+    damaged: int
+    set_aside_bytes: int
 
 
 class Kept(msgspec.Struct):
@@ -110,6 +116,28 @@ class Timer(msgspec.Struct):
     number: int
     due_ms: int
     message: Kept
+
+
+class TransactionState(enum.Enum):
+    """Of a transaction that has not ended."""
+
+    CHECKED = "checked"  # its producer is asked, now and then
+    WAITING = "waiting"  # for a producer of its topic
+    PARKED = "parked"  # nobody is asked any more
+
+
+class Transaction(msgspec.Struct):
+    """A transaction that has not ended. `due_ms`: of its next check, lease time; 0: none is planned.
+
+    `message`: as in Timer; None where it is lost.
+    """
+
+    number: int
+    topic: str
+    state: TransactionState
+    checks: int
+    due_ms: int
+    message: Kept | None
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -230,6 +258,17 @@ class AdminPort(Protocol):
 
     def cancel_timer(self, number: int) -> Answer[None]:
         """It will never be delivered. Raises as timer."""
+
+    def transactions(self, topic: str, limit: int, *, parked: bool) -> Iterable[Transaction]:
+        """Transactions that have not ended, or of those the parked ones; of one topic or (empty) of all, in order of
+        sending. Each is looked at when it is asked for. Of one topic: those among the first 10,000 of all.
+        """
+
+    def transaction(self, number: int) -> Transaction:
+        """One. Raises NOT_FOUND where it has ended, or never was."""
+
+    def end_transaction(self, number: int, *, commit: bool) -> Answer[None]:
+        """As its producer would. Raises as transaction, and NOT_FOUND where it can only be rolled back."""
 
     def advance(self, ms: int) -> int:
         """Moves the clock, does all that is due; the new wall time. Raises BAD_REQUEST without --manual-clock."""

@@ -27,13 +27,14 @@ from rmq.handle import HandleMakers
 from rmq.message import Delivered, MessageType, Outgoing, SendResult
 from rmq.offsets import Offsets, require_queue
 from rmq.pop import Pop
-from rmq.port import Answer, BrokerQueues, GroupView, Pulled, PullRequest, ReceiveRequest
+from rmq.port import Answer, BrokerQueues, ClientPort, GroupView, Pulled, PullRequest, ReceiveRequest
 from rmq.pull import Pulls
 from rmq.scan import SCAN_MAX
 from rmq.settle import Settling
 from rmq.storesettings import store_settings
 from rmq.topics import Topics
 from rmq.traffic import Traffic
+from rmq.transaction import TRANSACTION, Transactions
 from rmq.waiters import Waiters
 from rmq_store.consumequeue import ConsumeQueue
 from rmq_store.errors import StoreError, StoreFull
@@ -48,6 +49,7 @@ log_ = logging.getLogger("rmq.broker")
 NORMAL = MessageType.NORMAL
 _TICK_LEASES = 500  # leases ended in one turn: a few milliseconds
 _TICK_TIMERS = 100  # delayed messages delivered in one turn: as long
+_TICK_CHECKS = 50  # producers asked about transactions in one turn: as long
 _POLLS_A_TURN = 32  # waiting polls answered in one turn, of at most receive_batch_max messages each
 _RETENTION_S = 10.0  # Apache: cleanResourceInterval
 _MEMORY_RETENTION_S = 1.0  # how long the ring may overshoot memory_bytes_max
@@ -91,6 +93,7 @@ class Broker:
         self._expiry = Expiry(self._store, self.groups, burial, clock, config, online=online)
         self._settling = Settling(self._store, makers, burial, self._expiry, clock, traffic)
         self._delay = Delay(self._store, self.topics, clock, config)
+        self._transactions = Transactions(self._store, self.topics, clock, config, traffic)
         self._drafts = Drafts(self._store.log, config)
         self._waiters = Waiters(loop, polls_max=config.polls_max, per_group_max=config.polls_per_group_max)
         self._pulls = Pulls(self._store, self._waiters, self._traffic, config, loop)
@@ -105,6 +108,7 @@ class Broker:
             loop,
             traffic=traffic,
             delay=self._delay,
+            transactions=self._transactions,
             online=online,
             subscribe=self._subscription,
             tick=self.tick,
@@ -220,6 +224,10 @@ class Broker:
             results = self._delay.send(topic, messages, drafts)
             self._arm()
             return results
+        if messages[0].type is TRANSACTION:  # and so are the others
+            results = self._transactions.send(topic.name, messages, drafts)
+            self._arm()
+            return results
         self._store.log.make_room(sum([draft.size for draft, _ in drafts]))
         append = self._store.append
         return [SendResult(d.queue_id, append(topic, topic.queues[d.queue_id], d, code)) for d, code in drafts]
@@ -228,6 +236,22 @@ class Broker:
         """See BrokerPort."""
         self.topics.must_take(topic, DELAY)
         return self._delay.recall(topic, handle)
+
+    def end_transaction(self, topic: str, transaction_id: str, commit: bool | None) -> Answer[None]:
+        """See BrokerPort. Raises INTERNAL_SERVER_ERROR on a full disk."""
+        try:
+            return self._transactions.end(topic, transaction_id, commit)
+        except StoreFull as error:
+            raise _unavailable(error) from None
+
+    def producing(self, topics: Collection[str]) -> None:
+        """See BrokerPort."""
+        self._transactions.producing(topics)
+        self._arm()
+
+    def asks(self, clients: ClientPort) -> None:
+        """Whom the broker asks what only clients know. Nobody is asked before."""
+        self._transactions.clients = clients
 
     def _admit(self, messages: Sequence[Outgoing]) -> Topic:
         name, kind = messages[0].topic, messages[0].type
@@ -381,26 +405,34 @@ class Broker:
         """Does what is due. Called by the agenda's timer, and by whoever moved a ManualClock."""
         self._disarm()  # it was set by a clock that may have been moved since
         self._delay.tick(_TICK_TIMERS)
+        self._transactions.tick(_TICK_CHECKS)
         self._expiry.tick(self._clock.lease_ms(), _TICK_LEASES)
         self._serve_woken()
         self._arm()
 
     def catch_up(self) -> None:
         """Does all that is due, however much, and what retention wants by now: somebody moved a ManualClock."""
+        self._transactions.hurry()
         while self._is_due():
             self.tick()
+            self._transactions.hurry()
         self._cleaning.cancel()
         self._clean(all_of_it=True)
 
     def _is_due(self) -> bool:
-        lease_ms, timer_ms = self._store.state.leases.wheel.next_due_ms(), self._delay.next_due_ms()
+        lease_ms, timer_ms = self._next_lease_ms(), self._delay.next_due_ms()
         return (lease_ms is not None and lease_ms <= self._clock.lease_ms()) or (
             timer_ms is not None and timer_ms <= self._clock.wall_ms()
         )
 
+    def _next_lease_ms(self) -> int | None:
+        """When a lease is due, or a check of a transaction."""
+        found = self._store.state.leases.wheel.next_due_ms(), self._transactions.next_due_ms()
+        return min((due_ms for due_ms in found if due_ms is not None), default=None)
+
     def _arm(self) -> None:
         if not self._closed:
-            self._lease_alarm.set(self._store.state.leases.wheel.next_due_ms())
+            self._lease_alarm.set(self._next_lease_ms())
             self._timer_alarm.set(self._delay.next_due_ms())
 
     def _disarm(self) -> None:

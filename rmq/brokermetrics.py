@@ -46,7 +46,8 @@ class BrokerMetrics:
         self._clock = clock
         self._medium = medium
         self._series_max = series_max
-        self.sources = (self._tables, self._log, self._flushes, self._topics, self._incoming, self._groups, self._left)
+        tables = (self._tables, self._log, self._damage, self._flushes, self._topics)
+        self.sources = (*tables, self._incoming, self._transactions, self._groups, self._left)
 
     def _tables(self, page: Exposition) -> Iterator[None]:
         leases = self._state.leases
@@ -61,6 +62,9 @@ class BrokerMetrics:
         value("rmq_parked_messages", "gauge", "Messages that wait for others of their message group; see parked_max.",
               leases.parked_count)  # fmt: skip
         value("rmq_delayed_messages", "gauge", "Delayed messages that wait; see timers_max.", len(self._state.timers))
+        halves = self._state.halves
+        value("rmq_transactions", "gauge", "Transactions that have not ended; see transactions_max.", len(halves))
+        value("rmq_transactions_parked", "gauge", "Of those, the ones that wait for an operator.", len(halves.parked))
         value("rmq_timers", "gauge", "Timers of leases that are set.", len(leases.wheel))
         value(
             "rmq_waiting_polls",
@@ -88,6 +92,15 @@ class BrokerMetrics:
         page.value("rmq_log_written", "gauge", "The position up to which the log is in its files.", log.written)
         page.value("rmq_log_safe", "gauge", "The position up to which messages can be received.", flusher.safe)
         page.value("rmq_disk_free_bytes", "gauge", "Free space where the data are.", self._store.disk.free_bytes())
+        yield
+
+    def _damage(self, page: Exposition) -> Iterator[None]:
+        damage = self._store.damage
+        found = page.family("rmq_damaged_total", "counter", "Damaged places of the store that were found.", "what")
+        for what, count in (("log", damage.ranges), ("queue", damage.entries), ("message", damage.messages)):
+            found.add(count, what)
+        text = "Bytes of an unfinished record behind the log's end, kept in lost+found at the start."
+        page.value("rmq_set_aside_bytes", "gauge", text, damage.set_aside_bytes)
         yield
 
     def _oldest_ms(self) -> int:
@@ -122,6 +135,20 @@ class BrokerMetrics:
             count.add(sum(found.sizes.counts), *labels)
             size.add(round(found.sizes.total), *labels)
             sizes.add_histogram(found.sizes, *labels)
+            yield
+
+    def _transactions(self, page: Exposition) -> Iterator[None]:
+        half = page.family("rocketmq_half_messages", "gauge", "Transactions that have not ended.", "topic")
+        for topic, count in islice(list(self._state.halves.by_topic.items()), self._series_max):
+            half.add(count, topic)
+            yield
+        committed = page.family("rocketmq_commit_messages_total", "counter", "Transactions committed.", "topic")
+        rolled_back = page.family("rocketmq_rollback_messages_total", "counter", "Transactions rolled back.", "topic")
+        checks = page.family("rmq_transaction_checks_total", "counter", "Checks that a producer was sent.", "topic")
+        for topic, found in islice(self._traffic.transactions(), self._series_max):
+            committed.add(found.committed, topic)
+            rolled_back.add(found.rolled_back, topic)
+            checks.add(found.checks, topic)
             yield
 
     def _groups(self, page: Exposition) -> Iterator[None]:

@@ -15,6 +15,7 @@ from rmq.scan import look, offset_at
 from rmq.topics import Topics
 from rmq_store import record
 from rmq_store.consumequeue import ConsumeQueue, Entry
+from rmq_store.halves import TOPIC as HALF_TOPIC
 from rmq_store.keyindex import TooManySearches
 from rmq_store.record import Record
 from rmq_store.state import Topic
@@ -66,8 +67,10 @@ class Browser:
         self._watchers: dict[str, set[asyncio.Future[None]]] = {}
 
     def require(self, name: str) -> Topic:
-        """Raises TOPIC_NOT_FOUND."""
+        """Raises TOPIC_NOT_FOUND, and ILLEGAL_TOPIC where messages are hidden from all."""
         topic = self._topics.find(name)
+        if name == HALF_TOPIC:
+            raise ClientError(Code.ILLEGAL_TOPIC, f"{name} is read by nobody: see `rmq transaction list`")
         if topic is None:
             raise ClientError(Code.TOPIC_NOT_FOUND, f"there is no topic {name}")
         return topic

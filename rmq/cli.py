@@ -33,6 +33,7 @@ ELSEWHERE = {
     "store": ("store", "Looks into a data directory without a server."),
     "timer": ("timer", "Shows delayed messages that wait, and cancels them."),
     "topic": ("topic", "Creates, shows, changes and deletes topics."),
+    "transaction": ("transaction", "Shows transactions that have not ended, and ends them."),
     "wait": ("health", "Waits until a server serves."),
 }
 """Commands by name: the module in rmq/commands, and the line in --help."""

@@ -88,6 +88,10 @@ class Config(msgspec.Struct, frozen=True):
     lower_priority_nth: Annotated[int, Meta(ge=2, le=1_000_000)] = 100
     delay_ms_max: Annotated[int, Meta(ge=1, le=3660 * 24 * HOUR_MS)] = 40 * 24 * HOUR_MS
     timers_max: Annotated[int, Meta(ge=0, le=100_000_000)] = 1_000_000
+    transactions_max: Annotated[int, Meta(ge=0, le=100_000_000)] = 200_000
+    transaction_check_ms: Annotated[int, Meta(ge=100, le=24 * HOUR_MS)] = 6000
+    transaction_backoff_ms_max: Annotated[int, Meta(ge=100, le=24 * HOUR_MS)] = 60_000
+    transaction_checks_max: Annotated[int, Meta(ge=0, le=1000)] = 15
     leases_max: Annotated[int, Meta(ge=1, le=100_000_000)] = 1_000_000
     parked_max: Annotated[int, Meta(ge=0, le=10_000_000)] = 1_000_000
     client_silent_ms: Annotated[int, Meta(ge=1000, le=24 * HOUR_MS)] = 120_000

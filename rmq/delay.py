@@ -12,6 +12,7 @@ is rmq_store/retention.py's; which timers there are, rmq_store/timers.py's.
 import logging
 from collections.abc import Sequence
 
+from rmq import hidden
 from rmq.clock import Clock
 from rmq.config import Config
 from rmq.errors import ClientError, Code
@@ -116,29 +117,12 @@ class Delay:
             self._store.apply(TimerEnded(first_number(number, properties), due_ms))
             return
         origin = Origin(kept.position, timers.TOPIC, 0, first_number(number, properties), "")
-        for name in timers.TIMER_PROPERTIES:
-            properties.pop(name, None)
-        properties[Origin.PROPERTY] = origin.text()
-        draft = Draft.make(
-            topic.name_bytes, queue_id, kept.body, record.encode_properties(properties), kept.sys_flag, kept.born_ms,
-            kept.born_host, kept.born_port, kept.reconsume_times,
-        )  # fmt: skip
-        tags = properties.get("TAGS", "")
-        queue = topic.queues[queue_id]
-        self._store.append(topic, queue, draft, record.tags_code(tags) if tags else 0, origin, due_ms)
-
-    def _topic(self) -> Topic | None:
-        return self._topics.find(timers.TOPIC)
+        draft, tags_code = hidden.reveal(kept, properties, topic, queue_id, origin, (timers.OUT_MS,))
+        self._store.append(topic, topic.queues[queue_id], draft, tags_code, origin, due_ms)
 
     def read(self, number: int) -> Record | None:
         """The timer's record, by its current number; None where it is lost, gone or not there yet."""
-        topic = self._topic()
-        entries = topic.queues[0].read(number, 1) if topic else []
-        if topic is None or not entries:
-            return None
-        if entries[0].position >= self._store.log.written:
-            self._store.log.write()  # sent in this very turn, and a test's clock has moved on
-        return self._store.read(topic.queues[0], number, entries[0])
+        return hidden.read(self._store, timers.TOPIC, number)
 
     # -- recall ------------------------------------------------------------------------------------------------------
 
@@ -161,7 +145,7 @@ class Delay:
 
     def _must_be(self, handle: RecallHandle) -> None:
         """The timer's record, while it is kept, is that of the handle's message. Raises ILLEGAL_MESSAGE_ID."""
-        known = self._topic()
+        known = self._topics.find(timers.TOPIC)
         if known is None or handle.number >= known.queues[0].max_offset:
             raise _not_ours("of no message that is known")
         kept = self.read(self._timers.current(handle.number))
@@ -176,15 +160,7 @@ class Delay:
 
 def timed(draft: Draft, due_ms: int) -> Draft:
     """The record that waits in the timer topic, and says where the message goes."""
-    own = {
-        timers.OUT_MS: str(timers.out_ms(due_ms)),
-        timers.REAL_TOPIC: draft.topic.decode(),
-        timers.REAL_QUEUE: str(draft.queue_id),
-    }
-    return Draft.make(
-        timers.TOPIC_BYTES, 0, draft.body, draft.properties + record.encode_properties(own), draft.sys_flag,
-        draft.born_ms, draft.born_host, draft.born_port, draft.reconsume_times,
-    )  # fmt: skip
+    return hidden.hide(draft, timers.TOPIC_BYTES, {timers.OUT_MS: str(timers.out_ms(due_ms))})
 
 
 def _due_ms(message: Outgoing) -> int:

@@ -97,11 +97,12 @@ class Outgoing(msgspec.Struct, gc=False):
 
 
 class SendResult(msgspec.Struct, gc=False):
-    """Where a message went. `recall_handle` is filled for delayed messages only."""
+    """Where a message went. `recall_handle` is filled for delayed messages only, `transaction_id` for half ones."""
 
     queue_id: int
     queue_offset: int
     recall_handle: str = ""
+    transaction_id: str = ""
 
 
 class Delivered(msgspec.Struct):

@@ -109,6 +109,7 @@ class Node:
         for group, client_id in self.broker.recovered_clients:
             self._sessions.adopt(group, client_id)
         telemetry = self._telemetry = Telemetry(self.broker, self._sessions, limits, filters)
+        self.broker.asks(telemetry)
         rates = Rates(config, clock.monotonic_s)
         advertise = config.advertise or None
         self._messaging = Messaging(self.broker, self._sessions, telemetry, limits, advertise, clock, filters, rates)

@@ -110,6 +110,15 @@ class BrokerPort(Protocol):
         time has passed, ILLEGAL_MESSAGE_ID for a handle that is not of this topic and broker.
         """
 
+    def end_transaction(self, topic: str, transaction_id: str, commit: bool | None) -> Answer[None]:
+        """True commits, False rolls back, None does nothing: it is not known yet. The same again is OK. Raises
+        PRECONDITION_FAILED where it ended the other way, INVALID_TRANSACTION_ID for an id that is not of this topic
+        and store, or is forgotten; NOT_FOUND where it cannot be committed any more.
+        """
+
+    def producing(self, topics: Collection[str]) -> None:
+        """A producer of these topics is there: it can be asked about their transactions."""
+
     def receive(self, request: ReceiveRequest) -> Answer[Sequence[Delivered]]:
         """Leases messages; empty after `poll_ms` without any. Cancelling the Future leaves the poll."""
 
@@ -158,7 +167,9 @@ class ClientPort(Protocol):
     """What the broker may ask of clients; the proxy finds the client's stream."""
 
     def check_transaction(self, topic: str, message: Delivered, transaction_id: str) -> bool:
-        """Asks one live producer of `topic` for the outcome; False where none is there."""
+        """Asks one live producer of `topic` for the outcome, the next one for each `message.attempt`; False where none
+        is there.
+        """
 
     def verify(self, group: str, client_id: str, message: Delivered) -> "asyncio.Future[ClientError | None]":
         """Has one client consume `message` directly."""

@@ -20,8 +20,13 @@ from rmq_store.store import Store
 
 log_ = logging.getLogger("rmq.topics")
 _PRIORITY = MessageType.PRIORITY.value
-SERVED = (MessageType.NORMAL, MessageType.FIFO, MessageType.DELAY, MessageType.PRIORITY)
-_WITH_PRIORITY = {MessageType.PRIORITY, MessageType.NORMAL, MessageType.DELAY}  # what the type PRIORITY has a place for
+SERVED = (
+    MessageType.NORMAL,
+    MessageType.FIFO,
+    MessageType.DELAY,
+    MessageType.TRANSACTION,
+    MessageType.PRIORITY,
+)
 
 
 class Topics:
@@ -106,11 +111,15 @@ class Topics:
         return topic if topic is not None and topic.type == kind and kind in SERVED else None
 
     def admit(self, name: str, kinds: set[MessageType]) -> Topic:
-        """The topic of a send of such messages. Raises, before anything changed, NOT_IMPLEMENTED,
+        """The topic of a send of such messages. Raises, before anything changed, NOT_IMPLEMENTED, BAD_REQUEST,
         MESSAGE_PROPERTY_CONFLICT_WITH_TYPE, and as require.
         """
         for kind in kinds.difference(SERVED):
             raise ClientError(Code.NOT_IMPLEMENTED, f"{kind.name} messages are not served yet (topic {name})")
+        if MessageType.TRANSACTION in kinds and len(kinds) > 1:
+            raise ClientError(
+                Code.BAD_REQUEST, f"transactional and other messages in one request (topic {name}): send them apart"
+            )
         topic = self.require(name)
         stored = MessageType(topic.type)
         if stored is MessageType.MIXED or kinds == {stored} or _is_internal(name):
@@ -125,7 +134,7 @@ class Topics:
 
     def _become(self, topic: Topic, seen: set[MessageType]) -> Topic:
         """The type that has a place for all of these."""
-        if MessageType.PRIORITY in seen and seen <= _WITH_PRIORITY:
+        if MessageType.PRIORITY in seen and MessageType.FIFO not in seen:
             kind = MessageType.PRIORITY
         elif len(seen) == 1:
             (kind,) = seen

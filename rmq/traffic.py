@@ -47,6 +47,15 @@ class Outgoing:
         self.again_bytes += again[1]
 
 
+class Ended:
+    """One topic's transactions."""
+
+    __slots__ = ("checks", "committed", "rolled_back")
+
+    def __init__(self) -> None:
+        self.committed = self.rolled_back = self.checks = 0
+
+
 class Traffic:
     """All counters of one broker."""
 
@@ -54,6 +63,7 @@ class Traffic:
         self._latest: dict[Topic, Incoming] = {}  # where the topic's last call was counted
         self._incoming: dict[str, dict[int, Incoming]] = {}  # by topic, by type
         self._outgoing: dict[Subscription, Outgoing] = {}
+        self._transactions: dict[str, Ended] = {}  # by topic
 
     def sent(self, topic: Topic, messages: Sequence[m.Outgoing], size_bytes: int) -> None:
         """One call's messages are in the log, `size_bytes` all together: each counts as large as their average."""
@@ -82,6 +92,26 @@ class Traffic:
             found = self._outgoing[subscription] = Outgoing()
         return found
 
+    def ended(self, topic: str, *, committed: bool) -> None:
+        """A transaction."""
+        found = self._transaction(topic)
+        found.committed += committed
+        found.rolled_back += not committed
+
+    def checked(self, topic: str) -> None:
+        """A producer was asked about a transaction."""
+        self._transaction(topic).checks += 1
+
+    def _transaction(self, topic: str) -> Ended:
+        found = self._transactions.get(topic)
+        if found is None:
+            found = self._transactions[topic] = Ended()
+        return found
+
+    def transactions(self) -> Iterator[tuple[str, Ended]]:
+        """By topic; others may come and go meanwhile."""
+        return iter(list(self._transactions.items()))
+
     def incoming(self) -> Iterator[tuple[str, MessageType, Incoming]]:
         """Topic, type and counters; others may come and go meanwhile."""
         for topic, kinds in list(self._incoming.items()):
@@ -96,6 +126,7 @@ class Traffic:
         """It is about to be deleted."""
         self._incoming.pop(topic.name, None)
         self._latest.pop(topic, None)
+        self._transactions.pop(topic.name, None)
 
     def forget(self, subscription: Subscription) -> None:
         """As forget_topic: it goes with its topic or its group."""

@@ -32,6 +32,8 @@ class Server(_message.Message):
         "clients",
         "open_messages",
         "waiting_polls",
+        "damaged",
+        "set_aside_bytes",
     )
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -50,6 +52,8 @@ class Server(_message.Message):
     CLIENTS_FIELD_NUMBER: _ClassVar[int]
     OPEN_MESSAGES_FIELD_NUMBER: _ClassVar[int]
     WAITING_POLLS_FIELD_NUMBER: _ClassVar[int]
+    DAMAGED_FIELD_NUMBER: _ClassVar[int]
+    SET_ASIDE_BYTES_FIELD_NUMBER: _ClassVar[int]
     version: str
     pid: int
     data: str
@@ -67,6 +71,8 @@ class Server(_message.Message):
     clients: int
     open_messages: int
     waiting_polls: int
+    damaged: int
+    set_aside_bytes: int
     def __init__(
         self,
         version: _Optional[str] = ...,
@@ -86,6 +92,8 @@ class Server(_message.Message):
         clients: _Optional[int] = ...,
         open_messages: _Optional[int] = ...,
         waiting_polls: _Optional[int] = ...,
+        damaged: _Optional[int] = ...,
+        set_aside_bytes: _Optional[int] = ...,
     ) -> None: ...
 
 class PutTopicRequest(_message.Message):
@@ -604,6 +612,68 @@ class Holding(_message.Message):
         due_ms: _Optional[int] = ...,
         client_id: _Optional[str] = ...,
     ) -> None: ...
+
+class ListTransactionsRequest(_message.Message):
+    __slots__ = ("topic", "limit", "number", "parked")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    PARKED_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    limit: int
+    number: int
+    parked: bool
+    def __init__(
+        self,
+        topic: _Optional[str] = ...,
+        limit: _Optional[int] = ...,
+        number: _Optional[int] = ...,
+        parked: _Optional[bool] = ...,
+    ) -> None: ...
+
+class ListTransactionsResponse(_message.Message):
+    __slots__ = ("transactions",)
+    TRANSACTIONS_FIELD_NUMBER: _ClassVar[int]
+    transactions: _containers.RepeatedCompositeFieldContainer[Transaction]
+    def __init__(
+        self, transactions: _Optional[_Iterable[_Union[Transaction, _Mapping[str, object]]]] = ...
+    ) -> None: ...
+
+class Transaction(_message.Message):
+    __slots__ = ("number", "topic", "state", "checks", "due_ms", "message")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    CHECKS_FIELD_NUMBER: _ClassVar[int]
+    DUE_MS_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    topic: str
+    state: str
+    checks: int
+    due_ms: int
+    message: Message
+    def __init__(
+        self,
+        number: _Optional[int] = ...,
+        topic: _Optional[str] = ...,
+        state: _Optional[str] = ...,
+        checks: _Optional[int] = ...,
+        due_ms: _Optional[int] = ...,
+        message: _Optional[_Union[Message, _Mapping[str, object]]] = ...,
+    ) -> None: ...
+
+class ResolveTransactionRequest(_message.Message):
+    __slots__ = ("number", "commit")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    commit: bool
+    def __init__(self, number: _Optional[int] = ..., commit: _Optional[bool] = ...) -> None: ...
+
+class ResolveTransactionResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class ListClientsRequest(_message.Message):
     __slots__ = ("group",)

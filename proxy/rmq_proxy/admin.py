@@ -12,7 +12,7 @@ from typing import NoReturn, TypeVar
 
 from google.protobuf.message import Message
 
-from rmq.adminport import AdminPort, GroupInfo, Kept, Page, Start, Timer, TopicInfo
+from rmq.adminport import AdminPort, GroupInfo, Kept, Page, Start, Timer, TopicInfo, Transaction
 from rmq.clock import Clock
 from rmq.config import parse_endpoint
 from rmq.errors import ClientError, Code
@@ -103,6 +103,8 @@ class AdminService:
             self._row("ListTimers", "List", pb.ListTimersRequest.FromString, self._list_timers),
             self._row("CancelTimer", "Delete", pb.CancelTimerRequest.FromString, self._cancel_timer),
             self._row("LocateMessage", "Get", pb.LocateMessageRequest.FromString, self._locate, abandoned=let_go),
+            self._row("ListTransactions", "List", pb.ListTransactionsRequest.FromString, self._list_transactions),
+            self._row("ResolveTransaction", "Update", pb.ResolveTransactionRequest.FromString, self._resolve),
             *self._client_rows(),
             self._row("Advance", "Update", pb.AdvanceRequest.FromString, self._advance),
             self._row("Reset", "Delete", pb.ResetRequest.FromString, self._reset),
@@ -267,6 +269,21 @@ class AdminService:
 
     def _cancel_timer(self, _: Call, request: pb.CancelTimerRequest) -> Answer[pb.CancelTimerResponse]:
         return then(self._admin.cancel_timer(request.number), lambda _: pb.CancelTimerResponse())
+
+    # -- transactions ------------------------------------------------------------------------------------------------
+
+    def _list_transactions(self, _: Call, request: pb.ListTransactionsRequest) -> Answer[bytes]:
+        limit = _limit(request.limit)
+        if request.HasField("number"):
+            found: Iterable[Transaction] = [self._admin.transaction(request.number)]
+        else:
+            found = self._admin.transactions(request.topic, limit, parked=request.parked)
+        told = convert.transactions(found, PAGE_BYTES_MAX)
+        return _listed(pb.ListTransactionsResponse(transactions=[one]) for one in told)
+
+    def _resolve(self, _: Call, request: pb.ResolveTransactionRequest) -> Answer[pb.ResolveTransactionResponse]:
+        ended = self._admin.end_transaction(request.number, commit=request.commit)
+        return then(ended, lambda _: pb.ResolveTransactionResponse())
 
     # -- tests -------------------------------------------------------------------------------------------
 

@@ -234,6 +234,18 @@ class AdminClient:
         """A delayed message will never be delivered."""
         self._ask("CancelTimer", pb.CancelTimerRequest(number=number), pb.CancelTimerResponse.FromString)
 
+    def transactions(
+        self, topic: str = "", limit: int = 32, number: int | None = None, *, parked: bool = False
+    ) -> Sequence[pb.Transaction]:
+        """Transactions that have not ended, in order of sending; or the one of that number."""
+        request = pb.ListTransactionsRequest(topic=topic, limit=limit, number=number, parked=parked)
+        return self._ask("ListTransactions", request, pb.ListTransactionsResponse.FromString).transactions
+
+    def resolve_transaction(self, number: int, *, commit: bool) -> None:
+        """Commits a transaction, or rolls it back."""
+        request = pb.ResolveTransactionRequest(number=number, commit=commit)
+        self._ask("ResolveTransaction", request, pb.ResolveTransactionResponse.FromString)
+
     def send(
         self,
         topic: str,

@@ -4,7 +4,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
-from rmq.adminport import GroupInfo, GroupTopicInfo, Kept, OpenInfo, Page, StoreInfo, Timer, TopicInfo, Whereabouts
+from rmq.adminport import (
+    GroupInfo,
+    GroupTopicInfo,
+    Kept,
+    OpenInfo,
+    Page,
+    StoreInfo,
+    Timer,
+    TopicInfo,
+    Transaction,
+    Whereabouts,
+)
 from rmq.message import BORN_HOST, KEYS, SYS_FLAG_COMPRESSED, TAGS, UNIQ_KEY, MessageType
 from rmq_proto import admin as pb
 from rmq_proto import v2
@@ -110,6 +121,20 @@ def timers(found: Iterable[Timer], bytes_max: int) -> Iterator[pb.Timer]:
         if count and size > bytes_max:
             return
         yield pb.Timer(number=timer.number, due_ms=timer.due_ms, message=message(timer.message))
+
+
+def transactions(found: Iterable[Transaction], bytes_max: int) -> Iterator[pb.Transaction]:
+    """As timers."""
+    size = 0
+    for count, one in enumerate(found):
+        size += message_bytes(one.message) if one.message is not None else MESSAGE_BYTES
+        if count and size > bytes_max:
+            return
+        kept = message(one.message) if one.message is not None else None
+        yield pb.Transaction(
+            number=one.number, topic=one.topic, state=one.state.value, checks=one.checks, due_ms=one.due_ms,
+            message=kept,
+        )  # fmt: skip
 
 
 def message_bytes(kept: Kept) -> int:

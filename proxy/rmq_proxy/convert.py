@@ -10,6 +10,7 @@ from hashlib import md5
 from typing import Final
 
 from rmq.config import parse_endpoint
+from rmq.errors import ClientError, Code
 from rmq.message import (
     BORN_HOST,
     BORN_TIMESTAMP,
@@ -90,6 +91,8 @@ def outgoing(message: v2.Message, topic: str, born_at: tuple[str, int], limits: 
         priority = system.priority
         validate.priority(priority)
         stored += f"{PRIORITY}\x01{priority}\x02"
+    if kind is MessageType.TRANSACTION:
+        _only_transactional(system)
     attempt = system.delivery_attempt
     if attempt > 0:
         stored += f"{RECONSUME_TIME}\x01{attempt}\x02"
@@ -134,6 +137,14 @@ def _transaction(system: v2.SystemProperties, topic: str, limits: Limits) -> str
         validate.recovery_s(seconds, limits)
         stored += f"{CHECK_IMMUNITY_TIME_IN_SECONDS}\x01{seconds}\x02"
     return stored
+
+
+def _only_transactional(system: v2.SystemProperties) -> None:
+    """As official clients check before they send. Raises MESSAGE_PROPERTY_CONFLICT_WITH_TYPE."""
+    for field in ("message_group", "delivery_timestamp", "lite_topic", "priority"):
+        if system.HasField(field):
+            text = f"a transactional message has no {field}: send it without, or without a transaction"
+            raise ClientError(Code.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE, text)
 
 
 @functools.lru_cache(4096)

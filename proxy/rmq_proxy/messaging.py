@@ -18,8 +18,8 @@ from rmq_proxy.caller import Caller, parse
 from rmq_proxy.consume import ACK_FAILED, CHANGE_FAILED, DEAD_LETTER_FAILED, Consuming
 from rmq_proxy.endpoints import Advertiser
 from rmq_proxy.knowntypes import known
+from rmq_proxy.produce import END_FAILED, RECALL_FAILED, Producing
 from rmq_proxy.produce import FAILED as SEND_FAILED
-from rmq_proxy.produce import RECALL_FAILED, Producing
 from rmq_proxy.pulling import GET_FAILED, QUERY_FAILED, UPDATE_FAILED, Pulling, pull_failed
 from rmq_proxy.rates import Rates
 from rmq_proxy.rpc import Call, Kind, Listing, Row, Unary
@@ -90,6 +90,7 @@ class Messaging:
         send = self._unary(v2.SendMessageRequest.FromString, self._producing.send, SEND_FAILED)
         recall = self._unary(v2.RecallMessageRequest.FromString, self._producing.recall, RECALL_FAILED)
         receive = self._listing(v2.ReceiveMessageRequest.FromString, consuming.receive, consuming.receive_failed)
+        end = self._unary(v2.EndTransactionRequest.FromString, self._producing.end_transaction, END_FAILED)
         ack = self._unary(v2.AckMessageRequest.FromString, consuming.ack, ACK_FAILED)
         change = self._unary(v2.ChangeInvisibleDurationRequest.FromString, consuming.change_invisible, CHANGE_FAILED)
         dead_letter = self._unary(
@@ -98,6 +99,7 @@ class Messaging:
         return [
             _row("SendMessage", send, "Pub", "producer"),
             _row("RecallMessage", recall, "Pub", "producer"),
+            _row("EndTransaction", end, "Pub", "transaction"),
             Row(SERVICE + "ReceiveMessage", Kind.LIST, receive, "Sub", "consumer"),
             _row("AckMessage", ack, "Sub", "consumer"),
             _row("ChangeInvisibleDuration", change, "Sub", "consumer"),
@@ -260,7 +262,6 @@ def _row(method: str, handler: Unary, action: str, limit: str) -> Row:
 def _later_rows() -> list[Row]:
     """Methods that come with the other message types: a clear no in their own response type, nothing is faked."""
     return [
-        _not_yet("EndTransaction", v2.EndTransactionResponse, "Pub", "transaction"),
         _not_yet("SyncLiteSubscription", v2.SyncLiteSubscriptionResponse, "Sub", "client"),
     ]
 

@@ -1,8 +1,8 @@
 """SendMessage: checks, converts and stores a batch of one topic's messages; one entry per message, in request order.
-RecallMessage: takes a delayed one back.
+RecallMessage: takes a delayed one back. EndTransaction: commits a half one, or rolls it back.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from rmq.clock import Clock
@@ -14,12 +14,17 @@ from rmq_proxy.answers import then
 from rmq_proxy.caller import Caller
 from rmq_proxy.convert import born_at, outgoing
 from rmq_proxy.rates import Rates
-from rmq_proxy.status import Failed, write_ok
+from rmq_proxy.status import Failed, plain, write_ok
 from rmq_proxy.validate import Limits
 from rmq_proxy.wire import BYTES, VARINT, key, varint
 
 FAILED = Failed(v2.SendMessageResponse)
 RECALL_FAILED = Failed(v2.RecallMessageResponse)
+END_FAILED = Failed(v2.EndTransactionResponse)
+END_OK = plain(v2.EndTransactionResponse)
+_RESOLUTIONS: Mapping[int, bool | None] = {
+    v2.TRANSACTION_RESOLUTION_UNSPECIFIED: None, v2.COMMIT: True, v2.ROLLBACK: False
+}  # fmt: skip
 
 
 class Producing:
@@ -58,6 +63,14 @@ class Producing:
 
         return then(self._broker.recall(topic, request.recall_handle), encode_recalled, RECALL_FAILED)
 
+    def end_transaction(self, caller: Caller, request: v2.EndTransactionRequest) -> Answer[bytes]:
+        """Who it comes from, the producer itself or its answer to a check, makes no difference."""
+        topic = caller.topic(request.topic)
+        if request.resolution not in _RESOLUTIONS:
+            raise ClientError(Code.BAD_REQUEST, f"resolution {request.resolution} is none: send COMMIT or ROLLBACK")
+        ended = self._broker.end_transaction(topic, request.transaction_id, _RESOLUTIONS[request.resolution])
+        return then(ended, lambda _: END_OK, END_FAILED)
+
 
 def encode(ids: Sequence[str], results: Sequence[SendResult]) -> bytes:
     """A SendMessageResponse; fields of an entry that are 0 or empty are not written."""
@@ -68,7 +81,11 @@ def encode(ids: Sequence[str], results: Sequence[SendResult]) -> bytes:
             length = len(name)
             before = b"%b%b%b" % (_OK, _MESSAGE_ID, varint(length))
             between = _TRANSACTION_ID + varint(length)
-        entry = b"%b%b%b%b" % (before, name, between, name)
+        if result.transaction_id:
+            own = result.transaction_id.encode()
+            entry = b"%b%b%b%b%b" % (before, name, _TRANSACTION_ID, varint(len(own)), own)
+        else:
+            entry = b"%b%b%b%b" % (before, name, between, name)
         if result.queue_offset:
             entry += _OFFSET + varint(result.queue_offset)
         if result.recall_handle:

@@ -111,6 +111,7 @@ class Telemetry:
         topics = frozenset(caller.topic(topic) for topic in sent.publishing.topics)
         first = next(iter(sent.publishing.topics), v2.Resource())
         self._sessions.publishes(caller.client_id, caller.namespace(first), sent, topics)
+        self._broker.producing(topics)
         return settings.for_producer(sent, self._limits)
 
     def _subscription(self, caller: Caller, sent: v2.Settings) -> Answer[bytes]:
@@ -140,16 +141,19 @@ class Telemetry:
             question.answer.set_result(command)
 
     def check_transaction(self, topic: str, message: Delivered, transaction_id: str) -> bool:
-        """Asks the producer of `topic` whose settings came last; False where none has a stream."""
-        for client_id in reversed(self._sessions.producers_of(topic)):
-            if client_id in self._streams:
-                command = v2.TelemetryCommand()
-                check = command.recover_orphaned_transaction_command
-                self._fill(check.message, client_id, message)
-                check.transaction_id = transaction_id
-                self._write(client_id, command)
-                return True
-        return False
+        """Asks a producer of `topic`: first the one whose settings came last, with each attempt the one before. False
+        where none has a stream.
+        """
+        live = [client_id for client_id in self._sessions.producers_of(topic) if client_id in self._streams]
+        if not live:
+            return False
+        client_id = live[-message.attempt % len(live)]
+        command = v2.TelemetryCommand()
+        check = command.recover_orphaned_transaction_command
+        self._fill(check.message, client_id, message)
+        check.transaction_id = transaction_id
+        self._write(client_id, command)
+        return True
 
     def verify(self, group: str, client_id: str, message: Delivered) -> "asyncio.Future[ClientError | None]":
         """Has one client consume `message`: None if it could, else what it answered. Fails with ClientError as

@@ -1,6 +1,6 @@
 """A copy of the state in LMDB, for a fast start only: never the truth, discarded when in doubt.
 
-    key                              value (msgpack, but for the first and the last)
+    key                              value (msgpack, but for m and those of timers)
     m                                0  4  CRC-32 of the rest   4  8  sum of the CRC-32s of all other keys with values
                                      12 .. Meta: what the copy stands for (msgpack)
     t <topic>                        [type, [[first offset, max offset], ... per queue]]
@@ -11,6 +11,8 @@
     p <group> 00 <topic> 00 <queue> 00 <chunk>   [[key << 8 | offset & 255, ...], [[offset, sequence] acked early, ...]]
     w                                [the latest due time of a timer that fired]
     w <due_ms> <number>              first number: one timer that waits; each 8 bytes, big-endian, no msgpack
+    x <first number>                 [number, due_ms, checks, topic]: one half message that lives; 8 bytes, big-endian
+    y <chunk>                        [stamp, bytes]: how half messages ended, see outcomes.py; 8 bytes, big-endian
 
 What is not what was committed is told by the checksums, or by lmdbfile.py before LMDB may touch it.
 
@@ -33,14 +35,17 @@ from rmq_store.disk import remove_tree
 from rmq_store.lmdbfile import Pair, Unreadable
 
 log_ = logging.getLogger("rmq.store")
-FORMAT = 4
-_OLDEST_FORMAT = 2  # without timers, nor (3, too) what is known of message groups; else alike
+FORMAT = 5
+_OLDEST_FORMAT = 2  # without timers, nor (3) what is known of message groups, nor (4) half messages; else alike
 MAP_BYTES = 8 << 30  # address space, not disk; a bigger copy is not written and the start takes longer
 TIMER = b"w"  # first byte of the keys of timers, and the key of what is known of all
 _TIMER_KEY = struct.Struct(">cqq")  # TIMER, due_ms, number
 _NUMBER = struct.Struct(">q")
 _TIMER_ROW = struct.Struct(">qqq")  # due_ms, number, first number: a key without its first byte, and its value
-_BEHIND_TIMERS = bytes((TIMER[0] + 1,))
+HALF, OUTCOMES = b"x", b"y"  # first bytes of the keys of half messages, and of ended ones
+_NUMBERED_KEY = struct.Struct(">cq")
+_CHANGING = (TIMER, HALF, OUTCOMES)  # always told as changes
+_BEHIND_CHANGING = b"z"
 _SUMS = struct.Struct(">IQ")
 _SUM_MASK = (1 << 64) - 1
 _META_KEY = b"m"
@@ -54,6 +59,16 @@ Changed = tuple[bytes, bytes | None]
 def timer_pair(due_ms: int, number: int, first: int | None) -> Changed:
     """Of a timer that waits; `first` None: of one that went."""
     return _TIMER_KEY.pack(TIMER, due_ms, number), None if first is None else _NUMBER.pack(first)
+
+
+def numbered_key(kind: bytes, number: int) -> bytes:
+    """Of HALF or OUTCOMES."""
+    return _NUMBERED_KEY.pack(kind, number)
+
+
+def number_of(key: bytes) -> int:
+    """The reverse."""
+    return int.from_bytes(key[1:], "big")
 
 
 class Meta(msgspec.Struct, array_like=True):
@@ -153,14 +168,14 @@ class Checkpoint:
         self._env = self._environment()
 
     def commit(self, meta: Meta, pairs: Iterable[Changed], *, everything: bool) -> None:
-        """Pairs that changed since the last one; or all there are, but for those of timers, which are always told as
-        changes. Raises lmdb.Error.
+        """Pairs that changed since the last one; or all there are, but for those of timers and half messages, which are
+        always told as changes. Raises lmdb.Error.
         """
         with self._env.begin(write=True) as txn:
             raw = txn.get(_META_KEY)  # not what was last asked for: a commit that raised may be there, or not
             total: int = _SUMS.unpack_from(raw)[1] if raw else 0
             if everything:
-                total -= _drop_all_but_timers(txn)
+                total -= _drop_all_but_changing(txn)
             for key, value in pairs:
                 before = txn.get(key)
                 total -= _sum_of(key, before) if before is not None else 0
@@ -177,15 +192,15 @@ class Checkpoint:
         self._env.close()
 
 
-def _drop_all_but_timers(txn: "lmdb.Transaction") -> int:
+def _drop_all_but_changing(txn: "lmdb.Transaction") -> int:
     """Returns the sum of the pairs that went."""
     total = 0
     cursor = txn.cursor()
     more = cursor.first()
     while more:
         key = bytes(cursor.key())
-        if key.startswith(TIMER):
-            more = cursor.set_range(_BEHIND_TIMERS)
+        if key.startswith(_CHANGING):
+            more = cursor.set_range(_BEHIND_CHANGING)
         else:
             total += _sum_of(key, bytes(cursor.value())) if key != _META_KEY else 0
             more = cursor.delete()

@@ -7,14 +7,14 @@ a loss that is not known. So what the first such entry of each place passes over
 before a message that is settled, extended or carried forward without a delivery that anybody knows of: delivered twice
 at most, never lost. (What a filter had passed comes once more, and is passed again.) Each of a message group is in line
 again, whether the record that said so is lost or not: it comes in its turn. A timer needs no doubt: where its
-end is lost it is due still, and is delivered.
+end is lost it is due still, and is delivered; so is a half message checked still, and may be committed once more.
 
 Lost is what a disk damaged, what a repair gave up, and what a power cut took of bytes that were not synced.
 """
 
 from collections.abc import Iterator
 
-from rmq_store import lines, timers
+from rmq_store import halves, lines, timers
 from rmq_store.commitlog import CommitLog
 from rmq_store.consumequeue import FILLER_SIZE, Entry
 from rmq_store.journal import Acked, Change, Cursors, Extended, Leased, StateEnd
@@ -65,8 +65,8 @@ class Doubt:
         return True
 
     def before_origin(self, origin: Origin) -> None:
-        """A message of the log stands for another, which was delivered then; that of a timer never is."""
-        if self._lost_before and origin.topic != timers.TOPIC:
+        """A message of the log stands for another, which was delivered then; a timer and a half message never are."""
+        if self._lost_before and origin.topic not in (timers.TOPIC, halves.TOPIC):
             self._was_delivered(self._ledger(origin.group, origin.topic, origin.queue_id), origin.offset)
 
     def _ledger(self, group: str, topic: str, queue_id: int) -> Ledger:

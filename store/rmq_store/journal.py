@@ -127,6 +127,30 @@ class TimersFired(msgspec.Struct, array_like=True, tag="f", frozen=True):
     due_ms: int
 
 
+class HalfChecked(msgspec.Struct, array_like=True, tag="h", frozen=True):
+    """A producer was asked about a half message, for the `checks`th time; the next time is at `due_ms`, 0: never.
+
+    `number`: its first one, see halves.py.
+    """
+
+    number: int
+    due_ms: int
+    checks: int
+
+
+class HalfEnded(msgspec.Struct, array_like=True, tag="H", frozen=True):
+    """A half message was rolled back. (A committed one is named by the real message, RMQ_ORIGIN.)"""
+
+    number: int
+
+
+class HalfOutcomes(msgspec.Struct, array_like=True, tag="o", frozen=True):
+    """Part of the repeated state: how half messages ended. See outcomes.py."""
+
+    chunk: int
+    ends: bytes
+
+
 class Started(msgspec.Struct, array_like=True, tag="s", frozen=True):
     """The store was opened for the `number`th time: part of every receipt handle's sequence."""
 
@@ -152,6 +176,9 @@ Change = (
     | Extended
     | TimerEnded
     | TimersFired
+    | HalfChecked
+    | HalfEnded
+    | HalfOutcomes
     | Started
     | StateEnd
 )

@@ -33,6 +33,7 @@ BLANK = struct.Struct(">II")  # bytes left in the segment, magic
 BLANK_BYTES = BLANK.size
 
 SYS_FLAG_PREPARED = 0x4
+SYS_FLAG_COMMIT = 0x8
 SYS_FLAG_ROLLBACK = 0xC
 SYS_FLAG_TRANSACTION_MASK = 0xC
 SYS_FLAG_BORN_IPV6 = 0x10

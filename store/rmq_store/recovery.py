@@ -11,7 +11,7 @@ import logging
 
 import msgspec
 
-from rmq_store import journal, snapshot, timers
+from rmq_store import halves, journal, snapshot, timers
 from rmq_store.checkpoint import Checkpoint, Meta
 from rmq_store.commitlog import CommitLog, Gap
 from rmq_store.consumequeue import ENTRY, ENTRY_BYTES, FILLER, ConsumeQueue
@@ -29,13 +29,17 @@ UNKNOWN_TYPE = -1  # rmq.message.MessageType.MIXED: a topic that only the log kn
 
 
 class Report(msgspec.Struct):
-    """What was found. `damaged`: what was passed over; `cut_off`: bytes behind the end that were no whole record."""
+    """What was found. `damaged`: what was passed over; `cut_off`: bytes behind the end that were no whole record.
+
+    `missing`: bytes behind the end that were there when the checkpoint was written.
+    """
 
     replayed_from: int
     end: int
     records: int
     damaged: list[Gap]
     cut_off: int = 0
+    missing: int = 0
 
 
 def recover(log: CommitLog, state: State, checkpoint: Checkpoint | None) -> Report:
@@ -55,7 +59,8 @@ def recover(log: CommitLog, state: State, checkpoint: Checkpoint | None) -> Repo
     tail = _end(log, report)
     if tail and checkpoint is not None:
         _keep_aside(state.files.disk, report.end, tail)
-    if known_end > report.end:
+    report.missing = max(known_end - report.end, 0)
+    if report.missing:
         log_.error("the commit log is damaged: it ends at %d, and went on to %d once", report.end, known_end)
     for gap in report.damaged:
         log_.error("bytes %d to %d of the commit log are damaged and passed over", *gap)
@@ -179,7 +184,13 @@ def replay(state: State, found: Record, doubt: Doubt | None = None) -> None:
     properties = found.decode_properties()
     state.index(queue, found.queue_offset, found.position, found.size, tags_code(properties.get("TAGS", "")))
     origin = Origin.parse(properties.get(Origin.PROPERTY, ""))
-    if origin is not None:
+    if found.topic == halves.TOPIC:
+        half = halves.told_by(found.queue_offset, properties)
+        if half is not None:
+            if doubt is not None and doubt.is_raised:
+                _queue(state, half.topic, 0)  # the record that made it may be lost
+            state.halves.put(origin.offset if origin is not None else found.queue_offset, half)
+    elif origin is not None:
         if doubt is not None:
             doubt.before_origin(origin)
         state.settle_origin(origin, found.topic, found.queue_id, found.queue_offset, timers.due_of(properties))

@@ -2,7 +2,7 @@
 
     (1) queues are cut where the oldest segment ends: from now on nobody is given what lies before
     (2) every open message before the cut is appended to its group's retry topic with its origin, its lease repeated,
-        every timer that waits to the timer topic again
+        every timer that waits to the timer topic again, every half message that lives to the half topic
     (3) all that is on the disk, in every flush profile, and what is to go as well: nobody syncs it from now on
     (4) queues forget what lies before the cut, the segment's file goes
 
@@ -16,12 +16,13 @@ again frees nothing: the next segment is due by size when another one has been f
 import asyncio
 from collections.abc import Iterator
 
-from rmq_store import record, timers
+from rmq_store import halves, record, timers
 from rmq_store.commitlog import Gap
 from rmq_store.errors import StoreFull
+from rmq_store.halves import Half
 from rmq_store.journal import Acked, Grouped, Leased, TopicPut
 from rmq_store.ledger import Ledger, Open
-from rmq_store.record import Draft
+from rmq_store.record import Draft, Record
 from rmq_store.recovery import UNKNOWN_TYPE
 from rmq_store.segment import Segment
 from rmq_store.state import Origin, Topic
@@ -30,6 +31,7 @@ from rmq_store.store import Store
 RETRY_PREFIX = "%RETRY%"
 _STEP = 200  # queues cut, messages carried, or ledgers looked at, in one turn
 _TIMERS_A_STEP = 20
+_HALVES_A_STEP = 100
 
 
 class Retention:
@@ -94,6 +96,7 @@ class Retention:
             yield None
             yield from self._carry(ledger)
         yield from self._carry_timers()
+        yield from self._carry_halves()
         on_disk = self._store.flusher.when_on_disk()
         if on_disk.done():
             on_disk.result()
@@ -170,14 +173,40 @@ class Retention:
         kept = store.read(queue, number, entries[0]) if entries else None
         if kept is None:
             return  # unreadable: nothing to carry, it ends when it is due
+        draft, origin = timer_again(kept, number)
+        store.append(topic, queue, draft, record.tags_code(kept.decode_properties().get("TAGS", "")), origin, due_ms)
+        self._carried_bytes += draft.size
+
+    def _carry_halves(self) -> Iterator[None]:
+        topic = self._store.state.topics.get(halves.TOPIC)
+        if topic is None:
+            return
+        for looked, first in enumerate(list(self._store.state.halves.firsts())):
+            half = self._store.state.halves.get(first)
+            if half is not None and half.number < topic.queues[0].min_offset:
+                self._move_half(topic, first, half)
+                yield
+            elif looked % _HALVES_A_STEP == 0:
+                yield
+
+    def _move_half(self, topic: Topic, first: int, half: Half) -> None:
+        """The same record again, with its first number, and with what its own record cannot know: how often it was
+        checked, and when it is next.
+        """
+        store, queue = self._store, topic.queues[0]
+        entries = queue.read(half.number, 1)
+        kept = store.read(queue, half.number, entries[0]) if entries else None
+        if kept is None:
+            return  # unreadable: nothing to carry, it ends when it is due
         properties = kept.decode_properties()
-        origin = Origin.parse(properties.get(Origin.PROPERTY, "")) or Origin(kept.position, timers.TOPIC, 0, number, "")
+        origin = Origin.parse(properties.get(Origin.PROPERTY, "")) or Origin(kept.position, halves.TOPIC, 0, first, "")
         properties[Origin.PROPERTY] = origin.text()
+        properties[halves.CHECK] = halves.check_text(half.due_ms, half.checks)
         draft = Draft.make(
             topic.name_bytes, 0, kept.body, record.encode_properties(properties), kept.sys_flag, kept.born_ms,
             kept.born_host, kept.born_port, kept.reconsume_times,
         )  # fmt: skip
-        store.append(topic, queue, draft, record.tags_code(properties.get("TAGS", "")), origin, due_ms)
+        store.append(topic, queue, draft, record.tags_code(properties.get("TAGS", "")), origin)
         self._carried_bytes += draft.size
 
     def _repeat_lease(self, first: Ledger, offset: int, found: Open) -> None:
@@ -189,3 +218,15 @@ class Retention:
             part = (first.queue_id, first.next, [offset], [found.attempt])
             times = lease.sequence, lease.taken_ms, lease.due_ms
             self._store.apply(Leased(subscription.group, subscription.topic, *times, lease.client, [part]))
+
+
+def timer_again(kept: Record, number: int) -> tuple[Draft, Origin]:
+    """The timer record `number` once more, to carry it forward under the number that it goes by."""
+    properties = kept.decode_properties()
+    origin = Origin.parse(properties.get(Origin.PROPERTY, "")) or Origin(kept.position, timers.TOPIC, 0, number, "")
+    properties[Origin.PROPERTY] = origin.text()
+    draft = Draft.make(
+        timers.TOPIC_BYTES, 0, kept.body, record.encode_properties(properties), kept.sys_flag, kept.born_ms,
+        kept.born_host, kept.born_port, kept.reconsume_times,
+    )  # fmt: skip
+    return draft, origin

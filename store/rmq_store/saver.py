@@ -56,6 +56,7 @@ class Job:
         self._timers = state.timers.take_changes()
         self._pairs = snapshot.changed(state, everything=self._everything)
         self._fired_ms = state.timers.fired_ms
+        self._halves = snapshot.half_pairs(state.halves)
 
     def run(self) -> None:
         """Raises OSError or lmdb.Error; the old checkpoint counts then."""
@@ -69,7 +70,7 @@ class Job:
                 file.write(offset, data)
                 file.sync()
         self._sync_folders()
-        pairs = itertools.chain(self._pairs, snapshot.timer_pairs(self._timers, self._fired_ms))
+        pairs = itertools.chain(self._pairs, self._halves, snapshot.timer_pairs(self._timers, self._fired_ms))
         self._checkpoint.commit(self._meta, pairs, everything=self._everything)
         for path in self.stale_files:
             self._disk.remove(path)
@@ -92,6 +93,7 @@ class Job:
         """It failed: the next one saves everything, and these queues with it, unless their topic went meanwhile."""
         state.rewrite = True
         state.timers.give_back(self._timers)
+        snapshot.half_pairs_again(state.halves, self._halves)
         state.stale_folders[:0] = self.stale_folders
         state.stale_files[:0] = self.stale_files
         for queue, _ in self.queues:

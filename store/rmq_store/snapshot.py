@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
-from rmq_store.checkpoint import TIMER, Changed, Kept, timer_pair
+from rmq_store.checkpoint import HALF, OUTCOMES, TIMER, Changed, Kept, number_of, numbered_key, timer_pair
 from rmq_store.consumequeue import ConsumeQueue
+from rmq_store.halves import Half, Halves
 from rmq_store.journal import GroupPut, TopicPut
 from rmq_store.leases import Leases
 from rmq_store.ledger import Lease, Ledger, Open
@@ -52,15 +53,43 @@ def timer_pairs(changes: Changes, fired_ms: int) -> Iterator[Changed]:
         yield timer_pair(due_ms, number, None if first == GONE else first)
 
 
+def half_pairs(halves: Halves) -> Pairs:
+    """Pairs to store for half messages that came, went or were checked, and for how they ended; marks them clean.
+
+    Like timers they are never part of `everything`.
+    """
+    pairs: Pairs = [
+        (numbered_key(HALF, first), None if row is None else _encode(row)) for first, row in halves.take_changes()
+    ]
+    for chunk, told in halves.outcomes.take_changes():
+        pairs.append((numbered_key(OUTCOMES, chunk), None if told is None else _encode(told)))
+    return pairs
+
+
+def half_pairs_again(halves: Halves, pairs: Pairs) -> None:
+    """The checkpoint that was to have them failed."""
+    halves.change_again(number_of(key) for key, _ in pairs if key.startswith(HALF))
+    halves.outcomes.dirty.update(number_of(key) for key, _ in pairs if key.startswith(OUTCOMES))
+
+
 def restore(state: State, kept: Kept) -> None:
     """The reverse of `changed(everything=True)`, into an empty state."""
-    shared: dict[tuple[object, ...], Lease] = {}
+    shared: dict[tuple[object, ...], tuple[Lease, list[Open]]] = {}
     later: list[tuple[Ledger, list[Any]]] = []
     sums: list[tuple[list[str], list[Any]]] = []
-    # LMDB's order: c (cursors), g, o (open), p (lines), q (checksums of queue files), t (topics), w (timers)
+    ended: list[tuple[int, int, bytes]] = []
+    # LMDB's order: c (cursors), g, o (open), p (lines), q (checksums of queue files), t (topics), w (timers), x (half
+    # messages), y (how such ended)
     for key, value in kept.decoded():
         if key == TIMER:
             state.timers.fired_ms = value[0]
+            continue
+        if key.startswith(HALF):
+            _restore_half(state.halves, number_of(key), value)
+            continue
+        if key.startswith(OUTCOMES):
+            stamp, chunk = value
+            ended.append((stamp, number_of(key), chunk))
             continue
         kind, names = key[:1], key[1:].decode().split("\x00")
         if kind == b"t":
@@ -79,6 +108,8 @@ def restore(state: State, kept: Kept) -> None:
             else:
                 for row in value:
                     _restore_open(state.leases, ledger, row, shared)
+    for lease, held in shared.values():
+        lease.held = tuple(held)
     for ledger, moved in later:
         _restore_moved(state.leases, ledger, moved)
     state.leases.count_parked()
@@ -86,6 +117,7 @@ def restore(state: State, kept: Kept) -> None:
         state.topics[topic].queues[int(queue_id)].restore_sums(int(number), (first, end, data))
     for due_ms, timer, first_timer in kept.timers():
         state.timers.put(timer, due_ms, first_timer)
+    state.halves.outcomes.restore(ended)
     forget_changes(state)
 
 
@@ -96,6 +128,7 @@ def forget_changes(state: State) -> None:
     state.leases.dirty.clear()
     _forget_names(state)
     state.timers.take_changes()
+    half_pairs(state.halves)
     state.stale_folders.clear()
     state.stale_files.clear()
 
@@ -155,15 +188,24 @@ def _restore_topic(state: State, name: str, value: list[Any]) -> None:
         state.topics[name].queues.append(ConsumeQueue(state.files, name, queue_id, min_offset, max_offset))
 
 
-def _restore_open(leases: Leases, ledger: Ledger, row: list[Any], shared: dict[tuple[object, ...], Lease]) -> None:
+def _restore_half(halves: Halves, first: int, row: list[Any]) -> None:
+    number, due_ms, checks, topic = row
+    halves.put(first, Half(topic, number, due_ms, checks))
+
+
+def _restore_open(
+    leases: Leases, ledger: Ledger, row: list[Any], shared: dict[tuple[object, ...], tuple[Lease, list[Open]]]
+) -> None:
     offset, attempt, sequence, taken_ms, due_ms, client, *asked = row  # `asked` came later
     if not sequence:
         leases.restore(ledger, offset, attempt, None)
         return
     key = (ledger.subscription, sequence, due_ms, *asked)
     if key not in shared:
-        shared[key] = leases.new_lease(ledger.subscription.group, sequence, taken_ms, due_ms, client, *asked)
-    leases.restore(ledger, offset, attempt, shared[key])
+        lease = leases.new_lease(ledger.subscription.group, sequence, taken_ms, due_ms, client, *asked)
+        shared[key] = lease, []
+    lease, held = shared[key]
+    held.append(leases.restore(ledger, offset, attempt, lease))
 
 
 def _restore_moved(leases: Leases, ledger: Ledger, moved: list[Any]) -> None:

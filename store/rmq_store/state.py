@@ -1,12 +1,13 @@
-"""Everything that is derived from the log: topics with their queues, groups, leases, timers. One transition, live
-and in replay.
+"""Everything that is derived from the log: topics with their queues, groups, leases, timers, half messages. One
+transition, live and in replay.
 
 `apply` is called for each journal entry, in log order, when it is made and again in a replay: the state after a crash
 is the replay of the log up to its end, by construction.
 """
 
-from rmq_store import journal, timers
+from rmq_store import halves, journal, timers
 from rmq_store.consumequeue import ConsumeQueue, QueueFiles
+from rmq_store.halves import Halves
 from rmq_store.journal import Change, GroupPut, QueueEnds, TopicPut
 from rmq_store.leases import Leases
 from rmq_store.ledger import Open
@@ -34,6 +35,7 @@ class State:
         self.groups: dict[str, GroupPut] = {}
         self.leases = Leases()
         self.timers = Timers()
+        self.halves = Halves()
         self.start_number = 0
         self.sequence_floor = 0  # the highest delivery sequence that replay saw
         self.state_complete: set[int] = set()  # bases of segments whose state records are closed
@@ -77,6 +79,12 @@ class State:
                 self.timers.ended(change.number, change.due_ms)
             case journal.TimersFired():
                 self.timers.fired_ms = max(self.timers.fired_ms, change.due_ms)
+            case journal.HalfChecked():
+                self.halves.checked(change.number, change.due_ms, change.checks)
+            case journal.HalfEnded():
+                self.halves.rolled_back(change.number)
+            case journal.HalfOutcomes():
+                self.halves.repeat(change.chunk, change.ends)
             case journal.Started():
                 self.start_number = max(self.start_number, change.number)
             case journal.StateEnd():
@@ -106,6 +114,8 @@ class State:
         self.leases.drop_topic(name)
         if name == timers.TOPIC:
             self.timers.clear()
+        elif name == halves.TOPIC:
+            self.halves.clear()
         self.dirty_topics.add(name)
         for queue in topic.queues if topic else ():
             self.dirty_queues.pop(queue, None)
@@ -124,9 +134,16 @@ class State:
         self.dirty_queues[queue] = None
 
     def settle_origin(self, origin: "Origin", topic: str, queue_id: int, offset: int, due_ms: int) -> None:
-        """A record says that it stands for another one. A timer's: it fired, or was carried forward. Another message of
-        a group: that one is done, or lives on here. `due_ms`: timers.due_of its properties.
+        """A record says that it stands for another one. A timer's: it fired, or was carried forward. A half message's:
+        it was committed, or carried forward. Another message of a group: that one is done, or lives on here. `due_ms`:
+        timers.due_of its properties.
         """
+        if origin.topic == halves.TOPIC:
+            if topic == halves.TOPIC:
+                self.halves.carried(origin.offset, offset)
+            else:
+                self.halves.committed(origin.offset)
+            return
         if origin.topic == timers.TOPIC:
             if topic == timers.TOPIC:
                 self.timers.put(offset, due_ms, origin.offset)
@@ -145,7 +162,7 @@ class Origin:
     """Property RMQ_ORIGIN: `position@topic@queue@offset@group@attempt`, in a record that stands for another message.
 
     Attempt 0: the origin is done for the group. Else it lives on in this record, and its next delivery is that attempt.
-    A timer's origin has its first number for an offset, and no group: it is for all of them.
+    A timer's or half message's origin has its first number for an offset, and no group: it is for all of them.
     """
 
     PROPERTY = "RMQ_ORIGIN"

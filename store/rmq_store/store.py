@@ -17,14 +17,16 @@ from typing import TypeVar
 import lmdb
 import msgspec
 
-from rmq_store import journal, recovery, snapshot, storeformat, timers
+from rmq_store import halves, journal, recovery, repetition, snapshot, storeformat, timers
 from rmq_store.checkpoint import Checkpoint
 from rmq_store.commitlog import CommitLog
 from rmq_store.consumequeue import FILLER_SIZE, ConsumeQueue, Entry, QueueFiles
+from rmq_store.damage import Damage
 from rmq_store.disk import DirectoryLock, Disk, MemoryDisk, RealDisk
 from rmq_store.errors import StoreError, StoreFull
 from rmq_store.flush import Flusher, Mode
-from rmq_store.journal import Change, Cursors, QueueEnds, Started, StateEnd, TimersFired, TopicPut
+from rmq_store.halves import Half
+from rmq_store.journal import Change, Started, StateEnd, TopicPut
 from rmq_store.keyindex import KeyIndex
 from rmq_store.later import Later
 from rmq_store.record import BLANK_BYTES, SYS_FLAG_ROLLBACK, Damaged, Draft, Record, peek_size
@@ -90,7 +92,7 @@ class Store:
         self._writing_state = False
         self._saver: Saver | None = None
         self._undeleted: deque[Segment] = deque()  # the worker's: taken out of the log, files still there
-        self.damaged = 0  # since the start: ranges of the log, queue entries, messages asked for
+        self.damage = Damage(root)
         self._resources = contextlib.ExitStack()
         try:
             self._open(root, disk, checkpoint, executor, on_failure)
@@ -137,7 +139,7 @@ class Store:
         self.files.rebuild = self._rebuild
         self.state = State(self.files)
         self.report = recovery.recover(self.log, self.state, checkpoint)
-        self.damaged += len(self.report.damaged)
+        self.damage.add_found(self.report)
         if root is not None:
             self.log.foreign_end = self.log.end if imported else form.foreign_end if form.foreign_end != ANYWHERE else 0
             storeformat.put(root, self.log.segment_bytes, self.log.foreign_end)
@@ -228,14 +230,29 @@ class Store:
 
     def append_timers(self, drafts: Sequence[tuple[Draft, int, int]]) -> int:
         """As append_all, for records of the timer topic, each with its tags code and due_ms; the first number."""
-        if timers.TOPIC not in self.state.topics:
-            self.apply(TopicPut(timers.TOPIC, recovery.UNKNOWN_TYPE, 1))
-        queue = self.state.topics[timers.TOPIC].queues[0]
+        queue = self.own_queue(timers.TOPIC)
         first = self._append_all(queue, [(draft, tags_code) for draft, tags_code, _ in drafts])
         for number, (_, _, due_ms) in enumerate(drafts, first):
             self.state.timers.put(number, due_ms, number)
         self._touch()  # not before: a checkpoint may be made in it, of the log and of all that is known of it
         return first
+
+    def append_halves(self, drafts: Sequence[tuple[Draft, int, int]], topic: str) -> int:
+        """As append_timers, for records of the half topic, which are messages of `topic`, each with when it is checked
+        first.
+        """
+        queue = self.own_queue(halves.TOPIC)
+        first = self._append_all(queue, [(draft, tags_code) for draft, tags_code, _ in drafts])
+        for number, (_, _, due_ms) in enumerate(drafts, first):
+            self.state.halves.put(number, Half(topic, number, due_ms, 0))
+        self._touch()  # as above
+        return first
+
+    def own_queue(self, topic: str) -> ConsumeQueue:
+        """The one queue of a topic of ours, which is made with its first message."""
+        if topic not in self.state.topics:
+            self.apply(TopicPut(topic, recovery.UNKNOWN_TYPE, 1))
+        return self.state.topics[topic].queues[0]
 
     def _append_all(self, queue: ConsumeQueue, drafts: Sequence[tuple[Draft, int]]) -> int:
         self.flusher.touch()
@@ -277,7 +294,8 @@ class Store:
 
     def _changed_tables(self) -> int:
         state = self.state
-        return len(state.leases.dirty) + len(state.dirty_queues) + len(state.timers.changes) // 3
+        timers_changed = len(state.timers.changes) // 3
+        return len(state.leases.dirty) + len(state.dirty_queues) + timers_changed + state.halves.changes
 
     def _write_journal(self) -> None:
         """Raises StoreError. What found no room is kept: the state has it already, so it must come before all else."""
@@ -302,25 +320,8 @@ class Store:
         for ever. Retention does without a segment that has none.
         """
         if self._state_left is None and not self._writing_state:
-            self._state_left = self._state_changes(segment.base)
+            self._state_left = repetition.changes(self.state, self.sequence >> SEQUENCE_BITS, segment.base)
             self._loop.call_soon(self.flusher.touch)
-
-    def _state_changes(self, base: int) -> Iterator[list[Change]]:
-        """What belongs together comes together: nothing else happens in between."""
-        state = self.state
-        yield [Started(self.sequence >> SEQUENCE_BITS), TimersFired(state.timers.fired_ms)]
-        for name in list(state.topics):
-            if (topic := state.topics.get(name)) is not None:
-                ends = [queue.max_offset for queue in topic.queues]
-                yield [TopicPut(name, topic.type, len(ends)), QueueEnds(name, ends)]
-        for name in list(state.groups):
-            if (group := state.groups.get(name)) is not None:
-                yield [group]
-        for key in list(state.leases.subscriptions):
-            subscription = state.leases.subscriptions.get(key)
-            if subscription is not None and subscription.ledgers:
-                yield [Cursors(*key, [(q, ledger.next) for q, ledger in subscription.ledgers.items()])]
-        yield [StateEnd(base)]
 
     def _continue_state(self) -> None:
         if self._state_left is None:
@@ -360,8 +361,8 @@ class Store:
                 raise Damaged(f"it belongs to {found.topic} queue {found.queue_id} offset {found.queue_offset}")
         except Damaged as error:
             if entry.position >= self.log.begin:
-                self.damaged += 1
                 log_.error("%s queue %d offset %d is damaged: %s", queue.topic, queue.queue_id, offset, error)
+                self.damage.add(messages=1)
             return None
         return found
 
@@ -372,8 +373,8 @@ class Store:
         return self.read(queue, offset, entries[0]) if queue and entries else None
 
     def _rebuild(self, queue: ConsumeQueue, start: int, end: int, after: int | None, before: int | None) -> bytes:
-        self.damaged += end - start
         log_.error("entries %d to %d of %s are damaged: made anew from the log", start, end, queue.folder)
+        self.damage.add(entries=end - start)
         self.state.dirty_queues[queue] = None
         return recovery.rebuild(self.log, queue, start, end, after, before)
 

@@ -33,8 +33,9 @@ class UnavailableError(Exception):
 class Language:
     """One client. `body_bytes_max`: what it can both send and receive (facts: grpc.md 2.5).
 
-    `reports_ack`: whether its ack raises what the server answered. `delays`: its driver sends and recalls delayed
-    messages. `prioritizes`: its messages may have a priority.
+    `shared`: a folder of sources that are built with its own. `reports_ack`: whether its ack raises what the server
+    answered. `delays`: its driver sends and recalls delayed messages. `transacts`: it ends transactions and answers
+    checks. `prioritizes`: its messages may have a priority.
     """
 
     name: str
@@ -43,11 +44,13 @@ class Language:
     command: Callable[[Path], list[str]]
     env: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
+    shared: str = ""
     pushes: bool = True
     changes_invisible: bool = True
     reports_ack: bool = True
     delays: bool = False
     prioritizes: bool = False
+    transacts: bool = False
     body_bytes_max: int = 4 * MIB
 
 
@@ -148,6 +151,7 @@ PYTHON = Language(
     build_python,
     lambda target: [sys.executable, str(target / "driver.py")],
     delays=True,
+    transacts=True,
     prioritizes=True,
 )
 FOREIGN = (
@@ -156,6 +160,7 @@ FOREIGN = (
         ("node", "npm"),
         build_node,
         lambda target: ["node", str(target / "driver.js")],
+        transacts=True,
         body_bytes_max=4 * MIB - ENVELOPE_BYTES,
     ),
     Language(
@@ -163,12 +168,23 @@ FOREIGN = (
         ("go",),
         build_go,
         binary,
+        shared="lines/go",
         env=WITHOUT_TLS,
         reports_ack=False,
+        transacts=True,
         prioritizes=True,
         body_bytes_max=2 * MIB - ENVELOPE_BYTES,
     ),
-    Language("java", ("java", "javac", "mvn"), build_java, java, env=WITHOUT_TLS, delays=True, prioritizes=True),
+    Language(
+        "java",
+        ("java", "javac", "mvn"),
+        build_java,
+        java,
+        env=WITHOUT_TLS,
+        delays=True,
+        transacts=True,
+        prioritizes=True,
+    ),
     Language(
         "rust",
         ("cargo",),
@@ -180,7 +196,7 @@ FOREIGN = (
     ),
 )
 STACKS = (
-    Language("grpc-go", ("go",), build_go, binary, source="stacks/go"),
+    Language("grpc-go", ("go",), build_go, binary, source="stacks/go", shared="lines/go"),
     Language("grpc-java", ("java", "javac", "mvn"), build_java, java, source="stacks/java"),
     Language(
         "grpc-js", ("node", "npm"), build_node, lambda target: ["node", str(target / "driver.js")], source="stacks/node"
@@ -201,9 +217,10 @@ def cache() -> Path:
 def sources_hash(language: Language) -> str:
     """Changes with the driver's name, its files and the function that builds it."""
     digest = hashlib.sha256(language.name.encode() + inspect.getsource(language.build).encode())
-    folder = SOURCES / (language.source or language.name)
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
-        digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
+    for name in filter(None, (language.source or language.name, language.shared)):
+        folder = SOURCES / name
+        for path in sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
+            digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
 

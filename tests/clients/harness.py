@@ -11,6 +11,10 @@ bodies are base64.
     simple    endpoint, group, topic, filter, await_s              -
     push      endpoint, group, topic, filter, nack_first           -          refuses deliveries 1 to nack_first
     send      topic, body, tag, keys, properties, message_group    message_id     `priority`, too, where it has one
+    deciding  endpoint, topic, decision                            -          a producer with a transaction checker
+    begin     topic, body                                          message_id of a transaction that is begun with it
+    end       message_id, commit                                   -
+    checked   -                                                    bodies     it was asked about, since the last call
     receive   max, invisible_s                                     messages   of a simple consumer
     ack       receipt                                              -
     change    receipt, invisible_s                                 receipt    the new one
@@ -197,6 +201,24 @@ class Producer(Client):
         return message_id
 
 
+class DecidingProducer(Client):
+    """A producer of transactions; to a check it answers what it was made with: COMMIT, ROLLBACK or UNKNOWN."""
+
+    def begin(self, body: bytes) -> str:
+        """Sends a half message to its topic; returns its id, which the transaction goes by."""
+        text = base64.b64encode(body).decode()
+        message_id: str = self.process.call("begin", self.name, topic=self.topic, body=text)["message_id"]
+        return message_id
+
+    def end(self, message_id: str, *, commit: bool) -> None:
+        """Raises DriverError where the SDK reports the server's refusal."""
+        self.process.call("end", self.name, message_id=message_id, commit=commit)
+
+    def checked(self) -> list[bytes]:
+        """The messages that the server asked about since the last call."""
+        return [base64.b64decode(text) for text in self.process.call("checked", self.name)["bodies"]]
+
+
 class SimpleConsumer(Client):
     def receive(self, most: int = 32, invisible_s: int = 30, within_s: float = CALL_S) -> list[Received]:
         """One receive call of the SDK."""
@@ -258,6 +280,12 @@ class Session:
     def producer(self, topic: str) -> Producer:
         """Starts a producer that knows its topic beforehand."""
         return Producer(self.process, "producer", self.name("producer"), self.args(topic=topic))
+
+    def deciding(self, topic: str, decision: str = "UNKNOWN") -> DecidingProducer:
+        """Starts a producer of transactions."""
+        return DecidingProducer(
+            self.process, "deciding", self.name("deciding"), self.args(topic=topic, decision=decision)
+        )
 
     def simple(self, group: str, topic: str, tags: str = "*", await_s: int = 5) -> SimpleConsumer:
         """Starts a simple consumer; `await_s` is its long poll (RocketMQ 5.5 clamps it to 5-20 s)."""

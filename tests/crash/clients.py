@@ -1,4 +1,4 @@
-"""Clients that send, recall, receive, acknowledge, give back and bury, many calls in flight, and write a History.
+"""Clients that send, recall, transact, receive, acknowledge, give back and bury, many at once, and write a History.
 
 Owns the calls and what is made of their answers: OK, refused, or cut off. Promises: no call begins after `stop`, a call
 that is cut off before it is an error unless the server may die by itself, and senders never run so far ahead that
@@ -20,7 +20,7 @@ import grpc.aio
 from rmq_proto import v2
 from tests.crash.plans import Plan
 from tests.history.checker import is_lost
-from tests.history.history import DLQ, Ack, Bury, Change, Delivery, History, Message, Outcome, Recall, Send
+from tests.history.history import DLQ, Ack, Bury, Change, Delivery, End, History, Message, Outcome, Recall, Send
 from tests.process import wire
 
 OK, NOTHING_NEW = 20000, 40401
@@ -30,6 +30,7 @@ POLL_MS = 100
 DRAIN_S = 5.0
 BATCH_MAX, BODY_BYTES_MAX = 4, 2048
 DELAYS_MS, RECALLED = (1, 50, 800), 0.3  # of delayed messages: by how much, and how many are called back
+LEFT, AGAIN = 0.2, 0.3  # transactions that are not ended at once, and calls that end an older one
 OWED_MAX = 96  # with two groups and bodies of 1 KiB about: a small part of the smallest log
 TAGS = ("", "a", "bb")
 MESSAGE_GROUPS = tuple("abcdefgh")
@@ -45,11 +46,25 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A transaction that has an id, and how it is to end, however often it is ended."""
+
+    key: str
+    topic: str
+    transaction_id: str
+    commit: bool
+
+
 @dataclass
 class Owed:
-    """What is in the log and has not come yet: (group or dead letter topic, key). Over all lives of a store."""
+    """What is in the log and has not come yet: (group or dead letter topic, key). Over all lives of a store.
+
+    `begun`: all transactions.
+    """
 
     groups: Sequence[str]
+    begun: list[Begun] = field(default_factory=list)
     left: set[tuple[str, str]] = field(default_factory=set)
     _seen: set[str] = field(default_factory=set)
     _came: set[tuple[str, str]] = field(default_factory=set)
@@ -83,6 +98,7 @@ class Clients:
         self._send = cast(Unary, self._channel.unary_unary(wire.SERVICE + "SendMessage"))
         self._receive = cast(Listing, self._channel.unary_stream(wire.SERVICE + "ReceiveMessage"))
         self._recall = cast(Unary, self._channel.unary_unary(wire.SERVICE + "RecallMessage"))
+        self._end = cast(Unary, self._channel.unary_unary(wire.SERVICE + "EndTransaction"))
         self._ack = cast(Unary, self._channel.unary_unary(wire.SERVICE + "AckMessage"))
         self._change = cast(Unary, self._channel.unary_unary(wire.SERVICE + "ChangeInvisibleDuration"))
         self._bury = cast(Unary, self._channel.unary_unary(wire.SERVICE + "ForwardMessageToDeadLetterQueue"))
@@ -95,6 +111,7 @@ class Clients:
     async def run(self, plan: Plan, topics: Sequence[str]) -> None:
         """Until `stop`, and the end of the calls that are in flight then."""
         work = [self._sender(topics, plan) for _ in range(plan.senders)]
+        work += [self._transactor(topics) for _ in range(plan.transactors)]
         pairs = [(topic, group) for topic in topics for group in self._history.groups]
         work += [self._receiver(*pair, plan) for pair in pairs for _ in range(plan.receivers)]
         if plan.bury or plan.retention:  # which may take a dead letter that nobody has seen
@@ -137,6 +154,39 @@ class Clients:
                 await self._recall_some(topic, await self._send_some(topic, plan))
             else:
                 await asyncio.sleep(0.005)
+
+    async def _transactor(self, topics: Sequence[str]) -> None:
+        while not self._over:
+            if len(self._owed.left) >= OWED_MAX:
+                await asyncio.sleep(0.005)
+            elif self._owed.begun and self._rng.random() < AGAIN:
+                await self._end_one(self._rng.choice(self._owed.begun[-50:]))
+            else:
+                begun = await self._begin_one(self._rng.choice(topics))
+                if begun is not None and self._rng.random() >= LEFT and not self._over:
+                    await self._end_one(begun)
+
+    async def _begin_one(self, topic: str) -> Begun | None:
+        message, began_ms = self._plain(topic), now_ms()
+        message.system_properties.message_type = v2.TRANSACTION
+        answer = await self._call(self._send, wire.send(message).SerializeToString())
+        response = v2.SendMessageResponse.FromString(answer or b"")
+        key, outcome = message.system_properties.message_id, outcome_of(response.status.code)
+        self._history.sends.append(Send(key, topic, seen(message), began_ms, now_ms(), outcome, half=True))
+        if not response.entries:
+            return None
+        self._owed.begun.append(Begun(key, topic, response.entries[0].transaction_id, self._rng.random() < 0.5))
+        return self._owed.begun[-1]
+
+    async def _end_one(self, begun: Begun) -> None:
+        """It may have been ended before, in this life or another one: that is OK."""
+        began_ms = now_ms()
+        answer = await self._call(self._end, wire.end(begun.topic, begun.transaction_id, commit=begun.commit))
+        outcome = outcome_of(v2.EndTransactionResponse.FromString(answer or b"").status.code)
+        assert outcome is not Outcome.FAILED, f"refused: {begun}"
+        self._history.ends.append(End(begun.key, begun.commit, began_ms, now_ms(), outcome))
+        if outcome is Outcome.OK and begun.commit:
+            self._owed.sent(begun.key)
 
     async def _receiver(self, topic: str, group: str, plan: Plan) -> None:
         while not self._over:
@@ -198,15 +248,19 @@ class Clients:
             self._owed.recalled(key)
 
     def _message(self, topic: str, plan: Plan) -> v2.Message:
+        made = self._plain(topic)
+        if self._rng.random() < plan.delayed:
+            wire.set_ms(made.system_properties.delivery_timestamp, now_ms() + self._rng.choice(DELAYS_MS))
+        elif self._rng.random() < plan.grouped:
+            made.system_properties.message_group = self._rng.choice(MESSAGE_GROUPS)
+        return made
+
+    def _plain(self, topic: str) -> v2.Message:
         key = f"{self._life}-{next(self._ids)}"
         made = wire.message(topic, self._rng.randbytes(self._rng.randint(1, BODY_BYTES_MAX)), key)
         if tag := self._rng.choice(TAGS):
             made.system_properties.tag = tag
         made.system_properties.keys.append(f"key-{key}")
-        if self._rng.random() < plan.delayed:
-            wire.set_ms(made.system_properties.delivery_timestamp, now_ms() + self._rng.choice(DELAYS_MS))
-        elif self._rng.random() < plan.grouped:
-            made.system_properties.message_group = self._rng.choice(MESSAGE_GROUPS)
         return made
 
     async def _take(self, topic: str, group: str) -> Handles:

@@ -17,6 +17,7 @@ class Plan:
     bury: int = 0
     delayed: float = 0.0  # how many messages are, and may be recalled
     grouped: float = 0.0  # how many of the others have a message group
+    transactors: int = 0  # clients that begin and end transactions
     retention: bool = False
     run_s_max: float = 0.3
 
@@ -37,5 +38,6 @@ CHANGE = Plan("change", senders=4, receivers=2, ack=4, keep=1, change=3, bury=2)
 RESTART = Plan("restart", senders=2, receivers=1, run_s_max=0.05)
 DELAY = Plan("delay", senders=6, receivers=2, ack=8, keep=2, delayed=0.6)
 FIFO = Plan("fifo", senders=6, receivers=3, ack=8, keep=1, change=1, grouped=0.8)
-RETAIN = Plan("retain", senders=8, receivers=2, ack=6, keep=4, delayed=0.2, grouped=0.2, retention=True)
-PLANS = (SEND, SETTLE, CHANGE, RESTART, DELAY, FIFO, RETAIN)
+TRANSACT = Plan("transact", senders=2, receivers=2, ack=8, keep=2, transactors=8)
+RETAIN = Plan("retain", senders=8, receivers=2, ack=6, keep=4, delayed=0.2, grouped=0.2, transactors=3, retention=True)
+PLANS = (SEND, SETTLE, CHANGE, RESTART, DELAY, FIFO, TRANSACT, RETAIN)

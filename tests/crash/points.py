@@ -29,6 +29,7 @@ class Point:
     retaining: bool = False  # passed where retention is at work
     delaying: bool = False  # passed where messages are delayed
     grouping: bool = False  # passed where messages have a message group
+    transacting: bool = False  # passed where transactions are begun and ended
 
 
 def _has_changes(store: Store) -> bool:
@@ -40,9 +41,18 @@ def _repeats_state(store: Store) -> bool:
 
 
 def _both(
-    name: str, function: str, often: int = 1, *, starting: bool = False, retaining: bool = False, delaying: bool = False
+    name: str,
+    function: str,
+    often: int = 1,
+    *,
+    starting: bool = False,
+    retaining: bool = False,
+    delaying: bool = False,
+    transacting: bool = False,
 ) -> list[Point]:
-    point = Point(name, function, False, often, starting=starting, retaining=retaining, delaying=delaying)
+    point = Point(
+        name, function, False, often, starting=starting, retaining=retaining, delaying=delaying, transacting=transacting
+    )
     return [replace(point, name=f"{moment} {name}", after=moment == "after") for moment in ("before", "after")]
 
 
@@ -68,6 +78,13 @@ POINTS = {
         *_both(
             "carry-forward of a timer", "rmq_store.retention:Retention._move_timer", 2, retaining=True, delaying=True
         ),
+        *_both(
+            "carry-forward of a half message",
+            "rmq_store.retention:Retention._move_half",
+            2,
+            retaining=True,
+            transacting=True,
+        ),
         *_both("segment drop", "rmq_store.store:Store.drop_segments", retaining=True),
         *_both("segment delete", "rmq_store.commitlog:CommitLog.delete", retaining=True),
         *_both("lease", "rmq.pop:Pop._lease", 20),
@@ -76,6 +93,9 @@ POINTS = {
         *_both("dead letter", "rmq.burial:Burial.bury", 10),
         *_both("timer", "rmq.delay:Delay._fire", 10, delaying=True),
         *_both("recall", "rmq.delay:Delay.recall", 5, delaying=True),
+        *_both("half message", "rmq.transaction:Transactions.send", 10, transacting=True),
+        *_both("commit", "rmq.transaction:Transactions._commit", 10, transacting=True),
+        *_both("end of a transaction", "rmq.transaction:Transactions._resolve", 10, transacting=True),
         *_both("lock", "rmq_store.store:_take", starting=True),
         *_both("replayed record", "rmq_store.recovery:replay", 20, starting=True),
         *_both("end of replay", "rmq_store.commitlog:CommitLog.set_end", starting=True),

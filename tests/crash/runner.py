@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.crash.clients import DELAYS_MS, INVISIBLE_MS, Clients, Owed, now_ms
-from tests.crash.plans import CHANGE, DELAY, FIFO, PLANS, RESTART, RETAIN, Plan
+from tests.crash.plans import CHANGE, DELAY, FIFO, PLANS, RESTART, RETAIN, TRANSACT, Plan
 from tests.crash.points import POINTS, Point
 from tests.crash.server import Server
 from tests.history.checker import Problem, check
@@ -146,6 +146,9 @@ class Campaign:
             "sent": sends[Outcome.OK],
             "delayed": sum(bool(send.deliver_ms) for send in history.sends),
             "grouped": sum(bool(send.message.message_group) for send in history.sends),
+            "begun": sum(send.half for send in history.sends),
+            "committed": sum(end.commit and end.outcome is Outcome.OK for end in history.ends),
+            "rolled_back": sum(not end.commit and end.outcome is Outcome.OK for end in history.ends),
             "recalled": sum(recall.outcome is Outcome.OK for recall in history.recalls),
             "sends_cut_off": sends[Outcome.UNKNOWN],
             "delivered": len(history.deliveries),
@@ -162,6 +165,7 @@ def _is_passed(point: Point, plan: Plan) -> bool:
         plan.retention or not point.retaining,
         plan.delayed or not point.delaying,
         plan.grouped or not point.grouping,
+        plan.transactors or not point.transacting,
     )
     return all(can)
 
@@ -208,6 +212,8 @@ def plan_for(point: Point) -> Plan:
         return RESTART
     if point.retaining:
         return RETAIN
+    if point.transacting:
+        return TRANSACT
     return DELAY if point.delaying else FIFO if point.grouping else CHANGE
 
 

@@ -42,6 +42,7 @@ def test_each_named_point_is_survived(flush: str) -> None:
     assert counts["delayed"] > 20
     assert counts["recalled"] > 0
     assert counts["grouped"] > 20
+    assert min(counts["committed"], counts["rolled_back"]) > 20
 
 
 def test_a_planted_bug_is_found_by_kills() -> None:

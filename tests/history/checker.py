@@ -89,9 +89,12 @@ class Index:
 
     @cached_property
     def commits(self) -> dict[str, int]:
-        """When each half message's commit began that may have been done."""
-        ends = [end for end in self.history.ends if end.commit and end.outcome is not Outcome.FAILED]
-        return {end.key: end.began_ms for end in ends}
+        """When the first commit of each half message began that may have been done."""
+        began: dict[str, int] = {}
+        for end in self.history.ends:
+            if end.commit and end.outcome is not Outcome.FAILED:
+                began[end.key] = min(end.began_ms, began.get(end.key, end.began_ms))
+        return began
 
     @cached_property
     def answered(self) -> list[int]:

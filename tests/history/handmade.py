@@ -1,7 +1,7 @@
 """Histories made by hand: one that is as it must be, what may be planted in it, and what is allowed besides.
 
 A plant or an allowance changes a good history; its docstring says what happened. Kinds of message that the broker does
-not serve yet (delay, transactions, message groups) are judged here only.
+not serve yet (message groups) are judged here only.
 """
 
 from collections.abc import Callable
@@ -346,6 +346,12 @@ def committed(history: History) -> None:
     history.ends.append(End(KEY, True, 1015, 1100, Outcome.UNKNOWN))
 
 
+def committed_again(history: History) -> None:
+    """Its producer asked once more, in any order: the first time counts."""
+    committed(history)
+    history.ends += [End(KEY, True, 2000, 2001, Outcome.OK), End(KEY, True, 1016, 1017, Outcome.OK)]
+
+
 def rolled_back(history: History) -> None:
     """Never seen."""
     lost(history)
@@ -426,6 +432,7 @@ ALLOWED: tuple[Plant, ...] = (
     fired_in_time,
     late_after_a_kill,
     committed,
+    committed_again,
     rolled_back,
     recalled,
     buried,

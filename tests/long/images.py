@@ -3,11 +3,13 @@
 from collections import Counter
 from collections.abc import Mapping
 
-from tests.sim.images import play
+from tests.sim.images import Image, play
 from tests.sim.rig import quiet
+from tests.sim.transactions import TransactImage, Transacting
+from tests.sim.workload import Workload
 
 ROUNDS = 50
-WORKLOADS = 10  # a round, of IMAGES each
+WORKLOADS = 10  # a round, of IMAGES each; half of them with transactions
 IMAGES = 40
 
 
@@ -16,5 +18,7 @@ def run(seed: int) -> Mapping[str, int]:
     counts: Counter[str] = Counter()
     with quiet():
         for number in range(WORKLOADS):
-            counts += play(seed + number, ("durable", "fast")[number % 2], images=IMAGES)
+            plain, flush = number < WORKLOADS // 2, ("durable", "fast")[number % 2]
+            workload, image_of = (Workload, Image) if plain else (Transacting, TransactImage)
+            counts += play(seed + number, flush, images=IMAGES, workload=workload, image_of=image_of)
     return counts | {"images": counts.total()}

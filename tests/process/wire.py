@@ -28,6 +28,15 @@ def send(*messages: v2.Message) -> v2.SendMessageRequest:
     return request
 
 
+def end(topic: str, transaction_id: str, *, commit: bool) -> bytes:
+    """Of one transaction, encoded."""
+    request = v2.EndTransactionRequest()
+    request.topic.name = topic
+    request.transaction_id = transaction_id
+    request.resolution = v2.COMMIT if commit else v2.ROLLBACK
+    return request.SerializeToString()
+
+
 def receive(
     topic: str, group: str, *, batch: int = 32, invisible_ms: int = 30_000, poll_ms: int = 0
 ) -> v2.ReceiveMessageRequest:

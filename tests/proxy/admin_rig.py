@@ -21,6 +21,8 @@ from rmq.adminport import (
     StoreInfo,
     Timer,
     TopicInfo,
+    Transaction,
+    TransactionState,
     Whereabouts,
 )
 from rmq.errors import ClientError, Code
@@ -39,10 +41,11 @@ from tests.proxy.transports import Maker, Server, serving, status_of
 R = TypeVar("R")
 Run: TypeAlias = Callable[[Awaitable[None]], None]
 FACTS = Facts("9.9", 4321, "/data", "fast", "dev", NOW_MS - 60_000, True)
-STORE = StoreInfo(100, 5000, 4900, 1 << 40, 2, 1, 7, 3)
+STORE = StoreInfo(100, 5000, 4900, 1 << 40, 2, 1, 7, 3, 5, 600)
 PREFIX = "/rmq.admin.v1.Admin/"
 NO_TOPIC = ClientError(Code.TOPIC_NOT_FOUND, "there is no topic nowhere")
 NO_TIMER = ClientError(Code.NOT_FOUND, "there is no delayed message 9 that waits")
+NO_TRANSACTION = ClientError(Code.NOT_FOUND, "there is no transaction 9 that has not ended")
 NO_GROUP = ClientError(Code.CONSUMER_GROUP_NOT_FOUND, "there is no group nobody")
 
 
@@ -58,6 +61,11 @@ def a_group(name: str = GROUP, opens: int = 0) -> GroupInfo:
     leases = [OpenInfo(0, at, 1, NOW_MS + 5000, CLIENT, f"id-0-{at}") for at in range(opens)]
     topic = GroupTopicInfo(TOPIC, 12, 3400, opens, 1, 2, [Place(0, 5, 3, 17, opens)], leases)
     return GroupInfo(name, 17, [1000, 5000], [topic], [CLIENT])
+
+
+def a_transaction(number: int) -> Transaction:
+    """One that has been checked once."""
+    return Transaction(number, TOPIC, TransactionState.CHECKED, 1, NOW_MS + number, kept(number))
 
 
 class FakeAdmin:
@@ -194,6 +202,15 @@ class FakeAdmin:
 
     def cancel_timer(self, number: int) -> Answer[None]:
         return self._answer(None, "cancel_timer", number)
+
+    def transactions(self, topic: str, limit: int, *, parked: bool) -> Sequence[Transaction]:
+        return self._now([a_transaction(n) for n in (5, 7)], "transactions", topic, limit, parked)
+
+    def transaction(self, number: int) -> Transaction:
+        return self._now(a_transaction(number), "transaction", number)
+
+    def end_transaction(self, number: int, *, commit: bool) -> Answer[None]:
+        return self._answer(None, "end_transaction", number, commit)
 
     def advance(self, ms: int) -> int:
         return self._now(NOW_MS + ms, "advance", ms)

@@ -91,6 +91,12 @@ class FakeBroker:
     def recall(self, topic: str, handle: str) -> Answer[str]:
         return self._answer("ID-1", "recall", topic, handle)
 
+    def end_transaction(self, topic: str, transaction_id: str, commit: bool | None) -> Answer[None]:
+        return self._answer(None, "end_transaction", topic, transaction_id, commit)
+
+    def producing(self, topics: Collection[str]) -> None:
+        self.calls.append(("producing", set(topics)))
+
     def receive(self, request: ReceiveRequest) -> Answer[Sequence[Delivered]]:
         return self._answer(self.messages, "receive", request)
 

@@ -94,6 +94,10 @@ def test_messages(make: Maker, run: Run) -> None:
             assert [t.number for t in await asked(lambda admin: admin.timers(number=0))] == [0]
             await asked(lambda admin: admin.cancel_timer(8))
             assert asked.rig.admin.of("cancel_timer") == [(8,)]
+            assert [t.number for t in await asked(lambda admin: admin.transactions(TOPIC, parked=True))] == [5, 7]
+            assert [t.number for t in await asked(lambda admin: admin.transactions(number=0))] == [0]
+            await asked(lambda admin: admin.resolve_transaction(8, commit=True))
+            assert asked.rig.admin.of("end_transaction") == [(8, True)]
 
     run(scenario())
 

@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 from google.protobuf.message import Message
 
-from rmq.adminport import AdminPort, Start, Timer
+from rmq.adminport import AdminPort, Start, Timer, Transaction, TransactionState
 from rmq.errors import ClientError, Code
 from rmq.message import MessageType
 from rmq_proto import admin as pb
@@ -19,6 +19,7 @@ from tests.proxy.admin_rig import (
     NO_GROUP,
     NO_TIMER,
     NO_TOPIC,
+    NO_TRANSACTION,
     PREFIX,
     STORE,
     AdminRig,
@@ -45,6 +46,8 @@ MISSING = [
     ("ReplayDeadLetters", pb.ReplayDeadLettersRequest(group="nobody"), "replay", NO_GROUP),
     ("ListTimers", pb.ListTimersRequest(number=9), "timer", NO_TIMER),
     ("CancelTimer", pb.CancelTimerRequest(number=9), "cancel_timer", NO_TIMER),
+    ("ListTransactions", pb.ListTransactionsRequest(number=9), "transaction", NO_TRANSACTION),
+    ("ResolveTransaction", pb.ResolveTransactionRequest(number=9), "end_transaction", NO_TRANSACTION),
     ("ListClients", pb.ListClientsRequest(group="nobody"), "group_info", NO_GROUP),
     ("VerifyMessage", pb.VerifyMessageRequest(group="nobody"), "group_info", NO_GROUP),
 ]
@@ -99,6 +102,7 @@ def test_describe(make: Maker, run: Run) -> None:
             assert (server.version, server.pid, server.data, server.flush) == ("9.9", 4321, "/data", "fast")
             assert (server.started_ms, server.now_ms) == (FACTS.started_ms, NOW_MS)
             assert (server.log_end, server.waiting_polls, server.clients) == (5000, 3, 1)
+            assert (server.damaged, server.set_aside_bytes) == (5, 600)
             assert server.manual_clock
 
     run(scenario())
@@ -471,3 +475,32 @@ def test_peers_from_afar(method: str) -> None:
     assert "admin_remote: true" in caught.value.text
     open_handler = cast("Unary", AdminRig(remote=True).admin_rows[PREFIX + "Describe"].handler)
     assert open_handler(call, b"")
+
+
+def test_transactions(make: Maker, run: Run) -> None:
+    """They are listed, one is shown, ended either way; an answer stays small; a lost message is not set."""
+
+    async def scenario() -> None:
+        async with an_admin(make) as admin:
+
+            async def listed(request: pb.ListTransactionsRequest) -> list[pb.Transaction]:
+                page = await admin.ask("ListTransactions", request, pb.ListTransactionsResponse.FromString)
+                return list(page.transactions)
+
+            first, second = await listed(pb.ListTransactionsRequest(topic=TOPIC, limit=5, parked=True))
+            assert (first.number, first.topic, first.state, first.checks) == (5, TOPIC, "checked", 1)
+            assert (second.due_ms, second.message.message_id) == (NOW_MS + 7, "id-0-7")
+            assert admin.port.of("transactions") == [(TOPIC, 5, True)]
+            assert [one.number for one in await listed(pb.ListTransactionsRequest(number=0))] == [0]
+            large = kept(1, body=bytes(PAGE_BYTES_MAX))
+            admin.port.answers["transactions"] = [
+                Transaction(n, TOPIC, TransactionState.PARKED, 15, 0, message) for n, message in ((1, None), (2, large))
+            ]
+            (lost,) = await listed(pb.ListTransactionsRequest())
+            assert (lost.number, lost.HasField("message")) == (1, False)
+            for commit in (True, False):
+                request = pb.ResolveTransactionRequest(number=3, commit=commit)
+                await admin.ask("ResolveTransaction", request, pb.ResolveTransactionResponse.FromString)
+            assert admin.port.of("end_transaction") == [(3, True), (3, False)]
+
+    run(scenario())

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from rmq.errors import ClientError, Code
-from rmq.message import SendResult
+from rmq.message import MessageType, SendResult
 from rmq_proto import v2
 from rmq_proxy.rpc import GrpcCode, RpcError
 from rmq_proxy.validate import RESERVED, Limits
@@ -242,8 +242,6 @@ def test_stored_properties() -> None:
     properties.keys.extend(["k1", "", "k2"])
     properties.born_timestamp.seconds, properties.born_timestamp.nanos = 1_700_000_000, 5_999_999
     properties.body_encoding = v2.GZIP
-    properties.message_type = v2.TRANSACTION
-    properties.orphaned_transaction_recovery_duration.seconds = 30
     properties.delivery_timestamp.seconds, properties.delivery_timestamp.nanos = NOW_S + 1, 500_000_000
     properties.message_group, properties.lite_topic, properties.priority = "group", "lite", 4
     properties.delivery_attempt = 2
@@ -255,9 +253,6 @@ def test_stored_properties() -> None:
         "UNIQ_KEY": "01A",
         "TAGS": "tag",
         "KEYS": "k1 k2",
-        "TRAN_MSG": "true",
-        "PGROUP": TOPIC,
-        "CHECK_IMMUNITY_TIME_IN_SECONDS": "30",
         "TIMER_DELIVER_MS": str((NOW_S + 1) * 1000 + 500),
         "__SHARDINGKEY": "group",
         "__LITE_TOPIC": "lite",
@@ -297,6 +292,48 @@ def test_born_at(peer: str, host: str, port: int) -> None:
     call.peer = peer
     rig.unary("SendMessage", sending(a_message()), call)
     assert [(m.born_host, m.born_port) for m in rig.broker.stored] == [(host, port)]
+
+
+def test_stored_properties_of_a_transaction() -> None:
+    """It says so, names its producer's group, which is its topic, and when it is checked first."""
+    message = a_message()
+    message.system_properties.message_type = v2.TRANSACTION
+    message.system_properties.orphaned_transaction_recovery_duration.seconds = 30
+    rig = Rig()
+    assert send(rig, message).status.code == Code.OK.value
+    (stored,) = rig.broker.stored
+    assert stored.type is MessageType.TRANSACTION
+    assert decode_properties(stored.properties) == {
+        "UNIQ_KEY": "01A",
+        "TRAN_MSG": "true",
+        "PGROUP": TOPIC,
+        "CHECK_IMMUNITY_TIME_IN_SECONDS": "30",
+        "BORN_TIMESTAMP": str(NOW_MS),
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("message_group", "g"), ("lite_topic", "l"), ("priority", 0), ("delivery_timestamp", None)]
+)
+def test_a_transaction_is_of_no_other_type(field: str, value: str | int | None) -> None:
+    """As official clients check before they send; the refusal names the field."""
+    message = a_message()
+    message.system_properties.message_type = v2.TRANSACTION
+    if value is None:
+        message.system_properties.delivery_timestamp.seconds = NOW_S + 1
+    else:
+        setattr(message.system_properties, field, value)
+    rig = Rig()
+    status = send(rig, message).status
+    assert (status.code, field in status.message) == (Code.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE.value, True)
+    assert not rig.broker.stored
+
+
+def test_transaction_id() -> None:
+    """That of the broker where it gives one."""
+    rig = Rig()
+    rig.broker.answers["send"] = [SendResult(0, 7, transaction_id="tx-7")]
+    assert send(rig, a_message()).entries[0].transaction_id == "tx-7"
 
 
 def test_transaction_without_a_recovery_time() -> None:

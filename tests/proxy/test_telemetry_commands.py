@@ -45,6 +45,31 @@ def test_transaction_check() -> None:
     assert not check.message.system_properties.HasField("receipt_handle")
 
 
+def test_each_check_of_a_transaction_goes_to_another_producer() -> None:
+    """Where one does not answer, the one before it may know."""
+    rig = Rig()
+    outlets = []
+    for client_id in ("p1", "p2", "p3"):
+        inlet, outlet = rig.stream(a_call(client_id=client_id))
+        inlet.message(settings_command(publishing(TOPIC)))
+        outlets.append(outlet)
+    for attempt in (1, 2, 3, 4):
+        message = delivered(handle="", TRAN_MSG="true")
+        message.attempt = attempt
+        assert rig.telemetry.check_transaction(TOPIC, message, f"tx-{attempt}")
+    asked = [[c.recover_orphaned_transaction_command.transaction_id for c in o.commands()[1:]] for o in outlets]
+    assert asked == [["tx-3"], ["tx-2"], ["tx-1", "tx-4"]]
+
+
+def test_the_broker_hears_of_producers() -> None:
+    """With each settings of one, under stored names: it may be asked from now on."""
+    rig = Rig()
+    inlet, _ = rig.stream()
+    inlet.message(settings_command(publishing(TOPIC, "more")))
+    inlet.message(settings_command(publishing()))
+    assert rig.broker.of("producing") == [({TOPIC, "more"},), (set(),)]
+
+
 def test_transaction_check_of_a_namespace() -> None:
     """The message in a check names namespace and topic as the producer does."""
     rig = Rig()

@@ -13,7 +13,8 @@ from rmq.metrics import Exposition
 from rmq_store.flush import Mode
 from tests.rmq.conftest import MakeRig
 from tests.rmq.fifo import FIFO, grouped
-from tests.rmq.rig import GROUP, SMALL, TOPIC, Rig, outgoing, request
+from tests.rmq.rig import GROUP, SMALL, TOPIC, Rig, bodies, outgoing, request
+from tests.rmq.test_transaction_checks import Producers
 from tests.scraping import samples, told
 
 ON_TOPIC = f'topic="{TOPIC}",consumer_group="{GROUP}"'
@@ -229,6 +230,24 @@ def test_the_log_and_its_flushes(make_rig: MakeRig, tmp_path: Path, mode: str) -
     assert found["rmq_disk_free_bytes"] > 0
 
 
+def test_damage_is_counted_for_a_scrape_and_for_describe(rig: Rig) -> None:
+    """By kind in the one, in all in the other."""
+    rig.send("a", "b")
+    damage = rig.broker._store.damage
+    assert rig.broker.admin.describe().damaged == 0
+    damage.add(ranges=2, entries=250)
+    damage.set_aside_bytes = 700
+    first = rig.broker._store.state.topics[TOPIC].queues[0].read(0, 1)[0]
+    rig.broker._store.log.segments[0].file.write(first.position + 50, b"x")
+    assert bodies(rig.receive(request(batch=9))) == ["b"]
+    found, info = numbers(rig), rig.broker.admin.describe()
+    counts = [found[f'rmq_damaged_total{{what="{what}"}}'] for what in ("log", "queue", "message")]
+    assert counts[:2] == [2, 250]
+    assert counts[2] >= 1
+    assert info.damaged == sum(counts)
+    assert found["rmq_set_aside_bytes"] == info.set_aside_bytes == 700
+
+
 def test_an_age_that_cannot_be_read_is_none(rig: Rig) -> None:
     """The oldest record is damaged: the scrape goes on."""
     rig.send("a")
@@ -249,7 +268,7 @@ def test_a_reset_group_has_the_backlog_from_there(rig: Rig) -> None:
 def test_a_refused_send_counts_nothing(rig: Rig) -> None:
     """Only what is in the log came in."""
     with pytest.raises(ClientError):
-        rig.send(outgoing("a", TRAN_MSG="true"))
+        rig.send(outgoing("a", _SYS_MSG_PRIORITY_="1"))
     assert not any(name.startswith("rocketmq_messages_in_total") for name in numbers(rig))
 
 
@@ -277,3 +296,24 @@ def test_deliveries_of_message_groups_are_counted(make_rig: MakeRig) -> None:
     rig.advance(31_000)
     assert len(rig.receive(request(batch=32))) == 1
     assert (out(rig, "messages"), out(rig, "messages", retry="true")) == (2, 3)
+
+
+def test_transactions_are_told_by_topic(rig: Rig) -> None:
+    """Those that live, those that ended either way, and checks; what goes with a topic is told no more."""
+    texts = [rig.send(outgoing(body, TRAN_MSG="true"))[0].transaction_id for body in "abcd"]
+    for text, commit in zip(texts, (True, True, False), strict=False):
+        rig.wait(rig.broker.end_transaction(TOPIC, text, commit))
+    topic = f'{{topic="{TOPIC}"}}'
+    found = numbers(rig)
+    assert found[f"rocketmq_half_messages{topic}"] == found["rmq_transactions"] == 1
+    assert found[f"rocketmq_commit_messages_total{topic}"] == 2
+    assert found[f"rocketmq_rollback_messages_total{topic}"] == 1
+    assert found[f"rmq_transaction_checks_total{topic}"] == found["rmq_transactions_parked"] == 0
+    producers = Producers()
+    rig.broker.asks(producers)
+    rig.advance(6000)
+    assert numbers(rig)[f"rmq_transaction_checks_total{topic}"] == 1
+    rig.wait(rig.broker.end_transaction(TOPIC, texts[3], commit=False))
+    assert f"rocketmq_half_messages{topic}" not in numbers(rig)
+    rig.wait(rig.broker.admin.delete_topic(TOPIC))
+    assert f"rocketmq_commit_messages_total{topic}" not in numbers(rig)

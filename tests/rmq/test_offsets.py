@@ -11,6 +11,7 @@ from rmq.errors import Code, OffsetError
 from rmq_store.journal import Acked, Change, Cursors
 from tests.rmq.admin_rig import admin, of_topic, refused
 from tests.rmq.conftest import MakeRig
+from tests.rmq.fifo import FIFO, ack, parked, send, take
 from tests.rmq.rig import GROUP, SMALL, TOPIC, Rig, bodies, request
 from tests.rmq.test_pull import pulling
 
@@ -157,6 +158,37 @@ def test_no_message_is_lost_where_a_crash_cuts_a_commit_that_goes_back(disk_rig:
     disk_rig.advance(60_000)
     texts = {text for _ in range(9) for text in bodies(disk_rig.receive(request(batch=1)))}
     assert texts == set("bcdef") if lost == 3 else texts >= set("bcdef")
+
+
+@pytest.mark.parametrize("again", [lambda rig: None, *RESTARTS.values()], ids=["", *RESTARTS])
+@pytest.mark.parametrize(("offset", "left"), [(0, "a1 b1 a2 a3"), (1, "b1 a2 a3"), (3, "a3"), (4, "")])
+def test_a_commit_settles_message_groups_too(
+    make_rig: MakeRig, tmp_path: Path, offset: int, left: str, again: Callable[[Rig], None]
+) -> None:
+    """What is leased, acked behind others and parked below it; what lies behind comes in order, once each."""
+    rig = make_rig(flush="durable", data=str(tmp_path / "data"), **FIFO, **SMALL)
+    send(rig, "a1", "b1", "a2", "a3")
+    held = take(rig, 3, fifo=True)
+    assert bodies(held) == ["a1", "b1", "a2"]
+    ack(rig, held[2])
+    update(rig, offset)
+    again(rig)
+    assert (committed(rig), parked(rig)) == (offset, 0)
+    came = []
+    while messages := take(rig):
+        came += bodies(messages)
+        ack(rig, *messages)
+    assert sorted(came) == sorted(left.split())
+    assert [name for name in came if name[0] == "a"] == [name for name in left.split() if name[0] == "a"]
+    assert committed(rig) == 4
+
+
+def test_a_pull_passes_over_no_message_group(make_rig: MakeRig) -> None:
+    """What waits for others of its group in one consumer group, a pull reads all the same, in the queue's order."""
+    rig = make_rig(**FIFO)
+    send(rig, "a1", "a2", "b1")
+    take(rig, 1)
+    assert bodies(rig.wait(rig.broker.pull(pulling())).messages) == ["a1", "a2", "b1"]
 
 
 def test_a_commit_that_goes_back_holds_behind_damage(make_rig: MakeRig, tmp_path: Path) -> None:

@@ -125,7 +125,6 @@ def test_profile_strict_lets_the_first_message_give_a_type(disk_rig: Rig) -> Non
 @pytest.mark.parametrize(
     ("name", "value", "kind"),
     [
-        (m.TRAN_MSG, "true", "TRANSACTION"),
         (m.LITE_TOPIC, "l", "LITE"),
     ],
 )

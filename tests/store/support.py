@@ -11,6 +11,7 @@ from typing import ClassVar
 import msgspec
 import pytest
 
+from rmq_store import halves
 from rmq_store.commitlog import CommitLog
 from rmq_store.consumequeue import ConsumeQueue, QueueFiles
 from rmq_store.disk import Disk, File, MemoryDisk
@@ -19,13 +20,13 @@ from rmq_store.flush import Mode
 from rmq_store.journal import Acked, Cursors, Grouped, GroupPut, Leased, TopicPut, lease_part, steps
 from rmq_store.ledger import Ledger, Open
 from rmq_store.lines import Lines
-from rmq_store.record import Draft, Record, encode_properties
+from rmq_store.record import SYS_FLAG_COMMIT, Draft, Record, encode_properties
 from rmq_store.recovery import Report, recover
 from rmq_store.retention import Retention
 from rmq_store.segment import FOLDER
 from rmq_store.state import Origin, State, Topic
 from rmq_store.store import Settings, Store
-from rmq_store.timers import DELIVER_MS
+from rmq_store.timers import DELIVER_MS, REAL_TOPIC
 from rmq_store.timers import TOPIC as TIMER_TOPIC
 
 SEGMENT_BYTES = 64 << 10
@@ -138,20 +139,34 @@ class Rig:
         target = self.topic(topic, queue_id + 1)
         return self.store.append(target, target.queues[queue_id], draft(topic, queue_id, body, properties), 0)
 
-    def delay(self, due_ms: int) -> None:
-        """A timer."""
+    def delay(self, due_ms: int) -> int:
+        """A timer; returns its number."""
         properties = encode_properties({DELIVER_MS: str(due_ms)})
-        self.store.append_timers(
+        return self.store.append_timers(
             [(Draft.make(TIMER_TOPIC.encode(), 0, b"later", properties, 0, 1, bytes(4), 0), 0, due_ms)]
         )
 
-    def fire(self, first: int, due_ms: int, topic: str) -> None:
-        """A timer's real message."""
+    def fire(self, first: int, due_ms: int, topic: str, body: bytes = b"now") -> int:
+        """A timer's real message; returns its queue offset."""
         kept = self.topic(topic)
         origin = Origin(0, TIMER_TOPIC, 0, first, "")
         properties = encode_properties({DELIVER_MS: str(due_ms), Origin.PROPERTY: origin.text()})
-        draft = Draft.make(kept.name_bytes, 0, b"now", properties, 0, 1, bytes(4), 0)
-        self.store.append(kept, kept.queues[0], draft, 0, origin, due_ms)
+        draft = Draft.make(kept.name_bytes, 0, body, properties, 0, 1, bytes(4), 0)
+        return self.store.append(kept, kept.queues[0], draft, 0, origin, due_ms)
+
+    def begin(self, due_ms: int) -> int:
+        """A half message; its number."""
+        properties = encode_properties({halves.CHECK: halves.check_text(due_ms, 0), REAL_TOPIC: "t"})
+        draft = Draft.make(halves.TOPIC_BYTES, 0, b"half", properties, 0, 1, bytes(4), 0)
+        return self.store.append_halves([(draft, 0, due_ms)], "t")
+
+    def commit(self, first: int, topic: str) -> None:
+        """A half message's real message."""
+        kept = self.topic(topic)
+        origin = Origin(0, halves.TOPIC, 0, first, "")
+        properties = encode_properties({Origin.PROPERTY: origin.text()})
+        draft = Draft.make(kept.name_bytes, 0, b"whole", properties, SYS_FLAG_COMMIT, 1, bytes(4), 0)
+        self.store.append(kept, kept.queues[0], draft, 0, origin)
 
     def fill(self, size: int) -> None:
         """Messages until they are refused."""
@@ -214,6 +229,8 @@ class Rig:
         retention = Retention(self.store, age_ms=age_ms, bytes_max=bytes_max)
         steps = 0
         while retention.step(self.now_ms) or retention._saving is not None:
+            if (saving := retention._saving) is not None:
+                self.until(saving.done)  # turns of the loop are no measure of a busy disk's time
             self.turn()
             steps += 1
             assert steps < 10_000, "retention does not come to an end"
@@ -260,6 +277,7 @@ def _fronts(ledger: Ledger, low: int, new: list[int]) -> Iterator[tuple[int, int
 
 def view(state: State, now_ms: int = 0) -> dict[str, object]:
     """All that the state stands for, comparable. Leases due by `now_ms` count as over: their end is no record."""
+    outcomes = state.halves.outcomes
     return {
         "topics": {
             name: (topic.type, [_queue(queue) for queue in topic.queues]) for name, topic in state.topics.items()
@@ -267,6 +285,8 @@ def view(state: State, now_ms: int = 0) -> dict[str, object]:
         "groups": dict(state.groups),
         "places": dict(_places(state, now_ms)),
         "timers": (sorted(_timers(state)), state.timers.fired_ms),
+        "halves": dict(_halves(state)),
+        "outcomes": {name: outcomes.chunk(name) for name in outcomes.names()},
         "count": sum(len(ledger.open) for ledger in state.leases.ledgers()) == state.leases.open_count,
         "parked": sum(len(ledger.parked()) for ledger in state.leases.ledgers()) == state.leases.parked_count,
     }
@@ -277,6 +297,16 @@ def _timers(state: State) -> Iterator[tuple[int, int, int]]:
     for due_ms, number in state.timers.earliest(len(state.timers)):
         yield due_ms, number, firsts.pop(number, number)
     assert not firsts, "a timer that is gone is remembered"
+
+
+def _halves(state: State) -> Iterator[tuple[int, tuple[object, ...]]]:
+    halves = state.halves
+    for first in halves.firsts():
+        half = halves.get(first)
+        assert half is not None
+        assert (first in halves.parked, halves.due.has(half.due_ms, first)) in ((True, False), (False, True))
+        yield first, msgspec.structs.astuple(half)
+    assert len(halves) == len(halves.due) + len(halves.parked) == sum(halves.by_topic.values())
 
 
 def _queue(queue: ConsumeQueue) -> tuple[int, int, list[tuple[int, int, int]]]:

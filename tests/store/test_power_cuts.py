@@ -1,6 +1,5 @@
 """What a power cut takes, and what it must not: the store on a disk that forgets what was not synced."""
 
-import random
 import tempfile
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 from rmq_store.doubt import Doubt
 from rmq_store.errors import StoreError
 from rmq_store.flush import Mode
+from rmq_store.halves import TOPIC as HALVES
 from rmq_store.journal import Cursors, Extended, Grouped, Leased, StateEnd
 from rmq_store.lines import PROPERTY, key_of
 from rmq_store.record import encode_properties
@@ -24,22 +24,6 @@ def _another(tmp_path: Path) -> Path:
     return Path(tempfile.mkdtemp(dir=tmp_path))
 
 
-class _Fixed(random.Random):
-    """Takes the same kind of power cut always."""
-
-    def __init__(self, mode: str) -> None:
-        super().__init__(0)
-        self._mode = mode
-
-    def choice(self, seq: object) -> str:  # type: ignore[override]  # one caller, which asks for a mode
-        return self._mode
-
-
-def cut(disk: SimDisk, mode: str = "nothing") -> SimDisk:
-    """The disk after it: `nothing` or `everything` of what was not synced is there."""
-    return disk.after_power_cut(_Fixed(mode))
-
-
 def test_bytes_of_a_failed_sync_are_written_again_at_the_next_start(tmp_path: Path) -> None:
     """The page cache shows them, a second sync succeeds without writing them, and a power cut would take them."""
     disk = SimDisk()
@@ -52,7 +36,7 @@ def test_bytes_of_a_failed_sync_are_written_again_at_the_next_start(tmp_path: Pa
     rig = Rig(tmp_path, disk, mode=Mode.DURABLE)
     assert rig.bodies("t") == [b"one"]
     rig.crash()
-    rig = Rig(tmp_path, cut(disk), mode=Mode.DURABLE)
+    rig = Rig(tmp_path, disk.only_synced(), mode=Mode.DURABLE)
     assert rig.bodies("t") == [b"one"]
 
 
@@ -95,7 +79,7 @@ def test_a_segment_goes_when_what_was_carried_forward_is_on_the_disk(tmp_path: P
     rig.store._syncer.submit(int).result()
     rig.store._worker.submit(int).result()
     rig.crash()
-    rig = Rig(_another(tmp_path), cut(disk))
+    rig = Rig(_another(tmp_path), disk.only_synced())
     assert rig.store.log.begin > 0
     assert b"kept" in rig.bodies("%RETRY%g")
     rig.crash()
@@ -247,6 +231,17 @@ def test_a_timer_that_came_due_is_nobody_s_delivery(tmp_path: Path) -> None:
     rig.crash()
 
 
+def test_a_committed_message_is_nobody_s_delivery(tmp_path: Path) -> None:
+    """As that of a timer."""
+    rig = Rig(tmp_path, SimDisk())
+    rig.begin(1)
+    doubt = Doubt(rig.store.state, rig.store.log)
+    doubt.begin(rig.store.log.end)
+    doubt.before_origin(Origin(0, HALVES, 0, 0, ""))
+    assert not rig.store.state.leases.subscriptions
+    rig.crash()
+
+
 @pytest.mark.parametrize("proof", ["extended", "carried forward"])
 def test_what_is_known_of_a_delivery_only_from_later_is_no_new_message(tmp_path: Path, proof: str) -> None:
     """A lease that was changed, a message that was carried forward: it was delivered, and is not given out as new."""
@@ -307,4 +302,26 @@ def test_a_message_that_cannot_be_read_is_in_no_line(tmp_path: Path) -> None:
     assert doubt.before(Cursors("g", "t", [(0, 1)]))
     ledger = rig.store.state.leases.subscription("g", "t").ledger(0)
     assert (sorted(ledger.open), ledger.lines) == ([0], None)
+    rig.crash()
+
+
+def test_the_topic_of_a_transaction_is_there_though_the_record_that_made_it_is_lost(tmp_path: Path) -> None:
+    """Or a check would give the transaction up."""
+    disk = SimDisk()
+    rig = Rig(tmp_path, disk)
+    rig.begin(1)
+    rig.turn()
+    start = rig.store.log.end
+    rig.topic("t")
+    rig.turn()
+    end = rig.store.log.end
+    rig.begin(1)
+    rig.turn()
+    rig.store.flusher.finish()
+    rig.store.log.segments[0].write(start, bytes(end - start))
+    rig.store.log.segments[0].sync()
+    rig.crash()
+    rig = Rig(_another(tmp_path), disk)
+    assert "t" in rig.store.state.topics
+    assert list(rig.store.state.halves.firsts()) == [0, 1]
     rig.crash()

@@ -13,7 +13,8 @@ from rmq_store import journal
 from rmq_store.consumequeue import QueueFiles
 from rmq_store.disk import MemoryDisk
 from rmq_store.errors import StoreError
-from rmq_store.journal import Extended, GroupDrop, TimerEnded, TopicDrop
+from rmq_store.halves import PARKED_MS
+from rmq_store.journal import Extended, GroupDrop, HalfChecked, HalfEnded, TimerEnded, TopicDrop
 from rmq_store.ledger import Open
 from rmq_store.record import SYS_FLAG_ROLLBACK, Draft
 from rmq_store.recovery import replay
@@ -30,7 +31,7 @@ OPS = st.lists(
         st.sampled_from(
             ["send"] * 6 + ["big"] * 3 + ["batch", "take", "line", "line", "push", "ack", "ack", "extend", "suspend"]
             + ["release", "bury", "drop topic", "drop group", "put group", "retain", "save", "several"]
-            + ["delay"] * 3 + ["fire", "recall"]
+            + ["delay"] * 3 + ["fire", "recall"] + ["begin"] * 3 + ["commit", "roll back", "check"]
         ),
         st.integers(0, 1 << 16),
         st.integers(0, 1 << 16),
@@ -92,6 +93,20 @@ def _end_timer(rig: Rig, pick: int, topic: str) -> None:
         rig.store.apply(TimerEnded(first, due_ms))
 
 
+def _end_half(rig: Rig, pick: int, verb: str, topic: str) -> None:
+    halves = rig.store.state.halves
+    firsts = list(halves.firsts())
+    if not firsts:
+        return
+    first = firsts[pick % len(firsts)]
+    if verb == "commit":
+        rig.commit(first, topic)
+    elif verb == "roll back":
+        rig.store.apply(HalfEnded(first))
+    else:
+        rig.store.apply(HalfChecked(first, PARKED_MS if pick % 3 == 0 else rig.now_ms + pick, pick % 16))
+
+
 def act(rig: Rig, op: Op) -> None:
     """One step of a history, without the end of its turn."""
     name, x, y = op
@@ -116,6 +131,10 @@ def act(rig: Rig, op: Op) -> None:
         rig.delay(rig.now_ms + y % 5)
     elif name in ("fire", "recall"):
         _end_timer(rig, x, topic if name == "fire" else "")
+    elif name == "begin":
+        rig.begin(rig.now_ms + y % 5 + 1)
+    elif name in ("commit", "roll back", "check"):
+        _end_half(rig, x, name, topic)
     elif name == "drop topic":
         rig.store.apply(TopicDrop(topic))
     elif name == "drop group":
@@ -182,6 +201,7 @@ def test_what_retention_left_of_the_log_tells_the_whole_live_state(ops: list[Op]
         rig.close()
 
 
+@pytest.mark.crash
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(OPS, st.data())
 def test_a_log_cut_at_any_byte_is_the_log_up_to_the_last_whole_record(ops: list[Op], data: st.DataObject) -> None:
@@ -204,6 +224,7 @@ def test_a_log_cut_at_any_byte_is_the_log_up_to_the_last_whole_record(ops: list[
     assert view(state) == view(expected)
 
 
+@pytest.mark.crash
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(OPS, min_size=2, max_size=4), st.lists(st.sampled_from(["close", "crash", "lose", "stale"])), st.booleans()

@@ -2,13 +2,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"os"
 	"sort"
 	"sync"
 	"time"
@@ -16,11 +12,11 @@ import (
 	rmq "github.com/apache/rocketmq-clients/golang/v5"
 	"github.com/apache/rocketmq-clients/golang/v5/credentials"
 	v2 "github.com/apache/rocketmq-clients/golang/v5/protocol/v2"
+
+	"rmq-test-lines"
 )
 
 type command struct {
-	ID         int64             `json:"id"`
-	Op         string            `json:"op"`
 	Name       string            `json:"name"`
 	Endpoint   string            `json:"endpoint"`
 	Topic      string            `json:"topic"`
@@ -37,9 +33,12 @@ type command struct {
 	Max        int32             `json:"max"`
 	InvisibleS int               `json:"invisible_s"`
 	Receipt    string            `json:"receipt"`
+	Decision   string            `json:"decision"`
+	MessageID  string            `json:"message_id"`
+	Commit     bool              `json:"commit"`
 }
 
-type reply = map[string]any
+type reply = lines.Reply
 
 type client interface {
 	Start() error
@@ -51,6 +50,12 @@ type driver struct {
 	clients map[string]client
 	taken   map[string][]reply
 	held    map[string]*rmq.MessageView
+	begun   map[string]rmq.Transaction
+	checked map[string][]string
+}
+
+var resolutions = map[string]rmq.TransactionResolution{
+	"UNKNOWN": rmq.UNKNOWN, "COMMIT": rmq.COMMIT, "ROLLBACK": rmq.ROLLBACK,
 }
 
 func configuration(c *command) *rmq.Config {
@@ -162,6 +167,50 @@ func (d *driver) send(c *command) (reply, error) {
 	return reply{"message_id": receipts[0].MessageID}, nil
 }
 
+func (d *driver) deciding(c *command) (reply, error) {
+	check := func(message *rmq.MessageView) rmq.TransactionResolution {
+		d.lock.Lock()
+		defer d.lock.Unlock()
+		d.checked[c.Name] = append(d.checked[c.Name], base64.StdEncoding.EncodeToString(message.GetBody()))
+		return resolutions[c.Decision]
+	}
+	producer, err := rmq.NewProducer(configuration(c), rmq.WithTopics(c.Topic),
+		rmq.WithTransactionChecker(&rmq.TransactionChecker{Check: check}))
+	return d.start(c, producer, err)
+}
+
+func (d *driver) begin(c *command) (reply, error) {
+	producer := d.client(c.Name).(rmq.Producer)
+	transaction := producer.BeginTransaction()
+	message := &rmq.Message{Topic: c.Topic, Body: c.Body}
+	receipts, err := producer.SendWithTransaction(context.Background(), message, transaction)
+	if err != nil {
+		return nil, err
+	}
+	d.lock.Lock()
+	defer d.lock.Unlock()
+	d.begun[receipts[0].MessageID] = transaction
+	return reply{"message_id": receipts[0].MessageID}, nil
+}
+
+func (d *driver) end(c *command) (reply, error) {
+	d.lock.Lock()
+	transaction := d.begun[c.MessageID]
+	d.lock.Unlock()
+	if c.Commit {
+		return reply{}, transaction.Commit()
+	}
+	return reply{}, transaction.RollBack()
+}
+
+func (d *driver) asked(c *command) (reply, error) {
+	d.lock.Lock()
+	defer d.lock.Unlock()
+	bodies := append([]string{}, d.checked[c.Name]...)
+	d.checked[c.Name] = nil
+	return reply{"bodies": bodies}, nil
+}
+
 // The SDK reports an empty poll as an error; the protocol wants an empty list.
 func isEmptyPoll(err error) bool {
 	var status *rmq.ErrRpcStatus
@@ -212,45 +261,12 @@ func (d *driver) stop(c *command) (reply, error) {
 	return reply{}, stopped.GracefulStop()
 }
 
-func (d *driver) run(c *command) (reply, error) {
-	verbs := map[string]func(*command) (reply, error){
+func main() {
+	d := &driver{clients: map[string]client{}, taken: map[string][]reply{}, held: map[string]*rmq.MessageView{},
+		begun: map[string]rmq.Transaction{}, checked: map[string][]string{}}
+	lines.Serve(lines.Verbs[command]{
 		"producer": d.producer, "simple": d.simple, "push": d.push, "send": d.send, "receive": d.receive,
 		"ack": d.ack, "change": d.change, "taken": d.drain, "stop": d.stop,
-	}
-	verb, known := verbs[c.Op]
-	if !known {
-		return nil, fmt.Errorf("this driver has no %s", c.Op)
-	}
-	return verb(c)
-}
-
-func (d *driver) answer(c *command, out *json.Encoder, lock *sync.Mutex) {
-	result, err := d.run(c)
-	if err != nil {
-		result = reply{"error": err.Error()}
-	}
-	result["id"] = c.ID
-	lock.Lock()
-	defer lock.Unlock()
-	if err := out.Encode(result); err != nil {
-		panic(err)
-	}
-}
-
-func main() {
-	d := &driver{clients: map[string]client{}, taken: map[string][]reply{}, held: map[string]*rmq.MessageView{}}
-	var lock sync.Mutex
-	out := json.NewEncoder(os.Stdout)
-	lines := bufio.NewReaderSize(os.Stdin, 1<<16)
-	for {
-		line, err := lines.ReadBytes('\n')
-		if err != nil {
-			return
-		}
-		c := &command{}
-		if err := json.Unmarshal(line, c); err != nil {
-			panic(err)
-		}
-		go d.answer(c, out, &lock)
-	}
+		"deciding": d.deciding, "begin": d.begin, "end": d.end, "checked": d.asked,
+	})
 }

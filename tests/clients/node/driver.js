@@ -7,6 +7,9 @@ const { Producer, SimpleConsumer, PushConsumer, FilterExpression, ConsumeResult 
 const clients = new Map();
 const deliveries = new Map();
 const held = new Map();
+const transactions = new Map();
+const checks = new Map();
+const RESOLUTIONS = { UNKNOWN: 0, COMMIT: 1, ROLLBACK: 2 };
 const log = (...words) => console.error(...words);
 const logger = { info() {}, debug() {}, warn: log, error: log, write: log };
 
@@ -68,6 +71,32 @@ const verbs = {
     });
     return { message_id: receipt.messageId };
   },
+
+  deciding(args) {
+    const bodies = [];
+    checks.set(args.name, bodies);
+    const check = async (message) => {
+      bodies.push(message.body.toString('base64'));
+      return RESOLUTIONS[args.decision];
+    };
+    return start(args, new Producer({ ...options(args), topics: [args.topic], checker: { check } }));
+  },
+
+  async begin(args) {
+    const producer = clients.get(args.name);
+    const transaction = producer.beginTransaction();
+    const receipt = await producer.send({ topic: args.topic, body: Buffer.from(args.body, 'base64') }, transaction);
+    transactions.set(receipt.messageId, transaction);
+    return { message_id: receipt.messageId };
+  },
+
+  async end(args) {
+    const transaction = transactions.get(args.message_id);
+    await (args.commit ? transaction.commit() : transaction.rollback());
+    return {};
+  },
+
+  checked: (args) => ({ bodies: checks.get(args.name).splice(0) }),
 
   async receive(args) {
     const messages = await clients.get(args.name).receive(args.max, args.invisible_s * 1000);

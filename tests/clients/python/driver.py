@@ -21,9 +21,16 @@ from rocketmq import (
     Producer,
     PushConsumer,
     SimpleConsumer,
+    Transaction,
+    TransactionResolution,
 )
 
 JSON = dict[str, Any]
+RESOLUTIONS = {
+    "COMMIT": TransactionResolution.COMMIT,
+    "ROLLBACK": TransactionResolution.ROLLBACK,
+    "UNKNOWN": TransactionResolution.TRANSACTION_RESOLUTION_UNSPECIFIED,
+}
 
 
 class Recorder:
@@ -53,6 +60,27 @@ class Recorder:
         return taken
 
 
+class Decider:
+    """A transaction checker that answers always the same, and records what it was asked about."""
+
+    def __init__(self, decision: str) -> None:
+        self.resolution: int = RESOLUTIONS[decision]
+        self.lock = threading.Lock()
+        self.bodies: list[str] = []
+
+    def check(self, message: Message) -> int:
+        """Called by the SDK on a thread of its own."""
+        with self.lock:
+            self.bodies.append(base64.b64encode(message.body).decode())
+        return self.resolution
+
+    def drain(self) -> list[str]:
+        """What came since the last call."""
+        with self.lock:
+            taken, self.bodies = self.bodies, []
+        return taken
+
+
 def describe(message: Message) -> JSON:
     """A delivered message as the protocol shows it."""
     return {
@@ -74,6 +102,8 @@ class Driver:
         self.clients: dict[str, Producer | SimpleConsumer | PushConsumer] = {}
         self.recorders: dict[str, Recorder] = {}
         self.held: dict[str, Message] = {}
+        self.deciders: dict[str, Decider] = {}
+        self.transactions: dict[str, Transaction] = {}
 
     def producer(self, args: JSON) -> JSON:
         """Starts a producer."""
@@ -120,6 +150,31 @@ class Driver:
     def recall(self, args: JSON) -> JSON:
         """Takes a delayed message back."""
         return {"message_id": self.clients[args["name"]].recall_message(args["topic"], args["recall"])}
+
+    def deciding(self, args: JSON) -> JSON:
+        """Starts a producer of transactions."""
+        decider = self.deciders[args["name"]] = Decider(args["decision"])
+        return self.start(args, Producer(configuration(args), topics=[args["topic"]], checker=decider))
+
+    def begin(self, args: JSON) -> JSON:
+        """Sends a half message."""
+        message = Message()
+        message.topic, message.body = args["topic"], base64.b64decode(args["body"])
+        producer = self.clients[args["name"]]
+        transaction = producer.begin_transaction()
+        message_id: str = producer.send(message, transaction).message_id
+        self.transactions[message_id] = transaction
+        return {"message_id": message_id}
+
+    def end(self, args: JSON) -> JSON:
+        """Commits a transaction or rolls it back."""
+        transaction = self.transactions[args["message_id"]]
+        transaction.commit() if args["commit"] else transaction.rollback()
+        return {}
+
+    def checked(self, args: JSON) -> JSON:
+        """What a producer was asked about since the last call."""
+        return {"bodies": self.deciders[args["name"]].drain()}
 
     def receive(self, args: JSON) -> JSON:
         """One receive call; empty after the consumer's await time."""

@@ -28,6 +28,8 @@ import org.apache.rocketmq.client.apis.message.MessageBuilder;
 import org.apache.rocketmq.client.apis.message.MessageView;
 import org.apache.rocketmq.client.apis.producer.Producer;
 import org.apache.rocketmq.client.apis.producer.SendReceipt;
+import org.apache.rocketmq.client.apis.producer.Transaction;
+import org.apache.rocketmq.client.apis.producer.TransactionResolution;
 import org.apache.rocketmq.client.java.message.MessageViewImpl;
 
 /** The official Java client behind the drivers' protocol (see harness.py): JSON lines in on stdin, out on stdout. */
@@ -37,6 +39,8 @@ public class Driver {
     private final Map<String, Closeable> clients = new ConcurrentHashMap<>();
     private final Map<String, List<Map<String, Object>>> deliveries = new ConcurrentHashMap<>();
     private final Map<String, MessageView> held = new ConcurrentHashMap<>();
+    private final Map<String, Transaction> begun = new ConcurrentHashMap<>();
+    private final Map<String, List<String>> checked = new ConcurrentHashMap<>();
 
     static class Command {
         long id;
@@ -59,6 +63,9 @@ public class Driver {
         String receipt;
         long due_ms;
         String recall;
+        String decision;
+        String message_id;
+        boolean commit;
     }
 
     /** TLS is the SDK's own choice, unless the variable that the Go SDK reads turns it off. */
@@ -79,14 +86,18 @@ public class Driver {
         return ((MessageViewImpl) message).getReceiptHandle();
     }
 
-    private static Map<String, Object> describe(MessageView message) {
+    private static String body(MessageView message) {
         ByteBuffer body = message.getBody();
         byte[] bytes = new byte[body.remaining()];
         body.get(bytes);
+        return Base64.getEncoder().encodeToString(bytes);
+    }
+
+    private static Map<String, Object> describe(MessageView message) {
         Map<String, Object> shown = new HashMap<>();
         shown.put("message_id", message.getMessageId().toString());
         shown.put("topic", message.getTopic());
-        shown.put("body", Base64.getEncoder().encodeToString(bytes));
+        shown.put("body", body(message));
         shown.put("tag", message.getTag().orElse(null));
         shown.put("keys", message.getKeys().stream().sorted().collect(Collectors.toList()));
         shown.put("properties", message.getProperties());
@@ -160,6 +171,49 @@ public class Driver {
         return new HashMap<>(Map.of("message_id", producer.recallMessage(c.topic, c.recall).getMessageId().toString()));
     }
 
+    private Map<String, Object> deciding(Command c) throws Exception {
+        List<String> bodies = Collections.synchronizedList(new ArrayList<>());
+        checked.put(c.name, bodies);
+        return keep(c, provider.newProducerBuilder()
+            .setClientConfiguration(configuration(c))
+            .setTopics(c.topic)
+            .setTransactionChecker(message -> {
+                bodies.add(body(message));
+                return TransactionResolution.valueOf(c.decision);
+            })
+            .build());
+    }
+
+    private Map<String, Object> begin(Command c) throws Exception {
+        Producer producer = (Producer) clients.get(c.name);
+        Transaction transaction = producer.beginTransaction();
+        SendReceipt sent = producer.send(provider.newMessageBuilder()
+            .setTopic(c.topic)
+            .setBody(Base64.getDecoder().decode(c.body))
+            .build(), transaction);
+        begun.put(sent.getMessageId().toString(), transaction);
+        return new HashMap<>(Map.of("message_id", sent.getMessageId().toString()));
+    }
+
+    private Map<String, Object> end(Command c) throws Exception {
+        Transaction transaction = begun.get(c.message_id);
+        if (c.commit) {
+            transaction.commit();
+        } else {
+            transaction.rollback();
+        }
+        return new HashMap<>();
+    }
+
+    private Map<String, Object> asked(Command c) {
+        List<String> bodies = checked.get(c.name);
+        synchronized (bodies) {
+            List<String> copy = new ArrayList<>(bodies);
+            bodies.clear();
+            return new HashMap<>(Map.of("bodies", copy));
+        }
+    }
+
     private Map<String, Object> receive(Command c) throws Exception {
         List<MessageView> messages = consumer(c).receive(c.max, Duration.ofSeconds(c.invisible_s));
         messages.forEach(message -> held.put(receipt(message), message));
@@ -203,6 +257,10 @@ public class Driver {
             case "push": return push(c);
             case "send": return send(c);
             case "recall": return recall(c);
+            case "deciding": return deciding(c);
+            case "begin": return begin(c);
+            case "end": return end(c);
+            case "checked": return asked(c);
             case "receive": return receive(c);
             case "ack": return ack(c);
             case "change": return change(c);
