@@ -177,12 +177,11 @@ class Admin:
         """See AdminPort."""
         return len(self._state.leases.by_client.get((group, client_id), ()))
 
-    def put_group(self, name: str, attempts_max: int, retry_ms: Sequence[int] | None) -> Answer[GroupInfo]:
+    def put_group(self, name: str, attempts_max: int, retry: RetryPolicy | None) -> Answer[GroupInfo]:
         """See AdminPort."""
         known = self._state.groups.get(name)
-        steps = tuple(retry_ms) if retry_ms else (known.steps_ms if known else RetryPolicy().steps_ms)
         attempts = attempts_max or (known.attempts_max if known else self._config.attempts_max)
-        self._groups.make(name, attempts, RetryPolicy(steps))
+        self._groups.make(name, attempts, retry or self._groups.rules(name).retry)
         return self._store.when_safe(self.group_info(name))
 
     def delete_group(self, name: str) -> Answer[None]:
@@ -302,5 +301,4 @@ class Admin:
         for name, topic in self._config.topics.items():
             self._topics.make(name, topic.type, topic.queues)
         for name, group in self._config.groups.items():
-            retry = RetryPolicy(group.retry_ms) if group.retry_ms else RetryPolicy()
-            self._groups.make(name, group.attempts_max, retry)
+            self._groups.make(name, group.attempts_max, group.retry)

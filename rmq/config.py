@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta, inspect
 
 from rmq.message import MessageType
+from rmq.retry import RetryPolicy
 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 HOUR_MS = 3_600_000
@@ -33,10 +34,17 @@ class GroupSetting(msgspec.Struct, frozen=True):
     """A consumer group to make at start. `attempts_max` counts deliveries, the first included.
 
     `retry_ms`: how long after delivery 1, 2, ... the next may come, the last one repeating; empty: RocketMQ's steps.
+    `backoff`: an exponential policy instead.
     """
 
     attempts_max: int
     retry_ms: tuple[int, ...] = ()
+    backoff: RetryPolicy | None = None
+
+    @property
+    def retry(self) -> RetryPolicy:
+        """What these say."""
+        return self.backoff or (RetryPolicy(self.retry_ms) if self.retry_ms else RetryPolicy())
 
 
 class Config(msgspec.Struct, frozen=True):

@@ -140,12 +140,18 @@ class AdminClient:
         attempts_max: int = 0,
         retry_ms: Sequence[int] = (),
         *,
+        backoff: pb.Backoff | None = None,
         must_be_new: bool = False,
         must_exist: bool = False,
     ) -> pb.Group:
         """Makes or changes one; 0 and empty leave what is there, or take the server's default."""
         request = pb.PutGroupRequest(
-            name=name, attempts_max=attempts_max, retry_ms=retry_ms, must_be_new=must_be_new, must_exist=must_exist
+            name=name,
+            attempts_max=attempts_max,
+            retry_ms=retry_ms,
+            backoff=backoff,
+            must_be_new=must_be_new,
+            must_exist=must_exist,
         )
         return self._ask("PutGroup", request, pb.Group.FromString)
 

@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 from rmq.adminport import AdminPort, Start, Timer, Transaction, TransactionState
 from rmq.errors import ClientError, Code
 from rmq.message import MessageType
+from rmq.retry import RetryPolicy
 from rmq_proto import admin as pb
 from rmq_proto import v2
 from rmq_proxy.admin import NAME, PAGE_BYTES_MAX, is_local
@@ -63,6 +64,14 @@ WRONG: list[tuple[str, Message, str]] = [
     ("PutGroup", pb.PutGroupRequest(name="g", attempts_max=1001), "1 to 1000"),
     ("PutGroup", pb.PutGroupRequest(name="g", retry_ms=[1000, 0]), "up to 64 numbers from 1"),
     ("PutGroup", pb.PutGroupRequest(name="g", retry_ms=[1] * 65), "up to 64 numbers from 1"),
+    ("PutGroup", pb.PutGroupRequest(name="g", retry_ms=[1], backoff=pb.Backoff()), "exclude each other"),
+    ("PutGroup", pb.PutGroupRequest(name="g", backoff=pb.Backoff(initial_ms=2, max_ms=1)), "from initial_ms to max_ms"),
+    ("PutGroup", pb.PutGroupRequest(name="g", backoff=pb.Backoff(max_ms=1, multiplier=1)), "from initial_ms to max_ms"),
+    (
+        "PutGroup",
+        pb.PutGroupRequest(name="g", backoff=pb.Backoff(initial_ms=1, max_ms=1, multiplier=0.5)),
+        "multiplier is 0.5, it takes 1 to 100",
+    ),
     ("DeleteTopic", pb.DeleteTopicRequest(), "name a topic"),
     ("DeleteGroup", pb.DeleteGroupRequest(name=" "), "name a group"),
     ("ResetOffset", pb.ResetOffsetRequest(group="g", topic="t"), "begin, end or time_ms"),
@@ -226,7 +235,13 @@ def test_putting_a_group(make: Maker, run: Run) -> None:
             await admin.ask("PutGroup", pb.PutGroupRequest(name="g"), pb.Group.FromString)
             full = pb.PutGroupRequest(name="g", attempts_max=3, retry_ms=[10, 20])
             assert (await admin.ask("PutGroup", full, pb.Group.FromString)).name == "g"
-            assert admin.port.of("put_group") == [("g", 0, None), ("g", 3, (10, 20))]
+            growing = pb.PutGroupRequest(name="g", backoff=pb.Backoff(initial_ms=10, max_ms=500, multiplier=3))
+            await admin.ask("PutGroup", growing, pb.Group.FromString)
+            assert admin.port.of("put_group") == [
+                ("g", 0, None),
+                ("g", 3, RetryPolicy((10, 20))),
+                ("g", 0, RetryPolicy((), 10, 500, 3.0)),
+            ]
 
     run(scenario())
 

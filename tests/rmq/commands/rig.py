@@ -189,6 +189,12 @@ def _send_result(sent: Sent) -> v2.SendMessageResponse:
     return v2.SendMessageResponse(status=v2.Status(code=v2.OK), entries=[entry])
 
 
+def _pauses(request: pb.PutGroupRequest) -> tuple[float, ...] | str:
+    if request.HasField("backoff"):
+        return f"{request.backoff.initial_ms},{request.backoff.max_ms},{request.backoff.multiplier:g}"
+    return tuple(request.retry_ms)
+
+
 def _health(serves: bool) -> health_pb.HealthCheckResponse:
     status = health_pb.HealthCheckResponse
     return status(status=status.SERVING if serves else status.NOT_SERVING)
@@ -217,7 +223,7 @@ VERBS: Mapping[str, Verb] = {
     ),
     "PutGroup": Verb(
         "put_group", pb.PutGroupRequest.FromString,
-        lambda r: (r.name, r.attempts_max, tuple(r.retry_ms), r.must_be_new, r.must_exist),
+        lambda r: (r.name, r.attempts_max, _pauses(r), r.must_be_new, r.must_exist),
     ),
     "ListGroups": Verb(
         "groups", pb.ListGroupsRequest.FromString, lambda r: (r.name, r.leases),
