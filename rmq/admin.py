@@ -274,7 +274,7 @@ class Admin:
 
     # -- tests -------------------------------------------------------------------------------------------------------
 
-    def advance(self, ms: int) -> int:
+    def advance(self, ms: int) -> Answer[int]:
         """See AdminPort."""
         if not isinstance(self._clock, ManualClock):
             raise ClientError(Code.BAD_REQUEST, "the clock is the machine's: start the server with --manual-clock")
@@ -282,7 +282,7 @@ class Admin:
             raise ClientError(Code.BAD_REQUEST, f"time only moves forward, not by {ms} ms")
         self._clock.advance(ms=ms)
         self._catch_up()
-        return self._clock.wall_ms()
+        return self._store.when_safe(self._clock.wall_ms())
 
     def reset(self) -> Answer[None]:
         """See AdminPort."""

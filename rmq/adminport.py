@@ -271,8 +271,10 @@ class AdminPort(Protocol):
     def end_transaction(self, number: int, *, commit: bool) -> Answer[None]:
         """As its producer would. Raises as transaction, and NOT_FOUND where it can only be rolled back."""
 
-    def advance(self, ms: int) -> int:
-        """Moves the clock, does all that is due; the new wall time. Raises BAD_REQUEST without --manual-clock."""
+    def advance(self, ms: int) -> Answer[int]:
+        """Moves the clock, does all that is due before it returns; the new wall time, once that is safe and can be
+        received. Raises BAD_REQUEST without --manual-clock.
+        """
 
     def reset(self) -> Answer[None]:
         """Deletes every topic and group but those of the configuration. Raises BAD_REQUEST outside flush memory."""

@@ -293,10 +293,10 @@ class AdminService:
 
     # -- tests -------------------------------------------------------------------------------------------
 
-    def _advance(self, _: Call, request: pb.AdvanceRequest) -> pb.AdvanceResponse:
+    def _advance(self, _: Call, request: pb.AdvanceRequest) -> Answer[pb.AdvanceResponse]:
         if not 0 <= request.ms <= ADVANCE_MS_MAX:
             raise _bad(f"time only moves forward, by 0 to {ADVANCE_MS_MAX} ms, not by {request.ms}")
-        return pb.AdvanceResponse(now_ms=self._admin.advance(request.ms))
+        return then(self._admin.advance(request.ms), lambda now_ms: pb.AdvanceResponse(now_ms=now_ms))
 
     def _reset(self, _: Call, request: pb.ResetRequest) -> Answer[pb.ResetResponse]:
         del request

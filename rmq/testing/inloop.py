@@ -102,7 +102,8 @@ class Broker(Views):
 
     def advance(self, *, hours: float = 0, minutes: float = 0, seconds: float = 0, ms: int = 0) -> int:
         """As Connection.advance."""
-        return self.admin.advance(step_ms(hours, minutes, seconds, ms))
+        self.admin.advance(step_ms(hours, minutes, seconds, ms))
+        return self._clock.wall_ms()
 
     async def send(
         self,

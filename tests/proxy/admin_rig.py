@@ -213,8 +213,8 @@ class FakeAdmin:
     def end_transaction(self, number: int, *, commit: bool) -> Answer[None]:
         return self._answer(None, "end_transaction", number, commit)
 
-    def advance(self, ms: int) -> int:
-        return self._now(NOW_MS + ms, "advance", ms)
+    def advance(self, ms: int) -> Answer[int]:
+        return self._answer(NOW_MS + ms, "advance", ms)
 
     def reset(self) -> Answer[None]:
         return self._answer(None, "reset")
