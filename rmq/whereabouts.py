@@ -11,6 +11,7 @@ from rmq import message as m
 from rmq.adminport import Holding, Kept, Whereabouts
 from rmq.browse import Browser, origin_topic
 from rmq.deadletters import REPLAYS
+from rmq.delay import first_number
 from rmq.errors import ClientError, Code
 from rmq_store import timers
 from rmq_store.ledger import Ledger
@@ -48,7 +49,8 @@ class Finder:
         """See AdminPort."""
         if copy.topic == timers.TOPIC:
             due_ms = timers.due_of(copy.properties)
-            waits = self._state.timers.holds(copy.offset, due_ms)
+            first = first_number(copy.offset, copy.properties)
+            waits = self._state.timers.waits(first, due_ms) and self._state.timers.current(first) == copy.offset
             return Whereabouts(_sent_to(copy.topic, copy.properties), due_ms if waits else 0, [])
         found = self._state.leases.by_topic.get(copy.topic, {})
         holdings = [

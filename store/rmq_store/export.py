@@ -112,7 +112,7 @@ def _set_timers_apart(log: CommitLog, state: State) -> int | None:
     if topic is None:
         return None
     queue = topic.queues[0]
-    waiting = sorted(number for _, number in state.timers.earliest(len(state.timers)))
+    waiting = sorted(state.timers.current(first) for _, first in state.timers.earliest(len(state.timers)))
     if not waiting:
         return 0 if queue.first_offset == queue.max_offset else queue.max_offset  # as _next
     if queue.max_offset - waiting[0] == len(waiting):

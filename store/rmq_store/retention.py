@@ -157,18 +157,19 @@ class Retention:
         if topic is None:
             return
         for looked, due_ms in enumerate(self._store.state.timers.dues()):
-            for number in self._store.state.timers.numbers_at(due_ms):
-                if number < topic.queues[0].min_offset:
-                    self._move_timer(topic, number, due_ms)
+            for first in self._store.state.timers.numbers_at(due_ms):
+                if self._store.state.timers.current(first) < topic.queues[0].min_offset:
+                    self._move_timer(topic, first, due_ms)
                     yield
             if looked % _TIMERS_A_STEP == 0:
                 yield
 
-    def _move_timer(self, topic: Topic, number: int, due_ms: int) -> None:
+    def _move_timer(self, topic: Topic, first: int, due_ms: int) -> None:
         """The same record again, its first number and its due time with it."""
         store, queue = self._store, topic.queues[0]
-        if not store.state.timers.holds(number, due_ms):
+        if not store.state.timers.waits(first, due_ms):
             return  # it fired, or ended, since its millisecond was looked at
+        number = store.state.timers.current(first)
         entries = queue.read(number, 1)
         kept = store.read(queue, number, entries[0]) if entries else None
         if kept is None:
