@@ -8,7 +8,18 @@ dead letters are deadletters.py's.
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 
-from rmq.adminport import GroupInfo, Kept, Page, QueueRange, Start, StoreInfo, Timer, TopicInfo, Transaction
+from rmq.adminport import (
+    GroupInfo,
+    Kept,
+    Page,
+    QueueRange,
+    Start,
+    StoreInfo,
+    Timer,
+    TopicInfo,
+    Transaction,
+    Whereabouts,
+)
 from rmq.browse import Browser
 from rmq.clock import Clock, ManualClock
 from rmq.config import Config
@@ -19,6 +30,7 @@ from rmq.filter import ALL, Filter
 from rmq.groups import Groups
 from rmq.groupviews import GroupViews
 from rmq.message import MessageType
+from rmq.offsets import go_on_at
 from rmq.port import Answer
 from rmq.retry import RetryPolicy
 from rmq.timerviews import TimerViews
@@ -27,15 +39,14 @@ from rmq.traffic import Traffic
 from rmq.transaction import Transactions
 from rmq.transactionviews import TransactionViews
 from rmq.waiters import Waiters
+from rmq.whereabouts import Finder
 from rmq_store import snapshot
 from rmq_store.halves import TOPIC as HALF_TOPIC
-from rmq_store.journal import Acked, Cursors, GroupDrop, TopicDrop
+from rmq_store.journal import GroupDrop, TopicDrop
 from rmq_store.ledger import Subscription
 from rmq_store.state import Topic
 from rmq_store.store import Store
 from rmq_store.timers import TOPIC as TIMER_TOPIC
-
-_SETTLED_AT_ONCE = 10_000  # offsets in one entry of the journal
 
 
 class Admin:
@@ -76,6 +87,7 @@ class Admin:
         self.views = GroupViews(store, self._browser, waiters, clock, online)
         self._timers = TimerViews(store, delay)
         self._transactions = TransactionViews(store, transactions)
+        self._finder = Finder(store, self._browser)
         self._letters = DeadLetters(store, topics, self._browser, loop, subscribe=subscribe, tick=tick)
 
     def describe(self) -> StoreInfo:
@@ -90,6 +102,8 @@ class Admin:
             len(self._state.groups),
             self._state.leases.open_count,
             len(self._waiters),
+            self._store.damage.total,
+            self._store.damage.set_aside_bytes,
         )
 
     # -- topics ------------------------------------------------------------------------------------------------------
@@ -187,22 +201,12 @@ class Admin:
         """See AdminPort."""
         self.views.require(group)
         queues = self._browser.require(topic).queues
-        begins = [(queue.queue_id, self._browser.begin(queue, start)) for queue in queues]
+        begins = {queue.queue_id: self._browser.begin(queue, start) for queue in queues}
         subscription = self._state.leases.subscription(group, topic)
-        self._settle(subscription)
-        self._store.apply(Cursors(group, topic, begins))
-        self._state.leases.woken[subscription] = None
+        go_on_at(self._store, subscription, begins)
+        subscription.forget_ready()
         self._tick()
         return self._store.when_safe(self.group_info(group))
-
-    def _settle(self, subscription: Subscription) -> None:
-        """All that the group holds, wherever it lies now."""
-        for ledger in subscription.ledgers.values():
-            held = [*ledger.open, *ledger.moved, *reversed(ledger.parked())]
-            for at in range(0, len(held), _SETTLED_AT_ONCE):
-                part = (ledger.queue_id, held[at : at + _SETTLED_AT_ONCE])
-                self._store.apply(Acked(subscription.group, subscription.topic, [part]))
-        subscription.forget_ready()
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
@@ -223,6 +227,14 @@ class Admin:
         if bool(message_id) == bool(key):
             raise ClientError(Code.BAD_REQUEST, "give a message id or a key, one of the two")
         return self._browser.find(topic, message_id, key, limit)
+
+    def copies(self, message_id: str, topic: str) -> Answer[Sequence[Kept]]:
+        """See AdminPort."""
+        return self._finder.copies(message_id, topic)
+
+    def whereabouts(self, copy: Kept) -> Whereabouts:
+        """See AdminPort."""
+        return self._finder.whereabouts(copy)
 
     def dead_letters(self, group: str, limit: int) -> Page:
         """See AdminPort."""

@@ -77,7 +77,10 @@ class GroupInfo(msgspec.Struct):
 
 
 class StoreInfo(msgspec.Struct):
-    """The store in numbers; positions are bytes of the commit log."""
+    """The store in numbers; positions are bytes of the commit log.
+
+    Since the start: `damaged` places of it were found, `set_aside_bytes` of an unfinished record kept in lost+found.
+    """
 
     log_begin: int
     log_end: int
@@ -87,6 +90,8 @@ class StoreInfo(msgspec.Struct):
     groups: int
     open_messages: int
     waiting_polls: int
+    damaged: int
+    set_aside_bytes: int
 
 
 class Kept(msgspec.Struct):
@@ -154,6 +159,29 @@ class Page(msgspec.Struct):
     next: Mapping[int, int]
 
 
+class Holding(msgspec.Struct):
+    """What one group has made of a message: WAITING, PARKED, LEASED, READY, ACKED or SETTLED; proto/rmq/admin.proto
+    says what that means.
+
+    `leased_ms` and `due_ms` (lease time) are of the lease, `client_id` is who the server renews it for.
+    """
+
+    group: str
+    state: str
+    attempt: int = 0
+    leased_ms: int = 0
+    due_ms: int = 0
+    client_id: str = ""
+
+
+class Whereabouts(msgspec.Struct):
+    """Of one stored copy: the topic that it was sent to, when it is due if it waits for its time (else 0), groups."""
+
+    sent_to: str
+    due_ms: int
+    groups: Sequence[Holding]
+
+
 class AdminPort(Protocol):
     """Raises ClientError TOPIC_NOT_FOUND and CONSUMER_GROUP_NOT_FOUND where a name is not there."""
 
@@ -202,6 +230,14 @@ class AdminPort(Protocol):
         An id is looked for in the topic and, for messages of it, among its groups' retries and dead letters too.
         Cancelling the Future ends the search. Raises BAD_REQUEST and TOO_MANY_REQUESTS.
         """
+
+    def copies(self, message_id: str, topic: str) -> Answer[Sequence[Kept]]:
+        """Wherever the message is stored, in the server's own topics too, the newest first; up to 100, and up to 16 MiB
+        of bodies. `topic`: that it was sent to; empty: any. Else as find; raises BAD_REQUEST for too many topics.
+        """
+
+    def whereabouts(self, copy: Kept) -> Whereabouts:
+        """What is known now of one of `copies`."""
 
     def dead_letters(self, group: str, limit: int) -> Page:
         """Those that were not replayed yet, the oldest first."""

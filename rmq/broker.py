@@ -25,15 +25,17 @@ from rmq.filter import Filter
 from rmq.groups import Groups
 from rmq.handle import HandleMakers
 from rmq.message import Delivered, MessageType, Outgoing, SendResult
+from rmq.offsets import Offsets, require_queue
 from rmq.pop import Pop
-from rmq.port import Answer, BrokerQueues, ClientPort, GroupView, ReceiveRequest
+from rmq.port import Answer, BrokerQueues, ClientPort, GroupView, Pulled, PullRequest, ReceiveRequest
+from rmq.pull import Pulls
+from rmq.scan import SCAN_MAX
 from rmq.settle import Settling
-from rmq.take import SCAN_MAX
+from rmq.storesettings import store_settings
 from rmq.topics import Topics
 from rmq.traffic import Traffic
 from rmq.transaction import TRANSACTION, Transactions
 from rmq.waiters import Waiters
-from rmq_store import record
 from rmq_store.consumequeue import ConsumeQueue
 from rmq_store.errors import StoreError, StoreFull
 from rmq_store.flush import Mode
@@ -41,7 +43,7 @@ from rmq_store.ledger import Subscription
 from rmq_store.record import Draft
 from rmq_store.retention import Retention
 from rmq_store.state import Topic
-from rmq_store.store import Settings, Store
+from rmq_store.store import Store
 
 log_ = logging.getLogger("rmq.broker")
 NORMAL = MessageType.NORMAL
@@ -51,7 +53,6 @@ _TICK_CHECKS = 50  # producers asked about transactions in one turn: as long
 _POLLS_A_TURN = 32  # waiting polls answered in one turn, of at most receive_batch_max messages each
 _RETENTION_S = 10.0  # Apache: cleanResourceInterval
 _MEMORY_RETENTION_S = 1.0  # how long the ring may overshoot memory_bytes_max
-_MEMORY_SEGMENTS = 8
 
 
 class Broker:
@@ -75,7 +76,7 @@ class Broker:
         mode = Mode(config.flush)
         self._store = open_store(
             None if mode is Mode.MEMORY else Path(config.data),
-            _settings(config, mode),
+            store_settings(config),
             loop,
             now_ms=clock.wall_ms,
             on_visible=self._visible,
@@ -95,6 +96,8 @@ class Broker:
         self._transactions = Transactions(self._store, self.topics, clock, config, traffic)
         self._drafts = Drafts(self._store.log, config)
         self._waiters = Waiters(loop, polls_max=config.polls_max, per_group_max=config.polls_per_group_max)
+        self._pulls = Pulls(self._store, self._waiters, self._traffic, config, loop)
+        self._offsets = Offsets(self._store, self.topics, self.groups)
         self.admin = Admin(
             self._store,
             self.topics,
@@ -284,6 +287,7 @@ class Broker:
 
     def _visible(self, queue: ConsumeQueue) -> None:
         self.admin.visible(queue.topic)
+        self._pulls.visible(queue)
         for subscription in self._store.state.leases.by_topic.get(queue.topic, {}).values():
             subscription.pending[queue.queue_id] = None
             if self._waiters.any(subscription):
@@ -367,6 +371,34 @@ class Broker:
                 self._serve_later(subscription)
         woken.clear()
 
+    # -- pull --------------------------------------------------------------------------------------------------------
+
+    def pull(self, request: PullRequest) -> Answer[Pulled]:
+        """See BrokerPort."""
+        self.groups.require(request.group)
+        try:
+            topic = self.topics.require(request.topic)
+        except StoreFull as error:
+            raise _unavailable(error) from None
+        queue = require_queue(topic, request.queue_id)
+        subscription = self._store.state.leases.subscription(request.group, topic.name)
+        return self._pulls.pull(subscription, queue, request, wait=not self._ending)
+
+    def update_offset(self, group: str, topic: str, queue_id: int, offset: int) -> Answer[None]:
+        """See BrokerPort."""
+        self._offsets.update(group, topic, queue_id, offset)
+        self._serve_woken()
+        self._arm()
+        return self._store.when_safe(None)
+
+    def committed_offset(self, group: str, topic: str, queue_id: int) -> int:
+        """See BrokerPort."""
+        return self._offsets.committed(group, topic, queue_id)
+
+    def query_offset(self, topic: str, queue_id: int, *, end: bool = False, time_ms: int | None = None) -> int:
+        """See BrokerPort."""
+        return self._offsets.query(topic, queue_id, end=end, time_ms=time_ms)
+
     # -- agenda ------------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
@@ -443,21 +475,4 @@ def _unavailable(error: StoreFull) -> ClientError:
     return ClientError(
         Code.INTERNAL_SERVER_ERROR,
         f"service not available now, {error}: nothing new is stored until there is space, consuming goes on",
-    )
-
-
-def _settings(config: Config, mode: Mode) -> Settings:
-    memory = mode is Mode.MEMORY
-    host = record.host_bytes(config.advertise.rpartition(":")[0])
-    return Settings(
-        mode=mode,
-        segment_bytes=max(config.memory_bytes_max // _MEMORY_SEGMENTS, 1 << 20) if memory else config.segment_bytes,
-        reserve_bytes=config.reserve_bytes,
-        free_min_bytes=0 if memory else config.disk_free_min_bytes,
-        flush_interval_ms=config.flush_interval_ms,
-        checkpoint_interval_ms=config.checkpoint_interval_ms,
-        checkpoint_records=config.checkpoint_records,
-        queue_files_open_max=config.queue_files_open_max,
-        store_host=host if len(host) == 4 and any(host) else b"\x7f\x00\x00\x01",
-        store_port=config.broker_port,
     )

@@ -46,10 +46,8 @@ class BrokerMetrics:
         self._clock = clock
         self._medium = medium
         self._series_max = series_max
-        self.sources = (
-            self._tables, self._log, self._flushes, self._topics, self._incoming, self._transactions, self._groups,
-            self._left,
-        )  # fmt: skip
+        tables = (self._tables, self._log, self._damage, self._flushes, self._topics)
+        self.sources = (*tables, self._incoming, self._transactions, self._groups, self._left)
 
     def _tables(self, page: Exposition) -> Iterator[None]:
         leases = self._state.leases
@@ -68,7 +66,12 @@ class BrokerMetrics:
         value("rmq_transactions", "gauge", "Transactions that have not ended; see transactions_max.", len(halves))
         value("rmq_transactions_parked", "gauge", "Of those, the ones that wait for an operator.", len(halves.parked))
         value("rmq_timers", "gauge", "Timers of leases that are set.", len(leases.wheel))
-        value("rmq_waiting_polls", "gauge", "Receives that wait for a message; see polls_max.", len(self._waiters))
+        value(
+            "rmq_waiting_polls",
+            "gauge",
+            "Receives and pulls that wait for a message; see polls_max.",
+            len(self._waiters),
+        )
         yield
 
     def _log(self, page: Exposition) -> Iterator[None]:
@@ -89,6 +92,15 @@ class BrokerMetrics:
         page.value("rmq_log_written", "gauge", "The position up to which the log is in its files.", log.written)
         page.value("rmq_log_safe", "gauge", "The position up to which messages can be received.", flusher.safe)
         page.value("rmq_disk_free_bytes", "gauge", "Free space where the data are.", self._store.disk.free_bytes())
+        yield
+
+    def _damage(self, page: Exposition) -> Iterator[None]:
+        damage = self._store.damage
+        found = page.family("rmq_damaged_total", "counter", "Damaged places of the store that were found.", "what")
+        for what, count in (("log", damage.ranges), ("queue", damage.entries), ("message", damage.messages)):
+            found.add(count, what)
+        text = "Bytes of an unfinished record behind the log's end, kept in lost+found at the start."
+        page.value("rmq_set_aside_bytes", "gauge", text, damage.set_aside_bytes)
         yield
 
     def _oldest_ms(self) -> int:

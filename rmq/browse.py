@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from rmq import message as m
 from rmq.adminport import Kept, Page, Start
 from rmq.errors import ClientError, Code
-from rmq.filter import ALL, Filter, reading_cost
+from rmq.filter import ALL, Filter
+from rmq.scan import look, offset_at
 from rmq.topics import Topics
 from rmq_store import record
 from rmq_store.consumequeue import ConsumeQueue, Entry
@@ -88,19 +89,7 @@ class Browser:
             return min(max(start.offsets.get(queue.queue_id, missing), queue.min_offset), queue.visible)
         if start.end:
             return queue.visible
-        return queue.min_offset if start.time_ms is None else self._offset_at(queue, start.time_ms)
-
-    def _offset_at(self, queue: ConsumeQueue, time_ms: int) -> int:
-        """The first that was stored then or later; store times do not fall within a queue, but for clock steps."""
-        low, high = queue.min_offset, queue.visible
-        while low < high:
-            middle = (low + high) // 2
-            found = self.read(queue, middle)
-            if found is not None and found.store_ms < time_ms:
-                low = middle + 1
-            else:
-                high = middle
-        return low
+        return queue.min_offset if start.time_ms is None else offset_at(self._store, queue, start.time_ms)
 
     def peek(self, topic: str, start: Start, limit: int, wanted: Filter = ALL) -> Page:
         """See AdminPort."""
@@ -134,25 +123,31 @@ class Browser:
     def _wanted(self, reading: _Reading, wanted: Filter) -> tuple[Kept | None, int]:
         """The message if it is wanted, and what it cost to look."""
         entry = reading.entry
-        if entry is None or not wanted.may_match(entry.tags_code):
-            return None, 1
-        found = self._store.read(reading.queue, reading.offset, entry)
-        properties = found.decode_properties() if found is not None else {}
-        if found is None or not wanted.matches(properties):
-            return None, 1 + reading_cost(found.size if found else 0)
-        return as_kept(found, properties), 1
+        assert entry is not None
+        seen, cost = look(self._store, reading.queue, reading.offset, entry, wanted)
+        return as_kept(*seen) if seen is not None else None, 1 + cost
 
     # -- by id or key ------------------------------------------------------------------------------------------------
 
     def find(self, topic: str, message_id: str, key: str, limit: int) -> "asyncio.Future[Sequence[Kept]]":
         """See AdminPort."""
         self.require(topic)
-        names = self._copies(topic) if message_id else [topic]
+        names = self.copies(topic) if message_id else [topic]
         accept = _has_id(topic, message_id) if message_id else _has_key(topic, key)
+        return self.search([(name, message_id or key) for name in names], accept, limit)
+
+    def search(
+        self,
+        names: Sequence[tuple[str, str]],
+        accept: Callable[[Record], bool],
+        limit: int,
+        bytes_max: int = BODIES_BYTES_MAX,
+    ) -> "asyncio.Future[Sequence[Kept]]":
+        """The newest messages under any of these (topic, key) that `accept` takes, the newest first; `bytes_max` limits
+        their bodies, but one there is. Cancelling the Future ends it. Raises TOO_MANY_REQUESTS.
+        """
         try:
-            found = self._store.keys.find(
-                [(name, message_id or key) for name in names], accept, limit=limit, bytes_max=BODIES_BYTES_MAX
-            )
+            found = self._store.keys.find(names, accept, limit=limit, bytes_max=bytes_max)
         except TooManySearches as error:
             raise ClientError(Code.TOO_MANY_REQUESTS, f"{error}; ask again later") from None
         answer: asyncio.Future[Sequence[Kept]] = self._loop.create_future()
@@ -160,7 +155,7 @@ class Browser:
         found.add_done_callback(lambda _: _hand_on(found, answer))
         return answer
 
-    def _copies(self, topic: str) -> list[str]:
+    def copies(self, topic: str) -> list[str]:
         """The topic, and where messages of it may live on."""
         groups = self._store.state.leases.by_topic.get(topic, ())
         others = [prefix + group for group in groups for prefix in (m.RETRY_PREFIX, m.DLQ_PREFIX)]

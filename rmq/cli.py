@@ -22,7 +22,7 @@ Completion = Callable[[click.Context, click.Parameter, str], list[str]]
 
 ELSEWHERE = {
     "bench": ("bench", "Measures a running server for a few seconds."),
-    "client": ("client", "Shows connected clients."),
+    "client": ("client", "Shows connected clients, and what their threads do."),
     "config": ("config", "Shows or checks settings."),
     "dlq": ("dlq", "Shows dead letters and delivers them again."),
     "doctor": ("doctor", "Checks whether this machine is fit to run a server."),

@@ -119,6 +119,7 @@ class Config(msgspec.Struct, frozen=True):
     answers_held_total_bytes_max: Annotated[int, Meta(ge=MIB, le=1024 * GIB)] = GIB
     stall_ms: Annotated[int, Meta(ge=1000, le=24 * HOUR_MS)] = 60_000
     stop_grace_ms: Annotated[int, Meta(ge=0, le=60_000)] = 800
+    reconnect_on_stop: bool = False
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     manual_clock: bool = False

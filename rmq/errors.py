@@ -50,6 +50,9 @@ class Code(enum.Enum):
     NOT_IMPLEMENTED = 50100
     PROXY_TIMEOUT = 50400
     UNSUPPORTED = 50500
+    VERSION_UNSUPPORTED = 50501
+    VERIFY_FIFO_MESSAGE_UNSUPPORTED = 50502
+    FAILED_TO_CONSUME_MESSAGE = 60000
 
 
 class ClientError(Exception):
@@ -59,6 +62,14 @@ class ClientError(Exception):
         super().__init__(text)
         self.code = code
         self.text = text
+
+
+class OffsetError(ClientError):
+    """ILLEGAL_OFFSET: the queue has no such offset. `nearest` is where it can be read from, its begin or its end."""
+
+    def __init__(self, text: str, nearest: int) -> None:
+        super().__init__(Code.ILLEGAL_OFFSET, text)
+        self.nearest = nearest
 
 
 class ConfigError(Exception):

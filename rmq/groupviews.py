@@ -84,7 +84,7 @@ class GroupViews:
             self.queueing_ms(subscription),
             backlog.leased,
             backlog.ready,
-            sum(1 for _ in self._waiters.in_line(subscription)),
+            self._waiters.count(subscription),
             [self._place(ledger) for ledger in subscription.ledgers.values()],
             self._open(subscription, open_max),
         )

@@ -108,7 +108,7 @@ class Node:
         self._sessions = Sessions(self.broker, limits, clock)
         for group, client_id in self.broker.recovered_clients:
             self._sessions.adopt(group, client_id)
-        telemetry = Telemetry(self.broker, self._sessions, limits, filters)
+        telemetry = self._telemetry = Telemetry(self.broker, self._sessions, limits, filters)
         self.broker.asks(telemetry)
         rates = Rates(config, clock.monotonic_s)
         advertise = config.advertise or None
@@ -164,6 +164,8 @@ class Node:
         if self._scan is not None:
             self._scan.cancel()
         self._health.stop_serving()
+        if self._config.reconnect_on_stop:
+            log.info("told %d streams of clients to connect anew", self._telemetry.reconnect())
         self.broker.end_polls()
         self._admin.end_waits()
         await self._transport.stop(self._config.stop_grace_ms / 1000)

@@ -10,7 +10,7 @@ journaled before its answer but the answer does not wait for the disk: a lost le
 lease time (rmq/clock.py).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from rmq.clock import Clock
 from rmq.config import Config
@@ -20,7 +20,8 @@ from rmq.handle import Handle, HandleMakers
 from rmq.message import SHARDING_KEY, Delivered, MessageType
 from rmq.order import Order
 from rmq.port import ReceiveRequest
-from rmq.take import SCAN_MAX, Take, Taken, delivered
+from rmq.scan import SCAN_MAX
+from rmq.take import Take, Taken, delivered
 from rmq.topics import Topics
 from rmq.traffic import Traffic
 from rmq_store.consumequeue import ConsumeQueue, Entry
@@ -158,7 +159,7 @@ class Pop:
 
     def _take_queue(self, take: Take, ledger: Ledger, queue: ConsumeQueue, offset: int) -> int:
         """Passes over new entries from an offset on; returns the offset behind the last one."""
-        for at, entry in _entries(take, queue, offset):
+        for at, entry in take.entries(queue, offset):
             take.budget -= 1
             if not self._pass(take, ledger, queue, at, entry):
                 break
@@ -242,19 +243,6 @@ class Pop:
             )
             for ledger, offset, attempt, found, properties in messages
         ]  # fmt: skip
-
-
-def _entries(take: Take, queue: ConsumeQueue, offset: int) -> Iterator[tuple[int, Entry]]:
-    """Visible entries from an offset on, as long as the take goes on."""
-    while take.goes_on and offset < queue.visible:
-        entries = queue.read(offset, min(take.ahead, take.budget, queue.visible - offset))
-        if not entries:
-            raise OSError(f"the index of {queue.topic} queue {queue.queue_id} ends before offset {offset}")
-        for entry in entries:
-            if not take.goes_on:
-                return
-            yield offset, entry
-            offset += 1
 
 
 def _grouped(ledger: Ledger, rows: list[tuple[int, int]]) -> tuple[int, list[int], list[int]]:

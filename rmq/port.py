@@ -16,10 +16,12 @@ from rmq.errors import ClientError
 from rmq.filter import Filter
 from rmq.message import Delivered, MessageType, Outgoing, SendResult
 from rmq.retry import RetryPolicy
+from rmq_store import later
 
 T = TypeVar("T")
 Answer: TypeAlias = T | asyncio.Future[T]
-"""Most that wait are a Later: whoever chains on it saves turns of the loop."""
+Later = later.Later
+"""What those are that wait for the log, and more: whoever chains on it saves turns of the loop."""
 
 
 class BrokerQueues(msgspec.Struct):
@@ -62,6 +64,25 @@ class ReceiveRequest(msgspec.Struct, gc=False):
     auto_renew: bool = False
     attempt_id: str = ""
     fifo: bool = False
+
+
+class PullRequest(msgspec.Struct, gc=False):
+    """Reads one queue from an offset on. `poll_ms` = 0 answers at once."""
+
+    group: str
+    topic: str
+    queue_id: int
+    offset: int
+    filter: Filter
+    batch: int
+    poll_ms: int
+
+
+class Pulled(msgspec.Struct):
+    """What a pull found, without handles, and the offset behind the last message that it looked at."""
+
+    messages: Sequence[Delivered]
+    next_offset: int
 
 
 class BrokerPort(Protocol):
@@ -112,6 +133,26 @@ class BrokerPort(Protocol):
 
     def dead_letter(self, group: str, topic: str, handle: str) -> Answer[None]:
         """Moves a leased message to %DLQ%group."""
+
+    def pull(self, request: PullRequest) -> Answer[Pulled]:
+        """Reads and takes nothing: no lease, no place of the group moves. Empty after `poll_ms` without a message that
+        is wanted, but the offset may have moved on. Cancelling the Future leaves the poll.
+
+        Raises OffsetError outside of what is kept, NOT_FOUND for a queue that the topic does not have.
+        """
+
+    def update_offset(self, group: str, topic: str, queue_id: int, offset: int) -> Answer[None]:
+        """The group goes on from there: what lies before is settled, what lies behind is delivered, again or for the
+        first time. Raises as pull.
+        """
+
+    def committed_offset(self, group: str, topic: str, queue_id: int) -> Answer[int]:
+        """The oldest offset that the group has not settled. Raises OFFSET_NOT_FOUND where it has no place yet."""
+
+    def query_offset(self, topic: str, queue_id: int, *, end: bool = False, time_ms: int | None = None) -> Answer[int]:
+        """The first offset that can be read; with `end` the next message's; else that of the first message stored at
+        `time_ms` or later, the next message's where there is none. Raises as pull.
+        """
 
     def online(self, group: str, client_id: str, subscriptions: Mapping[str, Filter]) -> Answer[None]:
         """A consumer is there (again); its leases with auto-renew are kept. Profile dev creates what is missing,

@@ -5,27 +5,24 @@ from typing import TypeAlias
 
 from rmq.filter import Filter
 from rmq.message import Delivered
+from rmq.scan import READ_AHEAD, Look
 from rmq_store import record
 from rmq_store.ledger import Ledger, Open
 from rmq_store.record import Record
 
-SCAN_MAX = 800  # queue entries that one take looks at, a record read in vain counts more: 4 ms (Apache: 800)
-_READ_AHEAD = 64  # queue entries read at once where not each of them is taken
-
 Taken: TypeAlias = tuple[Ledger, int, int, Record, dict[str, str]]  # queue, offset, attempt, message, its properties
 
 
-class Take:
+class Take(Look):
     """One receive being filled: messages, and what the journal needs to know of each queue.
 
-    `room` in messages, `bytes` in record bytes; the last message may be larger than what is left. `others`: filters of
-    polls that wait, what they want is left to them. `free`: how many more may be open. `ordered`: the topic's messages
-    may have a message group; `fifo`: one group's messages may come together.
+    `others`: filters of polls that wait, what they want is left to them. `free`: how many more may be open. `ordered`:
+    the topic's messages may have a message group; `fifo`: one group's messages may come together.
     """
 
     __slots__ = (
-        "again", "again_bytes", "budget", "bytes", "bytes_max", "fifo", "free", "grouped", "lines", "messages", "nexts",
-        "offsets", "ordered", "others", "parked", "places", "popped", "room", "settled", "stalled", "wanted",
+        "again", "again_bytes", "bytes_max", "fifo", "free", "grouped", "lines", "messages", "nexts", "offsets",
+        "ordered", "others", "parked", "places", "popped", "settled", "stalled",
     )  # fmt: skip
 
     def __init__(
@@ -39,14 +36,12 @@ class Take:
         ordered: bool,
         fifo: bool,
     ) -> None:
-        self.room = room
-        self.bytes = self.bytes_max = bytes_max
+        super().__init__(room, bytes_max, wanted)
+        self.bytes_max = bytes_max
         self.again = self.again_bytes = 0  # of those that had been delivered before
         self.free = free
         self.ordered = ordered
         self.fifo = fifo
-        self.budget = SCAN_MAX
-        self.wanted = wanted
         self.others = others
         self.popped: list[Open] = []  # out of `ready`, not leased yet
         self.messages: list[Taken] = []
@@ -88,19 +83,14 @@ class Take:
         """Messages and their bytes; the same of those that had been delivered before."""
         return (len(self.messages), self.bytes_max - self.bytes), (self.again, self.again_bytes)
 
-    @property
-    def goes_on(self) -> bool:
-        """There is room for one more message, and leave to look for it."""
-        return self.room > 0 and self.bytes > 0 and self.budget > 0
-
     def spares(self, properties: dict[str, str]) -> bool:
         """A message that is not wanted here is wanted by another."""
         return any(other.matches(properties) for other in self.others)
 
     @property
     def ahead(self) -> int:
-        """How many queue entries to read at once."""
-        return self.room if self.wanted.is_all and not self.ordered else _READ_AHEAD
+        """Of an ordered topic not every message can be taken."""
+        return READ_AHEAD if self.ordered else super().ahead
 
 
 def delivered(

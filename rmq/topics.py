@@ -2,12 +2,12 @@
 
 Profile dev: a topic is made at its first send or subscription and its route lists every type that we serve; its stored
 type only records what came. Profile strict: as Apache 5.5, nothing is made by a client and the type decides; a topic
-that is still without one gets that of its first message.
+that is still without one gets that of its first message. The clients' trace topic is made on first use in both.
 """
 
 from rmq.config import Config
 from rmq.errors import ClientError, Code
-from rmq.message import DLQ_PREFIX, RETRY_PREFIX, MessageType
+from rmq.message import DLQ_PREFIX, RETRY_PREFIX, TRACE_TOPIC, MessageType
 from rmq.port import BrokerQueues
 from rmq_store.consumequeue import ConsumeQueue
 from rmq_store.journal import TopicPut
@@ -35,10 +35,20 @@ class Topics:
         """For a use that makes it in profile dev. Raises TOPIC_NOT_FOUND in profile strict."""
         topic = self.find(name)
         if topic is None:
-            if not self._dev:
+            if not self._makes(name):
                 raise self._missing(name)
-            topic = self.make(name, MessageType.UNSPECIFIED, self._config.topic_queues)
+            topic = self.make(name, MessageType.UNSPECIFIED, self._queues(name))
         return topic
+
+    def _makes(self, name: str) -> bool:
+        """Whether its first use makes it; the trace topic is there for every client, as where Apache's broker has
+        traceTopicEnable.
+        """
+        return self._dev or name == TRACE_TOPIC
+
+    def _queues(self, name: str) -> int:
+        """Of a topic that its first use makes; Apache gives the trace topic one (facts: remoting.md 7)."""
+        return 1 if name == TRACE_TOPIC else self._config.topic_queues
 
     def _missing(self, name: str) -> ClientError:
         return ClientError(
@@ -64,16 +74,16 @@ class Topics:
     def route(self, name: str) -> BrokerQueues:
         """Raises TOPIC_NOT_FOUND in profile strict."""
         topic = self.find(name)
-        if topic is None and not self._dev:
+        if topic is None and not self._makes(name):
             raise self._missing(name)
-        queues = len(topic.queues) if topic else self._config.topic_queues
+        queues = len(topic.queues) if topic else self._queues(name)
         return BrokerQueues(self._config.broker_name, queues, queues, True, True, self._accepts(name, topic))
 
     def kind(self, name: str) -> MessageType:
         """The stored type; MIXED for a topic that profile dev has not made yet. Raises TOPIC_NOT_FOUND."""
         topic = self.find(name)
         if topic is None:
-            if not self._dev:
+            if not self._makes(name):
                 raise self._missing(name)
             return MessageType.MIXED
         return MessageType(topic.type)

@@ -1,6 +1,6 @@
 """Polls that wait for a message: per group and topic, in order of arrival, each until its own end.
 
-A waiter is a Future; who resolves or cancels it takes it out of its line at once. Deadlines are real time (the event
+A poll is a Future; who resolves or cancels it takes it out of its line at once. Deadlines are real time (the event
 loop's), rounded up to 25 ms: many waiters share one timer, and polls that end together are begun anew together, which
 takes a third less CPU than one by one. There may be 100,000 of them, so each is one object without a closure.
 """
@@ -9,7 +9,7 @@ import asyncio
 import contextvars
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self, TypeVar
 
 from rmq.errors import ClientError, Code
 from rmq.filter import Filter
@@ -18,63 +18,91 @@ from rmq.port import ReceiveRequest
 from rmq_store.ledger import Subscription
 from rmq_store.wheel import Wheel
 
+T = TypeVar("T")
+_NO_MESSAGES: Sequence[Delivered] = []  # one for all
 _GRAIN_MS = 25
 _ENDS_A_TURN = 1000
 
 
-class Waiter(asyncio.Future[Sequence[Delivered]]):
-    """One poll: resolves with messages, or with none at the end of the poll."""
+class Poll(asyncio.Future[T]):
+    """One poll, in the line of a group on a topic: resolves with what came, or at its end with `nothing`."""
 
-    __slots__ = ("_waiters", "key", "request", "subscription")
+    __slots__ = ("_waiters", "key", "nothing", "subscription")
 
-    def __init__(self, waiters: "Waiters", key: int, subscription: Subscription, request: ReceiveRequest) -> None:
+    def __init__(self, waiters: "Waiters", subscription: Subscription, nothing: T) -> None:
         super().__init__(loop=waiters.loop)
         self._waiters = waiters
-        self.key = key
+        self.key = 0
         self.subscription = subscription
-        self.request = request
+        self.nothing = nothing
 
-    def set_result(self, messages: Sequence[Delivered]) -> None:
-        """The end of the poll."""
-        super().set_result(messages)
+    def end(self) -> None:
+        """Nothing came."""
+        self.set_result(self.nothing)
+
+    def leave(self) -> None:
+        """It waits no more: its own last act."""
         self._waiters.leave(self)
+
+    def set_result(self, result: T) -> None:
+        """The end of the poll."""
+        super().set_result(result)
+        self.leave()
 
     def set_exception(self, error: type | BaseException) -> None:
         """The end of the poll."""
         super().set_exception(error)
-        self._waiters.leave(self)
+        self.leave()
 
     def cancel(self, msg: Any | None = None) -> bool:
         """The end of the poll."""
         cancelled = super().cancel(msg)
         if cancelled:
-            self._waiters.leave(self)
+            self.leave()
         return cancelled
 
-    def add_done_callback(
-        self, fn: "Callable[[Waiter], object]", *, context: contextvars.Context | None = None
-    ) -> None:
-        """In the context that all waiters share: without one, each callback would keep a copy of its own."""
+    def add_done_callback(self, fn: "Callable[[Self], object]", *, context: contextvars.Context | None = None) -> None:
+        """In the context that all polls share: without one, each callback would keep a copy of its own."""
         super().add_done_callback(fn, context=context or self._waiters.context)
 
 
-class _Line:
-    """The waiters of one group on one topic, and how many there are of each filter."""
+class Waiter(Poll[Sequence[Delivered]]):
+    """A receive that waits."""
 
-    __slots__ = ("filters", "waiters")
+    __slots__ = ("request",)
+
+    def __init__(self, waiters: "Waiters", subscription: Subscription, request: ReceiveRequest) -> None:
+        super().__init__(waiters, subscription, _NO_MESSAGES)
+        self.request = request
+
+
+class _Line:
+    """The polls of one group on one topic, and of the receives among them how many there are of each filter."""
+
+    __slots__ = ("filters", "others", "waiters")
 
     def __init__(self) -> None:
         self.waiters: deque[Waiter] = deque()
         self.filters: dict[Filter, int] = {}
+        self.others: dict[Poll[Any], None] = {}  # polls that are no receives
 
-    def enter(self, waiter: Waiter) -> None:
-        self.waiters.append(waiter)
-        wanted = waiter.request.filter
+    def __len__(self) -> int:
+        return len(self.waiters) + len(self.others)
+
+    def enter(self, poll: Poll[Any]) -> None:
+        if not isinstance(poll, Waiter):
+            self.others[poll] = None
+            return
+        self.waiters.append(poll)
+        wanted = poll.request.filter
         self.filters[wanted] = self.filters.get(wanted, 0) + 1
 
-    def leave(self, waiter: Waiter) -> None:
-        self.waiters.remove(waiter)
-        wanted = waiter.request.filter
+    def leave(self, poll: Poll[Any]) -> None:
+        if not isinstance(poll, Waiter):
+            del self.others[poll]
+            return
+        self.waiters.remove(poll)
+        wanted = poll.request.filter
         self.filters[wanted] -= 1
         if not self.filters[wanted]:
             del self.filters[wanted]
@@ -89,7 +117,7 @@ class Waiters:
         self._polls_max = polls_max
         self._per_group_max = per_group_max
         self._lines: dict[Subscription, _Line] = {}
-        self._by_key: dict[int, Waiter] = {}
+        self._by_key: dict[int, Poll[Any]] = {}
         self._next_key = 1
         self._ends = Wheel()
         self._timer: asyncio.TimerHandle | None = None
@@ -99,29 +127,38 @@ class Waiters:
         return len(self._by_key)
 
     def add(self, subscription: Subscription, request: ReceiveRequest) -> "asyncio.Future[Sequence[Delivered]]":
-        """Waits up to `request.poll_ms`. Raises TOO_MANY_REQUESTS at the limits."""
-        line = self._lines.get(subscription)
-        if len(self._by_key) >= self._polls_max or (line is not None and len(line.waiters) >= self._per_group_max):
-            raise ClientError(Code.TOO_MANY_REQUESTS, "polling full: too many receives are waiting; poll again later")
-        if line is None:
-            line = self._lines[subscription] = _Line()
-        waiter = Waiter(self, self._next_key, subscription, request)
-        self._next_key += 1
-        line.enter(waiter)
-        self._by_key[waiter.key] = waiter
-        due_ms = int(self.loop.time() * 1000) + 1 + request.poll_ms
-        self._ends.add(due_ms - due_ms % -_GRAIN_MS, waiter.key)
-        self._arm()
+        """Waits up to `request.poll_ms`. Raises as enter."""
+        waiter = Waiter(self, subscription, request)
+        self.enter(waiter, request.poll_ms)
         return waiter
 
+    def enter(self, poll: Poll[Any], poll_ms: int) -> None:
+        """It waits up to `poll_ms`. Raises TOO_MANY_REQUESTS at the limits."""
+        line = self._lines.get(poll.subscription)
+        if len(self._by_key) >= self._polls_max or (line is not None and len(line) >= self._per_group_max):
+            raise ClientError(Code.TOO_MANY_REQUESTS, "polling full: too many polls are waiting; poll again later")
+        if line is None:
+            line = self._lines[poll.subscription] = _Line()
+        poll.key, self._next_key = self._next_key, self._next_key + 1
+        line.enter(poll)
+        self._by_key[poll.key] = poll
+        due_ms = int(self.loop.time() * 1000) + 1 + poll_ms
+        self._ends.add(due_ms - due_ms % -_GRAIN_MS, poll.key)
+        self._arm()
+
     def in_line(self, subscription: Subscription) -> Sequence[Waiter]:
-        """Those that wait now, the longest waiting first."""
+        """Receives that wait now, the longest waiting first."""
         line = self._lines.get(subscription)
         return tuple(line.waiters) if line else ()
 
     def any(self, subscription: Subscription) -> bool:
-        """Whether one waits."""
-        return subscription in self._lines
+        """Whether a receive waits."""
+        line = self._lines.get(subscription)
+        return line is not None and bool(line.waiters)
+
+    def count(self, subscription: Subscription) -> int:
+        """All polls that wait on it."""
+        return len(self._lines.get(subscription, ()))
 
     def others(self, subscription: Subscription, mine: Filter) -> Sequence[Filter]:
         """The other filters that are waited with; a group should have but one."""
@@ -130,23 +167,24 @@ class Waiters:
 
     def end(self, subscription: Subscription) -> None:
         """Every poll of it ends now, without messages."""
-        for waiter in self.in_line(subscription):
-            waiter.set_result([])
+        line = self._lines.get(subscription)
+        for poll in (*line.waiters, *line.others) if line else ():
+            poll.end()
 
     def close(self) -> None:
         """Every poll ends now, without messages."""
-        for waiter in list(self._by_key.values()):
-            waiter.set_result([])
+        for poll in list(self._by_key.values()):
+            poll.end()
         if self._timer is not None:
             self._timer.cancel()
 
-    def leave(self, waiter: Waiter) -> None:
-        """A waiter's own last act."""
-        del self._by_key[waiter.key]
-        line = self._lines[waiter.subscription]
-        line.leave(waiter)
-        if not line.waiters:
-            del self._lines[waiter.subscription]
+    def leave(self, poll: Poll[Any]) -> None:
+        """It waits no more."""
+        del self._by_key[poll.key]
+        line = self._lines[poll.subscription]
+        line.leave(poll)
+        if not line:
+            del self._lines[poll.subscription]
 
     def _arm(self) -> None:
         due_ms = self._ends.next_due_ms()
@@ -159,7 +197,7 @@ class Waiters:
     def _end_due(self) -> None:
         self._timer = None
         for key in self._ends.pop_due(int(self.loop.time() * 1000) + 1, _ENDS_A_TURN):
-            waiter = self._by_key.get(key)
-            if waiter is not None:
-                waiter.set_result([])
+            poll = self._by_key.get(key)
+            if poll is not None:
+                poll.end()
         self._arm()

@@ -32,6 +32,8 @@ class Server(_message.Message):
         "clients",
         "open_messages",
         "waiting_polls",
+        "damaged",
+        "set_aside_bytes",
     )
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -50,6 +52,8 @@ class Server(_message.Message):
     CLIENTS_FIELD_NUMBER: _ClassVar[int]
     OPEN_MESSAGES_FIELD_NUMBER: _ClassVar[int]
     WAITING_POLLS_FIELD_NUMBER: _ClassVar[int]
+    DAMAGED_FIELD_NUMBER: _ClassVar[int]
+    SET_ASIDE_BYTES_FIELD_NUMBER: _ClassVar[int]
     version: str
     pid: int
     data: str
@@ -67,6 +71,8 @@ class Server(_message.Message):
     clients: int
     open_messages: int
     waiting_polls: int
+    damaged: int
+    set_aside_bytes: int
     def __init__(
         self,
         version: _Optional[str] = ...,
@@ -86,6 +92,8 @@ class Server(_message.Message):
         clients: _Optional[int] = ...,
         open_messages: _Optional[int] = ...,
         waiting_polls: _Optional[int] = ...,
+        damaged: _Optional[int] = ...,
+        set_aside_bytes: _Optional[int] = ...,
     ) -> None: ...
 
 class PutTopicRequest(_message.Message):
@@ -608,6 +616,65 @@ class ResolveTransactionResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class LocateMessageRequest(_message.Message):
+    __slots__ = ("message_id", "topic")
+    MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    message_id: str
+    topic: str
+    def __init__(self, message_id: _Optional[str] = ..., topic: _Optional[str] = ...) -> None: ...
+
+class LocateMessageResponse(_message.Message):
+    __slots__ = ("copies",)
+    COPIES_FIELD_NUMBER: _ClassVar[int]
+    copies: _containers.RepeatedCompositeFieldContainer[Copy]
+    def __init__(self, copies: _Optional[_Iterable[_Union[Copy, _Mapping[str, object]]]] = ...) -> None: ...
+
+class Copy(_message.Message):
+    __slots__ = ("message", "body_bytes", "sent_to", "due_ms", "groups")
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    BODY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SENT_TO_FIELD_NUMBER: _ClassVar[int]
+    DUE_MS_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    message: Message
+    body_bytes: int
+    sent_to: str
+    due_ms: int
+    groups: _containers.RepeatedCompositeFieldContainer[Holding]
+    def __init__(
+        self,
+        message: _Optional[_Union[Message, _Mapping[str, object]]] = ...,
+        body_bytes: _Optional[int] = ...,
+        sent_to: _Optional[str] = ...,
+        due_ms: _Optional[int] = ...,
+        groups: _Optional[_Iterable[_Union[Holding, _Mapping[str, object]]]] = ...,
+    ) -> None: ...
+
+class Holding(_message.Message):
+    __slots__ = ("group", "state", "attempt", "leased_ms", "due_ms", "client_id")
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    LEASED_MS_FIELD_NUMBER: _ClassVar[int]
+    DUE_MS_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    group: str
+    state: str
+    attempt: int
+    leased_ms: int
+    due_ms: int
+    client_id: str
+    def __init__(
+        self,
+        group: _Optional[str] = ...,
+        state: _Optional[str] = ...,
+        attempt: _Optional[int] = ...,
+        leased_ms: _Optional[int] = ...,
+        due_ms: _Optional[int] = ...,
+        client_id: _Optional[str] = ...,
+    ) -> None: ...
+
 class ListClientsRequest(_message.Message):
     __slots__ = ("group",)
     GROUP_FIELD_NUMBER: _ClassVar[int]
@@ -681,6 +748,54 @@ class ListClientsResponse(_message.Message):
     left_out: int
     def __init__(
         self, clients: _Optional[_Iterable[_Union[Client, _Mapping[str, object]]]] = ..., left_out: _Optional[int] = ...
+    ) -> None: ...
+
+class PrintThreadStackTraceRequest(_message.Message):
+    __slots__ = ("client_id",)
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    client_id: str
+    def __init__(self, client_id: _Optional[str] = ...) -> None: ...
+
+class PrintThreadStackTraceResponse(_message.Message):
+    __slots__ = ("thread_stack_trace",)
+    THREAD_STACK_TRACE_FIELD_NUMBER: _ClassVar[int]
+    thread_stack_trace: str
+    def __init__(self, thread_stack_trace: _Optional[str] = ...) -> None: ...
+
+class VerifyMessageRequest(_message.Message):
+    __slots__ = ("group", "message_id", "client_id", "topic")
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    group: str
+    message_id: str
+    client_id: str
+    topic: str
+    def __init__(
+        self,
+        group: _Optional[str] = ...,
+        message_id: _Optional[str] = ...,
+        client_id: _Optional[str] = ...,
+        topic: _Optional[str] = ...,
+    ) -> None: ...
+
+class VerifyMessageResponse(_message.Message):
+    __slots__ = ("client_id", "topic", "status", "text")
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    client_id: str
+    topic: str
+    status: str
+    text: str
+    def __init__(
+        self,
+        client_id: _Optional[str] = ...,
+        topic: _Optional[str] = ...,
+        status: _Optional[str] = ...,
+        text: _Optional[str] = ...,
     ) -> None: ...
 
 class AdvanceRequest(_message.Message):

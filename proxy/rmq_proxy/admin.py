@@ -22,12 +22,13 @@ from rmq.port import Answer
 from rmq_proto import admin as pb
 from rmq_proxy import adminconvert as convert
 from rmq_proxy import validate
+from rmq_proxy.adminclients import AdminClients
 from rmq_proxy.adminconvert import Facts
 from rmq_proxy.adminwait import Waits
-from rmq_proxy.answers import in_turns, then
+from rmq_proxy.answers import in_turns, let_go, then
 from rmq_proxy.caller import parse
 from rmq_proxy.rpc import Call, GrpcCode, Kind, Row, RpcError
-from rmq_proxy.sessions import Client, Sessions
+from rmq_proxy.sessions import Sessions
 from rmq_proxy.telemetry import Telemetry
 
 Request = TypeVar("Request")
@@ -40,7 +41,6 @@ MESSAGES_MAX = 1000
 PAGE_BYTES_MAX = 3 * 1024 * 1024  # a stock gRPC client refuses an answer beyond 4 MiB
 NAMES_A_TURN = 30  # topics or groups that are looked at before others get their turn: 2 ms, at 8 queues each
 LEASES_MAX = 1000
-CLIENTS_MAX = 1000
 ATTEMPTS_MAX = 1000
 RETRY_STEPS_MAX = 64
 RETRY_MS_MAX = 604_800_000  # a week, as in config.yaml
@@ -78,12 +78,12 @@ class AdminService:
     ) -> None:
         self._admin = admin
         self._sessions = sessions
-        self._telemetry = telemetry
         self._facts = facts
         self._clock = clock
         self._filters = filters
         self._remote = remote
         self._waits = Waits(admin)
+        self._clients = AdminClients(admin, sessions, telemetry, clock)
 
     def rows(self) -> list[Row]:
         """For the table of served calls."""
@@ -96,17 +96,26 @@ class AdminService:
             self._row("ListGroups", "List", pb.ListGroupsRequest.FromString, self._list_groups),
             self._row("ResetOffset", "Update", pb.ResetOffsetRequest.FromString, self._reset_offset),
             self._row("DeleteGroup", "Delete", pb.DeleteGroupRequest.FromString, self._delete_group),
-            self._row("Peek", "Get", pb.PeekRequest.FromString, self._peek, abandoned=_let_go),
-            self._row("FindMessages", "Get", pb.FindMessagesRequest.FromString, self._find, abandoned=_let_go),
+            self._row("Peek", "Get", pb.PeekRequest.FromString, self._peek, abandoned=let_go),
+            self._row("FindMessages", "Get", pb.FindMessagesRequest.FromString, self._find, abandoned=let_go),
             self._row("ListDeadLetters", "List", pb.ListDeadLettersRequest.FromString, self._list_dead_letters),
             self._row("ReplayDeadLetters", "Update", pb.ReplayDeadLettersRequest.FromString, self._replay),
             self._row("ListTimers", "List", pb.ListTimersRequest.FromString, self._list_timers),
             self._row("CancelTimer", "Delete", pb.CancelTimerRequest.FromString, self._cancel_timer),
             self._row("ListTransactions", "List", pb.ListTransactionsRequest.FromString, self._list_transactions),
             self._row("ResolveTransaction", "Update", pb.ResolveTransactionRequest.FromString, self._resolve),
-            self._row("ListClients", "List", pb.ListClientsRequest.FromString, self._list_clients),
+            self._row("LocateMessage", "Get", pb.LocateMessageRequest.FromString, self._locate, abandoned=let_go),
+            *self._client_rows(),
             self._row("Advance", "Update", pb.AdvanceRequest.FromString, self._advance),
             self._row("Reset", "Delete", pb.ResetRequest.FromString, self._reset),
+        ]
+
+    def _client_rows(self) -> list[Row]:
+        stack, verify = pb.PrintThreadStackTraceRequest.FromString, pb.VerifyMessageRequest.FromString
+        return [
+            self._row("ListClients", "List", pb.ListClientsRequest.FromString, self._clients.list),
+            self._row("PrintThreadStackTrace", "Get", stack, self._clients.stack, abandoned=let_go),
+            self._row("VerifyMessage", "Update", verify, self._clients.verify, abandoned=let_go),
         ]
 
     def end_waits(self) -> None:
@@ -218,7 +227,7 @@ class AdminService:
         if found.messages or not wait_ms:
             return _page(found)
         waiting = self._waits.add(topic, wanted, limit, found, call.deadline_s, wait_ms, rest=rest)
-        return then(waiting, _page, None, _let_go)
+        return then(waiting, _page, None, let_go)
 
     def _wanted(self, request: pb.PeekRequest) -> Filter:
         if not request.sql:
@@ -232,7 +241,14 @@ class AdminService:
         if bool(request.message_id) == bool(request.key):
             raise _bad("give message_id or key, one of the two")
         found = self._admin.find(topic, message_id=request.message_id, key=request.key, limit=limit)
-        return then(found, _messages, None, _let_go)
+        return then(found, _messages, None, let_go)
+
+    def _locate(self, _: Call, request: pb.LocateMessageRequest) -> Answer[pb.LocateMessageResponse]:
+        def answer(copies: Sequence[Kept]) -> pb.LocateMessageResponse:
+            told = [convert.copy(one, self._admin.whereabouts(one)) for one in copies]
+            return pb.LocateMessageResponse(copies=told)
+
+        return then(self._admin.copies(request.message_id, request.topic), answer, None, let_go)
 
     def _list_dead_letters(self, _: Call, request: pb.ListDeadLettersRequest) -> pb.PeekResponse:
         return _page(self._admin.dead_letters(_given("group", request.group), _limit(request.limit)))
@@ -269,21 +285,7 @@ class AdminService:
         ended = self._admin.end_transaction(request.number, commit=request.commit)
         return then(ended, lambda _: pb.ResolveTransactionResponse())
 
-    # -- clients and tests -------------------------------------------------------------------------------------------
-
-    def _list_clients(self, _: Call, request: pb.ListClientsRequest) -> pb.ListClientsResponse:
-        group = request.group
-        if group:
-            self._admin.group_info(group)  # a name that is not there is a mistake, not a group without clients
-        found = [client for client in self._sessions.clients() if not group or group in client.groups]
-        found.sort(key=lambda client: client.client_id)
-        shown = found[:CLIENTS_MAX]
-        return pb.ListClientsResponse(clients=map(self._client, shown), left_out=len(found) - len(shown))
-
-    def _client(self, known: Client) -> pb.Client:
-        leases = sum(self._admin.renewed(group, known.client_id) for group in known.groups)
-        stream = self._telemetry.call_of(known.client_id)
-        return convert.client(known, stream, self._clock.monotonic_s(), leases)
+    # -- tests -------------------------------------------------------------------------------------------
 
     def _advance(self, _: Call, request: pb.AdvanceRequest) -> pb.AdvanceResponse:
         if not 0 <= request.ms <= ADVANCE_MS_MAX:
@@ -346,10 +348,6 @@ def _listed(rows: Iterable[Message]) -> Answer[bytes]:
 
 def _refuse(error: Exception) -> NoReturn:
     raise refusal(error) if isinstance(error, ClientError) else error
-
-
-def _let_go(_: object) -> None:
-    """What was read belongs to nobody: an answer that nobody waits for needs no undoing."""
 
 
 def _page(found: Page) -> pb.PeekResponse:

@@ -32,6 +32,7 @@ ErrorKind: TypeAlias = Literal["down", "not_ours", "busy", "refused", "not_found
 PORT = 8081
 SERVICE = "rmq.admin.v1.Admin"
 CLIENT_ID = "x-mq-client-id"
+COMMAND_S = 5.0  # how long the server waits for what it asks of a client
 OPTIONS = (
     ("grpc.enable_http_proxy", 0),  # an http_proxy of the environment is not meant for a broker
     ("grpc.use_local_subchannel_pool", 1),  # a new client tries at once, whatever an earlier one met
@@ -209,6 +210,11 @@ class AdminClient:
         request = pb.FindMessagesRequest(topic=topic, message_id=message_id, key=key, limit=limit)
         return self._ask("FindMessages", request, pb.PeekResponse.FromString).messages
 
+    def locate(self, message_id: str, topic: str = "") -> Sequence[pb.Copy]:
+        """Where the server has the message, the newest copy first, and what each group has made of it."""
+        request = pb.LocateMessageRequest(message_id=message_id, topic=topic)
+        return self._ask("LocateMessage", request, pb.LocateMessageResponse.FromString).copies
+
     def dead_letters(self, group: str, limit: int = 32) -> Sequence[pb.Message]:
         """Those that were not replayed yet, the oldest first."""
         request = pb.ListDeadLettersRequest(group=group, limit=limit)
@@ -278,6 +284,17 @@ class AdminClient:
     def clients(self, group: str = "") -> Sequence[pb.Client]:
         """Up to 1000, by id: all, or the consumers of one group. Raises `not_found`."""
         return self._ask("ListClients", pb.ListClientsRequest(group=group), pb.ListClientsResponse.FromString).clients
+
+    def stack(self, client_id: str) -> str:
+        """What the client's threads do now, in its own words. Raises `not_found` and `failed`."""
+        request = pb.PrintThreadStackTraceRequest(client_id=client_id)
+        told = self._ask("PrintThreadStackTrace", request, pb.PrintThreadStackTraceResponse.FromString, COMMAND_S)
+        return told.thread_stack_trace
+
+    def verify(self, group: str, message_id: str, client_id: str = "", topic: str = "") -> pb.VerifyMessageResponse:
+        """Has a consumer of the group run its listener on a message; takes nothing from the group. Raises as stack."""
+        request = pb.VerifyMessageRequest(group=group, message_id=message_id, client_id=client_id, topic=topic)
+        return self._ask("VerifyMessage", request, pb.VerifyMessageResponse.FromString, COMMAND_S)
 
     def health(self) -> bool:
         """Whether the server says that it serves; False while it shuts down."""

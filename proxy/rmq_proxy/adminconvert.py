@@ -4,7 +4,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
-from rmq.adminport import GroupInfo, GroupTopicInfo, Kept, OpenInfo, Page, StoreInfo, Timer, TopicInfo, Transaction
+from rmq.adminport import (
+    GroupInfo,
+    GroupTopicInfo,
+    Kept,
+    OpenInfo,
+    Page,
+    StoreInfo,
+    Timer,
+    TopicInfo,
+    Transaction,
+    Whereabouts,
+)
 from rmq.message import BORN_HOST, KEYS, SYS_FLAG_COMPRESSED, TAGS, UNIQ_KEY, MessageType
 from rmq_proto import admin as pb
 from rmq_proto import v2
@@ -92,6 +103,14 @@ def message(kept: Kept) -> pb.Message:
         attempt=kept.attempt,
         compressed=bool(kept.sys_flag & SYS_FLAG_COMPRESSED),
     )
+
+
+def copy(kept: Kept, where: Whereabouts) -> pb.Copy:
+    """One place where a message is stored."""
+    told = message(kept)
+    told.ClearField("body")
+    groups = [pb.Holding(**msgspec.structs.asdict(one)) for one in where.groups]
+    return pb.Copy(message=told, body_bytes=len(kept.body), sent_to=where.sent_to, due_ms=where.due_ms, groups=groups)
 
 
 def timers(found: Iterable[Timer], bytes_max: int) -> Iterator[pb.Timer]:

@@ -10,8 +10,7 @@ from functools import partial
 from itertools import islice
 from typing import TypeVar
 
-from rmq.port import Answer
-from rmq_store.later import Later
+from rmq.port import Answer, Later
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -65,6 +64,10 @@ def _go_on(work: Iterator[object], answer: "asyncio.Future[T]", result: T, per_t
         answer.set_exception(caught)
         return
     answer.get_loop().call_soon(_go_on, work, answer, result, per_turn)
+
+
+def let_go(_: object) -> None:
+    """What was read belongs to nobody: an answer that nobody waits for needs no undoing (`then`'s `abandoned`)."""
 
 
 def ignore(answer: object, what: str) -> None:

@@ -11,14 +11,15 @@ from collections.abc import Sequence
 
 from rmq.clock import Clock
 from rmq.errors import ClientError, Code
-from rmq.filter import ALL, Filters
+from rmq.filter import ALL, Filter, Filters
 from rmq.message import Delivered
 from rmq.port import Answer, BrokerPort, ReceiveRequest
 from rmq_proto import v2
 from rmq_proxy import validate
 from rmq_proxy.answers import ignore, then
-from rmq_proxy.caller import CLIENT_VERSION, LANGUAGE, Caller
+from rmq_proxy.caller import LANGUAGE, Caller
 from rmq_proxy.convert import deliver, set_ms, split_namespace, to_ms
+from rmq_proxy.polling import Polling
 from rmq_proxy.rates import Rates
 from rmq_proxy.rpc import Call
 from rmq_proxy.sessions import Sessions
@@ -34,7 +35,6 @@ RECEIVE_OK = plain(v2.ReceiveMessageResponse)
 RECEIVE_EMPTY = plain(v2.ReceiveMessageResponse, Code.MESSAGE_NOT_FOUND, "no new message")
 DEAD_LETTER_OK = plain(v2.ForwardMessageToDeadLetterQueueResponse)
 GO = "GO"
-POLLING_CODE_VERSION = "5.0.3"  # clients from here on know ILLEGAL_POLLING_TIME; compared as text, as Apache does
 
 
 class Receiving:
@@ -81,6 +81,7 @@ class Consuming:
         self.broker = broker
         self._sessions = sessions
         self._limits = limits
+        self._polling = Polling(limits, clock)
         self._clock = clock
         self._filters = filters
         self._rates = rates
@@ -97,49 +98,18 @@ class Consuming:
     def _wanted(self, caller: Caller, request: v2.ReceiveMessageRequest) -> ReceiveRequest:
         topic = sys.intern(caller.topic(request.message_queue.topic))  # once for all polls that wait
         group = sys.intern(caller.group(request.group))
-        wanted = ALL
-        if request.HasField("filter_expression"):
-            expression = request.filter_expression
-            wanted = validate.filter_expression(expression.type, expression.expression, self._filters)
+        wanted = filter_of(request, self._filters)
         batch = validate.batch(request.batch_size, self._limits)
         auto_renew = request.auto_renew
         invisible_ms = self._limits.auto_renew_ms
         if not auto_renew:
             invisible_ms = to_ms(request.invisible_duration)
             validate.receive_invisible_ms(invisible_ms, self._limits)
-        poll_ms = self.poll_ms(caller, request)
+        poll_ms = self._polling.receive_ms(caller, request)
         return ReceiveRequest(
             group, topic, caller.client_id, wanted, batch, invisible_ms, poll_ms, auto_renew, request.attempt_id,
             fifo=_in_order(caller),
         )  # fmt: skip
-
-    def poll_ms(self, caller: Caller, request: v2.ReceiveMessageRequest) -> int:
-        """How long to wait for a message: what is asked, within 5 to 20 s, and less where the deadline is nearer.
-
-        RocketMQ 5.5 refuses a deadline nearer than 5 s and a call without one; both are fine here. Raises
-        ILLEGAL_POLLING_TIME for a negative time, BAD_REQUEST towards clients older than 5.0.3.
-        """
-        limits = self._limits
-        deadline_s = caller.call.deadline_s
-        left_ms = None if deadline_s is None else int((deadline_s - self._clock.monotonic_s()) * 1000)
-        if request.HasField("long_polling_timeout"):
-            asked_ms = to_ms(request.long_polling_timeout)
-            if asked_ms < 0:
-                raise _illegal_polling(caller.call, asked_ms)
-        elif left_ms is None:
-            asked_ms = limits.poll_ms_max
-        else:
-            asked_ms = left_ms - self._request_timeout_ms(caller) // 2
-        poll_ms = min(limits.poll_ms_max, max(limits.poll_ms_min, asked_ms))
-        if left_ms is not None:
-            poll_ms = min(poll_ms, left_ms - limits.poll_reserve_ms)
-        return max(poll_ms, 0)
-
-    def _request_timeout_ms(self, caller: Caller) -> int:
-        settings = caller.client.settings if caller.client else None
-        if settings is None or not settings.HasField("request_timeout"):
-            return self._limits.request_timeout_ms
-        return to_ms(settings.request_timeout)
 
     def encode(self, messages: Sequence[Delivered], topic: str, namespace: str, name: str) -> Sequence[bytes]:
         """The stream of a receive."""
@@ -203,6 +173,14 @@ class Consuming:
         return then(answer, lambda _: DEAD_LETTER_OK, DEAD_LETTER_FAILED)
 
 
+def filter_of(request: v2.ReceiveMessageRequest | v2.PullMessageRequest, filters: Filters) -> Filter:
+    """All messages where it names none. Raises ILLEGAL_FILTER_EXPRESSION."""
+    if not request.HasField("filter_expression"):
+        return ALL
+    expression = request.filter_expression
+    return validate.filter_expression(expression.type, expression.expression, filters)
+
+
 def _in_order(caller: Caller) -> bool:
     """It consumes several messages of a message group in order, if it gets them together. One that outlived a start of
     the server may have been told otherwise at its own; Go's (5.1.4) goes on with the next while it retries one.
@@ -210,12 +188,6 @@ def _in_order(caller: Caller) -> bool:
     client = caller.client
     told = client is not None and client.begun and client.told_fifo is True
     return told and caller.call.header(LANGUAGE).upper() != GO
-
-
-def _illegal_polling(call: Call, asked_ms: int) -> ClientError:
-    knows = call.header(CLIENT_VERSION) >= POLLING_CODE_VERSION
-    code = Code.ILLEGAL_POLLING_TIME if knows else Code.BAD_REQUEST
-    return ClientError(code, f"long_polling_timeout cannot be negative, it is {asked_ms} ms")
 
 
 def _encode_ack(request: v2.AckMessageRequest, outcomes: Sequence[ClientError | None]) -> bytes:

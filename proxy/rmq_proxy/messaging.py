@@ -19,6 +19,7 @@ from rmq_proxy.consume import ACK_FAILED, CHANGE_FAILED, DEAD_LETTER_FAILED, Con
 from rmq_proxy.endpoints import Advertiser
 from rmq_proxy.produce import END_FAILED, RECALL_FAILED, Producing
 from rmq_proxy.produce import FAILED as SEND_FAILED
+from rmq_proxy.pulling import GET_FAILED, QUERY_FAILED, UPDATE_FAILED, Pulling, pull_failed
 from rmq_proxy.rates import Rates
 from rmq_proxy.rpc import Call, Kind, Listing, Row, Unary
 from rmq_proxy.sessions import Sessions
@@ -58,6 +59,7 @@ class Messaging:
         self._advertiser = Advertiser(advertise)
         self._producing = Producing(broker, limits, clock, rates)
         self._consuming = Consuming(broker, sessions, limits, clock, filters, rates)
+        self._pulling = Pulling(broker, limits, clock, filters, rates)
 
     def listens_on(self, host: str, port: int) -> None:
         """Told once the port is known: what a route answers when nobody else says how to reach us."""
@@ -65,7 +67,14 @@ class Messaging:
 
     def rows(self) -> list[Row]:
         """The 17 methods, and the sink for the metrics that old Python clients are asked for."""
-        return [*self._route_rows(), *self._message_rows(), *self._client_rows(), *_later_rows(), METRIC_SINK]
+        return [
+            *self._route_rows(),
+            *self._message_rows(),
+            *self._offset_rows(),
+            *self._client_rows(),
+            *_later_rows(),
+            METRIC_SINK,
+        ]
 
     def _route_rows(self) -> list[Row]:
         route = self._unary(v2.QueryRouteRequest.FromString, self._route, ROUTE_FAILED)
@@ -80,6 +89,7 @@ class Messaging:
         send = self._unary(v2.SendMessageRequest.FromString, self._producing.send, SEND_FAILED)
         recall = self._unary(v2.RecallMessageRequest.FromString, self._producing.recall, RECALL_FAILED)
         end = self._unary(v2.EndTransactionRequest.FromString, self._producing.end_transaction, END_FAILED)
+        receive = self._listing(v2.ReceiveMessageRequest.FromString, consuming.receive, consuming.receive_failed)
         ack = self._unary(v2.AckMessageRequest.FromString, consuming.ack, ACK_FAILED)
         change = self._unary(v2.ChangeInvisibleDurationRequest.FromString, consuming.change_invisible, CHANGE_FAILED)
         dead_letter = self._unary(
@@ -89,10 +99,23 @@ class Messaging:
             _row("SendMessage", send, "Pub", "producer"),
             _row("RecallMessage", recall, "Pub", "producer"),
             _row("EndTransaction", end, "Pub", "transaction"),
-            Row(SERVICE + "ReceiveMessage", Kind.LIST, self._receive(), "Sub", "consumer"),
+            Row(SERVICE + "ReceiveMessage", Kind.LIST, receive, "Sub", "consumer"),
             _row("AckMessage", ack, "Sub", "consumer"),
             _row("ChangeInvisibleDuration", change, "Sub", "consumer"),
             _row("ForwardMessageToDeadLetterQueue", dead_letter, "Sub", "consumer"),
+        ]
+
+    def _offset_rows(self) -> list[Row]:
+        pulling = self._pulling
+        pull = self._listing(v2.PullMessageRequest.FromString, pulling.pull, pull_failed)
+        update = self._unary(v2.UpdateOffsetRequest.FromString, pulling.update, UPDATE_FAILED)
+        get = self._unary(v2.GetOffsetRequest.FromString, pulling.get, GET_FAILED)
+        query = self._unary(v2.QueryOffsetRequest.FromString, pulling.query, QUERY_FAILED)
+        return [
+            Row(SERVICE + "PullMessage", Kind.LIST, pull, "Sub", "consumer"),
+            _row("UpdateOffset", update, "Sub", "consumer"),
+            _row("GetOffset", get, "Sub", "consumer"),
+            _row("QueryOffset", query, "Sub", "consumer"),
         ]
 
     def _client_rows(self) -> list[Row]:
@@ -122,15 +145,20 @@ class Messaging:
 
         return handle
 
-    def _receive(self) -> Listing:
-        sessions, consuming = self._sessions, self._consuming
+    def _listing(
+        self,
+        decode: Callable[[bytes], Request],
+        method: Callable[[Caller, Request], Answer[Sequence[bytes]]],
+        failed: Callable[[Call, Exception], Sequence[bytes]],
+    ) -> Listing:
+        sessions = self._sessions
 
         def handle(call: Call, data: bytes) -> Answer[Sequence[bytes]]:
-            request = parse(v2.ReceiveMessageRequest.FromString, data)
+            request = parse(decode, data)
             try:
-                return consuming.receive(Caller(call, sessions), request)
+                return method(Caller(call, sessions), request)
             except Exception as error:  # as in _unary
-                return consuming.receive_failed(call, error)
+                return failed(call, error)
 
         return handle
 
@@ -233,22 +261,9 @@ def _later_rows() -> list[Row]:
     """Methods that come with the other message types: a clear no in their own response type, nothing is faked."""
     return [
         _not_yet("SyncLiteSubscription", v2.SyncLiteSubscriptionResponse, "Sub", "client"),
-        _not_yet("UpdateOffset", v2.UpdateOffsetResponse, "Sub", "consumer"),
-        _not_yet("GetOffset", v2.GetOffsetResponse, "Sub", "consumer"),
-        _not_yet("QueryOffset", v2.QueryOffsetResponse, "Sub", "consumer"),
-        _pull_not_yet(),
     ]
 
 
-def _refusal(method: str, response: type[Answering]) -> bytes:
-    return plain(response, Code.NOT_IMPLEMENTED, f"{method} is not served by this version")
-
-
 def _not_yet(method: str, response: type[Answering], action: str, limit: str) -> Row:
-    answer = _refusal(method, response)
+    answer = plain(response, Code.NOT_IMPLEMENTED, f"{method} is not served by this version")
     return _row(method, lambda call, data: answer, action, limit)
-
-
-def _pull_not_yet() -> Row:
-    answer = (_refusal("PullMessage", v2.PullMessageResponse),)
-    return Row(SERVICE + "PullMessage", Kind.LIST, lambda call, data: answer, "Sub", "consumer")

@@ -1,11 +1,13 @@
-"""Rate limits: how many messages a second one client sends and one topic takes, and how many receives they make.
+"""Rate limits: how many messages a second one client sends and one topic takes, and how many receives and pulls they
+make.
 
 Who is above its rate is answered TOO_MANY_REQUESTS, which every official client takes for a reason to try again later;
 nothing is stored or leased then. Each key has the allowance of a second to use at once; a call that still finds some of
 it passes whole, however many messages it carries, and what it took too much is waited for by those after it.
 
 Not limited: heartbeats and telemetry (a client that cannot say that it lives is given up), acks, changes of invisible
-durations and dead letters (to refuse one only has the message delivered again), and ends of transactions.
+durations, dead letters and commits of offsets (to refuse one only has the message delivered again), and ends of
+transactions.
 """
 
 from collections.abc import Callable, Iterator

@@ -85,7 +85,8 @@ class Sessions:
         begun = client_id not in self._clients
         client = self._client(client_id)
         client.begun = client.begun or begun
-        return then(self._consumes(client, group, subscriptions), keep)
+        pulls = settings.client_type == v2.PULL_CONSUMER
+        return then(self._consumes(client, group, subscriptions, pulls=pulls), keep)
 
     def tells(self, client_id: str, *, fifo: bool) -> bool:
         """What this client's settings are to say of order: the first answer stays."""
@@ -156,11 +157,15 @@ class Sessions:
             client = self._clients[client_id] = Client(client_id, self._clock.monotonic_s())
         return client
 
-    def _consumes(self, client: Client, group: str, subscriptions: Mapping[str, Filter]) -> Answer[None]:
+    def _consumes(
+        self, client: Client, group: str, subscriptions: Mapping[str, Filter], *, pulls: bool = False
+    ) -> Answer[None]:
+        """The broker gives the group a place in each topic; who `pulls` makes one by a commit, or none."""
+
         def keep(_: None) -> None:
             client.groups[group] = subscriptions
 
-        return then(self._broker.online(group, client.client_id, subscriptions), keep)
+        return then(self._broker.online(group, client.client_id, {} if pulls else subscriptions), keep)
 
     def _drop(self, client: Client) -> None:
         del self._clients[client.client_id]

@@ -80,6 +80,13 @@ class Telemetry:
         streams.remove(stream)
         if not streams:
             del self._streams[client_id]
+            self._left(client_id)
+
+    def _left(self, client_id: str) -> None:
+        """Whoever asked it something need not wait."""
+        for question in self._questions.values():
+            if question.client_id == client_id and not question.answer.done():
+                question.answer.set_exception(_no_stream(client_id))
 
     def call_of(self, client_id: str) -> Call | None:
         """Its newest stream's call: peer and headers. None where no stream is open."""
@@ -175,6 +182,17 @@ class Telemetry:
 
         return self._ask(client_id, put, text)
 
+    def reconnect(self) -> int:
+        """Tells the clients that understand it to connect anew, as this server is about to stop; on every stream, for
+        each is of a connection. Returns how many streams were told.
+        """
+        told = [stream for streams in self._streams.values() for stream in streams if stream.reconnects()]
+        command = v2.TelemetryCommand()
+        for stream in told:
+            command.reconnect_endpoints_command.nonce = str(next(self._nonces))
+            stream.write(command.SerializeToString())
+        return len(told)
+
     def _ask(
         self,
         client_id: str,
@@ -192,7 +210,7 @@ class Telemetry:
             put(command, nonce)
             self._write(client_id, command)
         else:
-            reply.set_exception(ClientError(Code.NOT_FOUND, f"client {client_id} has no Telemetry stream here"))
+            reply.set_exception(_no_stream(client_id))
         answer = then(reply, read)
         assert isinstance(answer, asyncio.Future)
         return answer
@@ -222,6 +240,12 @@ class Stream:
         if self._client_id:
             owner.add(self._client_id, self)
 
+    def reconnects(self) -> bool:
+        """Whether the client's SDK survives ReconnectEndpoints: Java's does, by its source and our tests; the others
+        ignore it at best, and an old Node's takes it for a broken status.
+        """
+        return self.call.header(LANGUAGE) == "JAVA"
+
     def write(self, data: bytes) -> None:
         """Sends an encoded TelemetryCommand to the client."""
         self._outlet.write(data)
@@ -242,6 +266,8 @@ class Stream:
                 self._owner.answered(self._client_id, command.thread_stack_trace.nonce, command)
             case "verify_message_result":
                 self._owner.answered(self._client_id, command.verify_message_result.nonce, command)
+            case "verify_message_command":  # Node's SDK refuses with the question instead of a result
+                self._owner.answered(self._client_id, command.verify_message_command.nonce, command)
 
     def _settings(self, caller: Caller, sent: v2.Settings) -> None:
         try:
@@ -272,6 +298,10 @@ def refusal(error: Exception) -> RpcError:
     if told.code is Code.TOO_MANY_REQUESTS:
         code = GrpcCode.RESOURCE_EXHAUSTED
     return RpcError(code, f"{told.code.name} {told.code.value}: {told.text}")
+
+
+def _no_stream(client_id: str) -> ClientError:
+    return ClientError(Code.NOT_FOUND, f"client {client_id} has no Telemetry stream here")
 
 
 def _expire(reply: "asyncio.Future[v2.TelemetryCommand]") -> None:

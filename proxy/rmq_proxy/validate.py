@@ -12,7 +12,7 @@ import msgspec
 
 from rmq.errors import ClientError, Code
 from rmq.filter import Filter, Filters, by_tag
-from rmq.message import DLQ_PREFIX, RETRY_PREFIX, SYSTEM_GROUP_PREFIX, SYSTEM_TOPIC_PREFIX, is_system
+from rmq.message import DLQ_PREFIX, RETRY_PREFIX, SYSTEM_GROUP_PREFIX, SYSTEM_TOPIC_PREFIX, TRACE_TOPIC, is_system
 from rmq_proto import v2
 
 TOPIC_CHARS_MAX = 127
@@ -71,7 +71,11 @@ class Limits(msgspec.Struct, frozen=True):
 
 @functools.lru_cache(8192)
 def topic_name(namespace: str, name: str) -> str:
-    """The stored name, `namespace%name` where there is a namespace. Raises ILLEGAL_TOPIC."""
+    """The stored name, `namespace%name` where there is a namespace, for all but the trace topic (4.x clients: it has
+    none). Raises ILLEGAL_TOPIC.
+    """
+    if name == TRACE_TOPIC:
+        return name
     stored = _stored(namespace, name, "topic", TOPIC_CHARS_MAX, Code.ILLEGAL_TOPIC)
     if is_system(name) or stored.startswith(SYSTEM_TOPIC_PREFIX):
         raise ClientError(Code.ILLEGAL_TOPIC, f"cannot access system topic: {name}; choose another topic")

@@ -78,7 +78,11 @@ def port(config: Config) -> Finding:
             f"[{host}]:{config.port}" if ":" in host else f"{host}:{config.port}", timeout_s=1.0
         ) as client:
             server = client.describe()
-        return Finding("port", "ok", f"rmq {server.version} (process {server.pid}) serves on {name}")
+        found = f"rmq {server.version} (process {server.pid}) serves on {name}"
+        if server.damaged:
+            advice = f"it serves the rest; when it is stopped: rmq store check {server.data}, then rmq store repair"
+            return Finding("port", "warn", f"{found}, and found {server.damaged} damaged places in its store", advice)
+        return Finding("port", "ok", found)
     except AdminError as error:
         if error.kind == "down":
             return _free(host, config.port, name)

@@ -1,4 +1,4 @@
-"""`rmq client`: who is connected to a running server, gRPC consumers and producers alike."""
+"""`rmq client`: who is connected to a running server, gRPC consumers and producers alike, and what they are doing."""
 
 import click
 
@@ -9,7 +9,7 @@ from rmq.commands.server import connected, endpoint_option, group_names, json_op
 
 @click.group()
 def client() -> None:
-    """Shows connected clients."""
+    """Shows connected clients, and what their threads do."""
 
 
 @client.command("list")
@@ -26,3 +26,21 @@ def list_(endpoint: str, name: str, as_json: bool) -> None:
         output.table(views.CLIENT_COLUMNS, [views.client_row(found) for found in clients])
     else:
         output.note(f"no consumer of {name} is connected" if name else "no client is connected")
+
+
+@client.command()
+@endpoint_option
+@click.argument("client_id", metavar="CLIENT")
+@json_option
+def stack(endpoint: str, client_id: str, as_json: bool) -> None:
+    """Shows what a client's threads do, as `rmq client list` names it.
+
+    The client itself answers, within 5 s. Of the official ones Java's, Go's and C++'s can; Python's are silent.
+    """
+    with connected(endpoint) as server:
+        told = server.stack(client_id)
+    if as_json:
+        output.document({"client_id": client_id, "stack": told})
+        return
+    for part in told.splitlines():
+        output.line(part.expandtabs())

@@ -12,7 +12,7 @@ import click
 
 from rmq import output
 from rmq.clock import SystemClock
-from rmq.commands import reading, values, views
+from rmq.commands import messagelife, reading, values, views
 from rmq.commands.exits import FAILED, Failed
 from rmq.commands.server import connected, endpoint_option, json_option, topic_names
 
@@ -30,6 +30,10 @@ _sql = click.option("--sql", metavar="EXPRESSION", default="", help='A SQL92 fil
 @click.group()
 def message() -> None:
     """Sends and shows messages."""
+
+
+message.add_command(messagelife.trace_)
+message.add_command(messagelife.verify)
 
 
 @message.command()

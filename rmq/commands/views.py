@@ -24,7 +24,7 @@ _SYSTEM_PREFIXES = ("%RETRY%", "%DLQ%", "rmq_sys_", "RMQ_SYS_")
 
 
 def is_system(name: str) -> bool:
-    """Whether a topic was made by the server for itself."""
+    """Whether a topic was made by the server for itself, or for the clients' traces."""
     return name.startswith(_SYSTEM_PREFIXES)
 
 

@@ -1,9 +1,14 @@
 """Makes a copy of a stopped store that Apache RocketMQ 4.9 or 5.x opens as its own: docs/decisions/0002-disk-format.md.
 
-    out/commitlog/<20 digits>            our segments: the same bytes up to the log's end, then zeros
+    out/commitlog/<20 digits>            our segments: the same bytes up to the log's end, then timers, zeros
     out/config/topics.json               topics and their queues; without it Apache has no route to a message
     out/config/subscriptionGroup.json    groups: deliveries, retry policy
     out/config/consumerOffset.json       per topic@group and queue: the oldest offset that is not settled
+    out/config/timercheck                from where in the timer topic on Apache 5 reads delayed messages
+
+Apache 5 delivers each record of the timer topic that it reads, also one that was delivered or recalled: so delayed
+messages that wait stand behind all others, in records of their own behind the log's end where need be, and it begins
+with them. Apache 4.9 delivers none of them.
 
 Left out on purpose: consume queues and checkpoint, so that Apache builds queues and key index from the whole log, and
 `abort`, whose absence means a clean stop. Promises to change nothing in the store it reads. Needs 20 bytes of memory a
@@ -12,11 +17,12 @@ of a transaction that ended behind one that has not, Apache asks the producer ag
 """
 
 import json
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rmq_store import halves, recovery
+from rmq_store import halves, recovery, timers
 from rmq_store.commitlog import CommitLog
 from rmq_store.consumequeue import ConsumeQueue, QueueFiles
 from rmq_store.disk import DirectoryLock, File, RealDisk
@@ -24,6 +30,7 @@ from rmq_store.errors import StoreError
 from rmq_store.journal import GroupPut
 from rmq_store.ledger import Ledger
 from rmq_store.recovery import Report
+from rmq_store.retention import timer_again
 from rmq_store.segment import FOLDER
 from rmq_store.state import State, Topic
 
@@ -33,6 +40,8 @@ PERM_READ_WRITE = 6
 _VERSION = {"counter": 1, "stateVersion": 0, "timestamp": 0}
 _WINDOW_BYTES = 1 << 20
 _HALVES_GROUP = "CID_RMQ_SYS_TRANS"  # Apache's own
+_TIMERCHECK = struct.Struct(">qqqq")  # read up to (0: not known), end of the timer log, the timer topic's place, twice
+_TIMERCHECK_BYTES = 4096
 
 
 def export(data: Path, out: Path) -> Report:
@@ -84,12 +93,36 @@ def _describe(target: RealDisk) -> Report:
         report = recovery.recover(log, state, None)
         if report.damaged:
             raise StoreError(f"the log has damaged bytes {list(map(tuple, report.damaged))}: Apache would stop there")
+        timers_from = _set_timers_apart(log, state)
+        report.end = log.end
         for segment in log.segments:
             segment.sync()
     finally:
         log.close()
     _write_config(target, state)
+    if timers_from is not None:
+        places = (0, 0, timers_from, timers_from)
+        _write_file(target, "timercheck", _TIMERCHECK.pack(*places).ljust(_TIMERCHECK_BYTES, b"\0"))
     return report
+
+
+def _set_timers_apart(log: CommitLog, state: State) -> int | None:
+    """The queue offset from which on the timer topic holds those that wait, and no other; None: there is none."""
+    topic = state.topics.get(timers.TOPIC)
+    if topic is None:
+        return None
+    queue = topic.queues[0]
+    waiting = sorted(number for _, number in state.timers.earliest(len(state.timers)))
+    if not waiting:
+        return 0 if queue.first_offset == queue.max_offset else queue.max_offset  # as _next
+    if queue.max_offset - waiting[0] == len(waiting):
+        return waiting[0]
+    for offset, number in enumerate(waiting, queue.max_offset):
+        entry = queue.read(number, 1)[0]
+        kept = log.read(entry.position, entry.size)
+        log.append(timer_again(kept, number)[0], offset, kept.store_ms)
+        log.write()
+    return queue.max_offset
 
 
 def _write_config(target: RealDisk, state: State) -> None:
@@ -102,9 +135,12 @@ def _write_config(target: RealDisk, state: State) -> None:
 
 
 def _write_json(target: RealDisk, name: str, content: dict[str, Any]) -> None:
-    text = json.dumps({"dataVersion": _VERSION, **content}, ensure_ascii=False, indent=1).encode()
-    file = target.open(f"config/{name}", len(text))
-    file.write(0, text)
+    _write_file(target, name, json.dumps({"dataVersion": _VERSION, **content}, ensure_ascii=False, indent=1).encode())
+
+
+def _write_file(target: RealDisk, name: str, data: bytes) -> None:
+    file = target.open(f"config/{name}", len(data))
+    file.write(0, data)
     file.sync()
     file.close()
 

@@ -250,13 +250,16 @@ class Leases:
             if ledger.lines is not None:
                 self._park(ledger, len(ledger.parked()) - ledger.lines.parked)
 
-    def restore(self, ledger: Ledger, offset: int, attempt: int, lease: Lease | None) -> None:
-        """From a checkpoint; `ready` is filled by `rearm`, when every place is known."""
+    def restore(self, ledger: Ledger, offset: int, attempt: int, lease: Lease | None) -> Open:
+        """From a checkpoint; `ready` is filled by `rearm`, when every place is known.
+
+        The lease's `held` is the caller's to set, when it has all: one that holds 100,000 is not to be copied as often.
+        """
         if lease is not None:
-            lease.held += (self._hold(ledger, offset, attempt, lease),)
-        else:
-            ledger.open[offset] = Open(ledger, offset, attempt, None)
-            self.open_count += 1
+            return self._hold(ledger, offset, attempt, lease)
+        found = ledger.open[offset] = Open(ledger, offset, attempt, None)
+        self.open_count += 1
+        return found
 
     def reopen(self, ledger: Ledger, places: Iterable[tuple[int, int | None]], next_offset: int) -> None:
         """In a replay: nobody knows who had these messages before `next_offset`: they are to be delivered again.

@@ -29,13 +29,17 @@ UNKNOWN_TYPE = -1  # rmq.message.MessageType.MIXED: a topic that only the log kn
 
 
 class Report(msgspec.Struct):
-    """What was found. `damaged`: what was passed over; `cut_off`: bytes behind the end that were no whole record."""
+    """What was found. `damaged`: what was passed over; `cut_off`: bytes behind the end that were no whole record.
+
+    `missing`: bytes behind the end that were there when the checkpoint was written.
+    """
 
     replayed_from: int
     end: int
     records: int
     damaged: list[Gap]
     cut_off: int = 0
+    missing: int = 0
 
 
 def recover(log: CommitLog, state: State, checkpoint: Checkpoint | None) -> Report:
@@ -55,7 +59,8 @@ def recover(log: CommitLog, state: State, checkpoint: Checkpoint | None) -> Repo
     tail = _end(log, report)
     if tail and checkpoint is not None:
         _keep_aside(state.files.disk, report.end, tail)
-    if known_end > report.end:
+    report.missing = max(known_end - report.end, 0)
+    if report.missing:
         log_.error("the commit log is damaged: it ends at %d, and went on to %d once", report.end, known_end)
     for gap in report.damaged:
         log_.error("bytes %d to %d of the commit log are damaged and passed over", *gap)

@@ -22,7 +22,7 @@ from rmq_store.errors import StoreFull
 from rmq_store.halves import Half
 from rmq_store.journal import Acked, Grouped, Leased, TopicPut
 from rmq_store.ledger import Ledger, Open
-from rmq_store.record import Draft
+from rmq_store.record import Draft, Record
 from rmq_store.recovery import UNKNOWN_TYPE
 from rmq_store.segment import Segment
 from rmq_store.state import Origin, Topic
@@ -173,14 +173,8 @@ class Retention:
         kept = store.read(queue, number, entries[0]) if entries else None
         if kept is None:
             return  # unreadable: nothing to carry, it ends when it is due
-        properties = kept.decode_properties()
-        origin = Origin.parse(properties.get(Origin.PROPERTY, "")) or Origin(kept.position, timers.TOPIC, 0, number, "")
-        properties[Origin.PROPERTY] = origin.text()
-        draft = Draft.make(
-            topic.name_bytes, 0, kept.body, record.encode_properties(properties), kept.sys_flag, kept.born_ms,
-            kept.born_host, kept.born_port, kept.reconsume_times,
-        )  # fmt: skip
-        store.append(topic, queue, draft, record.tags_code(properties.get("TAGS", "")), origin, due_ms)
+        draft, origin = timer_again(kept, number)
+        store.append(topic, queue, draft, record.tags_code(kept.decode_properties().get("TAGS", "")), origin, due_ms)
         self._carried_bytes += draft.size
 
     def _carry_halves(self) -> Iterator[None]:
@@ -224,3 +218,15 @@ class Retention:
             part = (first.queue_id, first.next, [offset], [found.attempt])
             times = lease.sequence, lease.taken_ms, lease.due_ms
             self._store.apply(Leased(subscription.group, subscription.topic, *times, lease.client, [part]))
+
+
+def timer_again(kept: Record, number: int) -> tuple[Draft, Origin]:
+    """The timer record `number` once more, to carry it forward under the number that it goes by."""
+    properties = kept.decode_properties()
+    origin = Origin.parse(properties.get(Origin.PROPERTY, "")) or Origin(kept.position, timers.TOPIC, 0, number, "")
+    properties[Origin.PROPERTY] = origin.text()
+    draft = Draft.make(
+        timers.TOPIC_BYTES, 0, kept.body, record.encode_properties(properties), kept.sys_flag, kept.born_ms,
+        kept.born_host, kept.born_port, kept.reconsume_times,
+    )  # fmt: skip
+    return draft, origin

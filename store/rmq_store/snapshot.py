@@ -74,7 +74,7 @@ def half_pairs_again(halves: Halves, pairs: Pairs) -> None:
 
 def restore(state: State, kept: Kept) -> None:
     """The reverse of `changed(everything=True)`, into an empty state."""
-    shared: dict[tuple[object, ...], Lease] = {}
+    shared: dict[tuple[object, ...], tuple[Lease, list[Open]]] = {}
     later: list[tuple[Ledger, list[Any]]] = []
     sums: list[tuple[list[str], list[Any]]] = []
     ended: list[tuple[int, int, bytes]] = []
@@ -108,6 +108,8 @@ def restore(state: State, kept: Kept) -> None:
             else:
                 for row in value:
                     _restore_open(state.leases, ledger, row, shared)
+    for lease, held in shared.values():
+        lease.held = tuple(held)
     for ledger, moved in later:
         _restore_moved(state.leases, ledger, moved)
     state.leases.count_parked()
@@ -191,15 +193,19 @@ def _restore_half(halves: Halves, first: int, row: list[Any]) -> None:
     halves.put(first, Half(topic, number, due_ms, checks))
 
 
-def _restore_open(leases: Leases, ledger: Ledger, row: list[Any], shared: dict[tuple[object, ...], Lease]) -> None:
+def _restore_open(
+    leases: Leases, ledger: Ledger, row: list[Any], shared: dict[tuple[object, ...], tuple[Lease, list[Open]]]
+) -> None:
     offset, attempt, sequence, taken_ms, due_ms, client, *asked = row  # `asked` came later
     if not sequence:
         leases.restore(ledger, offset, attempt, None)
         return
     key = (ledger.subscription, sequence, due_ms, *asked)
     if key not in shared:
-        shared[key] = leases.new_lease(ledger.subscription.group, sequence, taken_ms, due_ms, client, *asked)
-    leases.restore(ledger, offset, attempt, shared[key])
+        lease = leases.new_lease(ledger.subscription.group, sequence, taken_ms, due_ms, client, *asked)
+        shared[key] = lease, []
+    lease, held = shared[key]
+    held.append(leases.restore(ledger, offset, attempt, lease))
 
 
 def _restore_moved(leases: Leases, ledger: Ledger, moved: list[Any]) -> None:

@@ -21,6 +21,7 @@ from rmq_store import halves, journal, recovery, repetition, snapshot, storeform
 from rmq_store.checkpoint import Checkpoint
 from rmq_store.commitlog import CommitLog
 from rmq_store.consumequeue import FILLER_SIZE, ConsumeQueue, Entry, QueueFiles
+from rmq_store.damage import Damage
 from rmq_store.disk import DirectoryLock, Disk, MemoryDisk, RealDisk
 from rmq_store.errors import StoreError, StoreFull
 from rmq_store.flush import Flusher, Mode
@@ -91,7 +92,7 @@ class Store:
         self._writing_state = False
         self._saver: Saver | None = None
         self._undeleted: deque[Segment] = deque()  # the worker's: taken out of the log, files still there
-        self.damaged = 0  # since the start: ranges of the log, queue entries, messages asked for
+        self.damage = Damage(root)
         self._resources = contextlib.ExitStack()
         try:
             self._open(root, disk, checkpoint, executor, on_failure)
@@ -138,7 +139,7 @@ class Store:
         self.files.rebuild = self._rebuild
         self.state = State(self.files)
         self.report = recovery.recover(self.log, self.state, checkpoint)
-        self.damaged += len(self.report.damaged)
+        self.damage.add_found(self.report)
         if root is not None:
             self.log.foreign_end = self.log.end if imported else form.foreign_end if form.foreign_end != ANYWHERE else 0
             storeformat.put(root, self.log.segment_bytes, self.log.foreign_end)
@@ -360,8 +361,8 @@ class Store:
                 raise Damaged(f"it belongs to {found.topic} queue {found.queue_id} offset {found.queue_offset}")
         except Damaged as error:
             if entry.position >= self.log.begin:
-                self.damaged += 1
                 log_.error("%s queue %d offset %d is damaged: %s", queue.topic, queue.queue_id, offset, error)
+                self.damage.add(messages=1)
             return None
         return found
 
@@ -372,8 +373,8 @@ class Store:
         return self.read(queue, offset, entries[0]) if queue and entries else None
 
     def _rebuild(self, queue: ConsumeQueue, start: int, end: int, after: int | None, before: int | None) -> bytes:
-        self.damaged += end - start
         log_.error("entries %d to %d of %s are damaged: made anew from the log", start, end, queue.folder)
+        self.damage.add(entries=end - start)
         self.state.dirty_queues[queue] = None
         return recovery.rebuild(self.log, queue, start, end, after, before)
 

@@ -33,8 +33,9 @@ class UnavailableError(Exception):
 class Language:
     """One client. `body_bytes_max`: what it can both send and receive (facts: grpc.md 2.5).
 
-    `reports_ack`: whether its ack raises what the server answered. `delays`: its driver sends and recalls delayed
-    messages. `transacts`: it ends transactions and answers checks.
+    `shared`: a folder of sources that are built with its own. `reports_ack`: whether its ack raises what the server
+    answered. `delays`: its driver sends and recalls delayed messages. `transacts`: it ends transactions and answers
+    checks.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Language:
     command: Callable[[Path], list[str]]
     env: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
+    shared: str = ""
     pushes: bool = True
     changes_invisible: bool = True
     reports_ack: bool = True
@@ -159,6 +161,7 @@ FOREIGN = (
         ("go",),
         build_go,
         binary,
+        shared="lines/go",
         env=WITHOUT_TLS,
         reports_ack=False,
         transacts=True,
@@ -176,7 +179,7 @@ FOREIGN = (
     ),
 )
 STACKS = (
-    Language("grpc-go", ("go",), build_go, binary, source="stacks/go"),
+    Language("grpc-go", ("go",), build_go, binary, source="stacks/go", shared="lines/go"),
     Language("grpc-java", ("java", "javac", "mvn"), build_java, java, source="stacks/java"),
     Language(
         "grpc-js", ("node", "npm"), build_node, lambda target: ["node", str(target / "driver.js")], source="stacks/node"
@@ -197,9 +200,10 @@ def cache() -> Path:
 def sources_hash(language: Language) -> str:
     """Changes with the driver's name, its files and the function that builds it."""
     digest = hashlib.sha256(language.name.encode() + inspect.getsource(language.build).encode())
-    folder = SOURCES / (language.source or language.name)
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
-        digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
+    for name in filter(None, (language.source or language.name, language.shared)):
+        folder = SOURCES / name
+        for path in sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
+            digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
 

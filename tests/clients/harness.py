@@ -187,7 +187,8 @@ class Producer(Client):
     def delay(self, body: bytes, due_ms: int) -> tuple[str, str]:
         """Sends to its topic for then, wall-clock time; returns the message id and what recalls it."""
         text = base64.b64encode(body).decode()
-        args: JSON = {"topic": self.topic, "tag": None, "keys": [], "properties": {}, "due_ms": due_ms}
+        args: JSON = {"topic": self.topic, "tag": None, "keys": [], "properties": {}, "message_group": None}
+        args["due_ms"] = due_ms
         answer = self.process.call("send", self.name, body=text, **args)
         return answer["message_id"], answer["recall"]
 

@@ -40,6 +40,6 @@ def test_a_kept_store_is_opened_with_all_it_holds(tmp_path: Path, path: Path, ch
         for place, message in sorted(found.items())
     ] == wanted["messages"]
     assert sorted(map(list, rot._unsettled(rig.store.state, found))) == wanted["unsettled"]
-    assert rig.store.damaged == 0
+    assert rig.store.damage.total == 0
     assert (rig.store.report.records == 0) == checkpoint
     rig.close()

@@ -47,6 +47,7 @@ def test_it_reads_what_lmdb_wrote(tmp_path: Path, commits: int) -> None:
     assert [key for key, _ in found] == sorted(pairs)
 
 
+@pytest.mark.fuzz
 def test_a_flipped_byte_is_a_no_or_changes_one_value(tmp_path: Path) -> None:
     """Structure is checked here, values are the checkpoint's to check. In the metas as in the trees."""
     pairs = filled(tmp_path, 3, 15)

@@ -1,5 +1,6 @@
 """Whichever call of the disk fails: what was acknowledged is there, and nothing is acknowledged that may be lost."""
 
+import errno
 import itertools
 from collections import Counter
 from collections.abc import Iterator
@@ -7,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from rmq_store.disk import RealDisk
 from rmq_store.errors import StoreError, StoreFull
 from rmq_store.flush import Flusher, Mode
 from rmq_store.journal import Acked
 from tests.faults import nth, rot
-from tests.faults.disk import REMOVE, RESERVE, SYNC, WRITE, Fault, FaultDisk, QuotaDisk
+from tests.sim.disk import SimDisk
+from tests.sim.faults import REMOVE, RESERVE, SYNC, WRITE, Fault
 from tests.store.support import Rig
 
 EACH = 9  # of the cases: the campaign runs them all
@@ -25,6 +26,7 @@ def place() -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.mark.crash
 @pytest.mark.parametrize("mode", [Mode.DURABLE, Mode.FAST])
 @pytest.mark.parametrize("script", nth.SCRIPTS)
 def test_what_was_acknowledged_is_there_whichever_call_fails(place: Path, script: str, mode: Mode) -> None:
@@ -39,22 +41,22 @@ def test_what_was_acknowledged_is_there_whichever_call_fails(place: Path, script
 def test_a_server_that_tries_a_failed_sync_again_is_found_out(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A planted bug: the disk has dropped the pages, and the next sync succeeds."""
     monkeypatch.setattr(Flusher, "_fail_sync", lambda self, error: self._start_sync())
-    case = nth.Case("sends", Fault(SYNC, 6, 5), Mode.DURABLE)
+    case = nth.Case("sends", Fault(SYNC, 6), Mode.DURABLE)
     with pytest.raises(AssertionError, match="was acknowledged and is lost"):
         nth.run(place / "data", case)
 
 
 def test_a_failed_sync_is_final(place: Path) -> None:
     """Whoever waits is told, nobody is answered afterwards, the reason is one line."""
-    disk = FaultDisk(RealDisk(place / "data"))
+    disk = SimDisk()
     rig = Rig(place / "data", disk, mode=Mode.DURABLE)
     rig.send("t")
     rig.wait(rig.store.when_safe(None))
-    disk.fault = Fault(SYNC, disk.calls[SYNC] + 1, 5)
+    disk.faults.plan(Fault(SYNC, 1))
     rig.send("t")
     with pytest.raises(StoreError, match=r"fsync of the commit log failed .* is not safe; stopping"):
         rig.wait(rig.store.when_safe(None))
-    disk.fault = None
+    disk.faults.disarm()
     for _ in range(3):
         with pytest.raises(StoreError, match="fsync of the commit log failed"):
             rig.wait(rig.store.when_safe(None))
@@ -65,24 +67,25 @@ def test_a_failed_sync_is_final(place: Path) -> None:
 @pytest.mark.parametrize("half", [False, True])
 def test_a_failed_write_of_the_log_is_final(place: Path, half: bool) -> None:
     """A short one, too; what was there before is there after a restart."""
-    disk = FaultDisk(RealDisk(place / "data"))
+    disk = SimDisk()
     rig = Rig(place / "data", disk, mode=Mode.DURABLE)
     rig.send("t", body=b"first")
     rig.wait(rig.store.when_safe(None))
-    disk.fault = Fault(WRITE, disk.calls[WRITE] + 1, 28, half=half)
+    disk.faults.plan(Fault(WRITE, 1, errno.ENOSPC, half=half))
     rig.send("t", body=b"second" * 100)
     with pytest.raises(StoreError, match=r"cannot write the commit log at .* stopping"):
         rig.wait(rig.store.when_safe(None))
     assert len(rig.failures) == 1
     rig.crash()
-    rig = Rig(place / "data")
+    rig = Rig(place / "data", disk)
     assert rig.bodies("t") == [b"first"]
     rig.crash()
 
 
 def test_sends_are_refused_on_a_full_disk_and_go_on_when_there_is_room(place: Path) -> None:
     """The text says what is full and which setting leaves how much; what the reserve is for goes on meanwhile."""
-    disk = QuotaDisk(RealDisk(place / "data"), room=200_000)
+    disk = SimDisk()
+    disk.faults.room_bytes = 200_000
     rig = Rig(place / "data", disk, mode=Mode.DURABLE, reserve_bytes=16_384, free_min_bytes=50_000)
     rig.send("t")
     rig.wait(rig.store.when_safe(None))
@@ -94,30 +97,30 @@ def test_sends_are_refused_on_a_full_disk_and_go_on_when_there_is_room(place: Pa
             rig.ack("g", "t", 0, *list(ledger.open))
         rig.wait(rig.store.when_safe(None))
     assert not rig.failures
-    disk.room = 10_000_000
+    disk.faults.disarm()
     rig.send("t", body=bytes(20_000))
     rig.wait(rig.store.when_safe(None))
     rig.close()
-    rig = Rig(place / "data")
+    rig = Rig(place / "data", disk)
     assert [len(body or b"") for body in rig.bodies("t")] == [4, 20_000]
     rig.close()
 
 
 def test_a_segment_that_cannot_be_deleted_keeps_those_behind_it(place: Path) -> None:
     """Else the log has a gap, and the next start is refused."""
-    disk = FaultDisk(RealDisk(place / "data"))
+    disk = SimDisk()
     rig = Rig(place / "data", disk)
     for _ in range(16):
         rig.send("t", body=bytes(20_000))
         rig.turn()
-    disk.fault = Fault(REMOVE, disk.calls[REMOVE] + 1, 5)
+    disk.faults.plan(Fault(REMOVE, 1))
     rig.retain(bytes_max=70_000)
     for worker in (rig.store._syncer, rig.store._worker):
         worker.submit(int).result(10)
-    assert disk.hit
+    assert disk.faults.hits == 1
     assert len(disk.list("commitlog")) == len(rig.store.log.segments)
     rig.crash()
-    rig = Rig(place / "data")
+    rig = Rig(place / "data", disk)
     assert rig.store.report.damaged == []
     rig.close()
 
@@ -130,11 +133,11 @@ def _acknowledge_for_ever(rig: Rig) -> None:
 
 def test_no_room_for_the_journal_is_final_not_forgotten(place: Path) -> None:
     """The reserve is used up: the state in memory knows more than the log, and nothing more is promised."""
-    disk = FaultDisk(RealDisk(place / "data"))
+    disk = SimDisk()
     rig = Rig(place / "data", disk, mode=Mode.DURABLE)
     rig.send("t")
     rig.wait(rig.store.when_safe(None))
-    disk.fault = Fault(RESERVE, disk.calls[RESERVE] + 1, 28, stays=True)
+    disk.faults.plan(Fault(RESERVE, 1, errno.ENOSPC, stays=True))
     with pytest.raises(StoreError, match="disk full"):
         _acknowledge_for_ever(rig)
     assert rig.failures

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.disk import SYNC, WRITE
 from tests.process import wire
 from tests.process.client import Client, Refused
 from tests.process.conftest import complaints
 from tests.serving import Server
+from tests.sim.faults import SYNC, WRITE
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "tests.faults.failing_server", "serve")
@@ -36,6 +36,7 @@ def sent_until_refused(client: Client) -> Iterator[str]:
             yield str(number)
 
 
+@pytest.mark.crash
 @pytest.mark.parametrize(
     ("kind", "text"), [(SYNC, "fsync of the commit log failed"), (WRITE, "cannot write the commit")]
 )

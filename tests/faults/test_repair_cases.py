@@ -12,8 +12,8 @@ from rmq_store.journal import TopicDrop
 from rmq_store.queuesums import BLOCK, FILE_ENTRIES, QueueSums
 from rmq_store.repair import Plan, survey
 from tests.faults import rot
-from tests.faults.disk import WRITE, Fault, FaultDisk
 from tests.faults.rot import Damage
+from tests.sim.faults import WRITE, Fault, FaultDisk
 from tests.store.support import SEGMENT_BYTES, Rig
 
 LOG = f"commitlog/{0:020d}"
@@ -102,7 +102,7 @@ def test_what_cannot_be_kept_is_cut_off_all_the_same(tmp_path: Path) -> None:
     end = rig.store.log.end
     rig.crash()
     rot.inflict(tmp_path, [Damage(LOG, end + 5, b"unfinished")])
-    disk = FaultDisk(RealDisk(tmp_path), Fault(WRITE, 1, errno.ENOSPC))
+    disk = FaultDisk(RealDisk(tmp_path), Fault(WRITE, 1, errno.ENOSPC, half=False))
     with rot.logged() as lines:
         rig = Rig(tmp_path, disk)
     assert f"cut off behind the log's end at {end}: 15 bytes of an unfinished record, kept in nowhere" in lines[-1]

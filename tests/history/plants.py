@@ -21,10 +21,12 @@ from rmq_store.checkpoint import Checkpoint
 from rmq_store.commitlog import CommitLog
 from rmq_store.doubt import Doubt
 from rmq_store.flush import Flusher
-from rmq_store.journal import Change, Extended, HalfEnded
+from rmq_store.journal import Change, Extended, HalfEnded, TimerEnded
 from rmq_store.record import Record
 from rmq_store.state import Origin, State
-from tests.history.checker import CHANGED, DEAD, DOUBLED, HALF, LEASED, LOST, UNDONE
+from rmq_store.timers import TOPIC as TIMERS
+from rmq_store.timers import Timers
+from tests.history.checker import CHANGED, DEAD, DOUBLED, EARLY, HALF, LEASED, LOST, RECALLED, UNDONE
 from tests.history.stage import GROUPS, Stage
 
 Scene = Callable[[Stage], None]
@@ -88,7 +90,7 @@ def look_twice(stage: Stage) -> None:
 def see_and_lose_power(stage: Stage) -> None:
     """A message is there for one group on a disk that is slow; the machine is gone before it has done its work."""
     stage.send("m1")
-    stage.disk.may_sync.clear()
+    stage.disk.faults.may_sync.clear()
     stage.send_and_leave("m2")
     stage.receive(FIRST)
     stage.die(power_cut=True)
@@ -142,6 +144,36 @@ def end_twice_with_a_kill_between(stage: Stage) -> None:
     stage.end("m2", second, commit=True)
 
 
+def look_before_its_time(stage: Stage) -> None:
+    """A delayed message is asked for when half its time has passed, and when all has."""
+    stage.send_later("m1", 20_000)
+    for _ in range(2):
+        stage.advance(10_000)
+        stage.receive(FIRST)
+
+
+def delay_and_die(stage: Stage) -> None:
+    """A delayed message waits for the next server as well."""
+    stage.send_later("m1", 20_000)
+    stage.die()
+
+
+def recall_and_die(stage: Stage) -> None:
+    """What was taken back is so for the next server as well; another comes."""
+    handle = stage.send_later("m1", 20_000)
+    stage.send_later("m2", 20_000)
+    stage.recall("m1", handle)
+    stage.die()
+
+
+def come_due_and_die(stage: Stage) -> None:
+    """A delayed message that one group has had is there for the other, where it was."""
+    stage.send_later("m1", 20_000)
+    stage.advance(21_000)
+    stage.ack(*stage.receive(FIRST))
+    stage.die()
+
+
 # -- plants ------------------------------------------------------------------------------------------------------------
 
 
@@ -172,19 +204,52 @@ def forget_the_journal() -> AbstractContextManager[object]:
     return mock.patch("rmq_store.journal.encode", return_value=[])
 
 
-def forget_extensions() -> AbstractContextManager[object]:
-    """A replay passes over them."""
-    apply, replay = State.apply, recovery.replay
+def replay_with(owner: type, name: str, instead: Callable[..., None]) -> AbstractContextManager[object]:
+    """One step of a replay is another; the live server takes it as it should."""
+    replay = recovery.replay
 
-    def without(state: State, change: Change) -> None:
-        if not isinstance(change, Extended):
-            apply(state, change)
-
-    def replay_without(state: State, found: Record, doubt: Doubt | None = None) -> None:
-        with mock.patch.object(State, "apply", without):
+    def replay_wrongly(state: State, found: Record, doubt: Doubt | None = None) -> None:
+        with mock.patch.object(owner, name, instead):
             replay(state, found, doubt)
 
-    return mock.patch.object(recovery, "replay", replay_without)
+    return mock.patch.object(recovery, "replay", replay_wrongly)
+
+
+def forgetting(kind: type[Change]) -> AbstractContextManager[object]:
+    """A replay passes over changes of a kind."""
+    apply = State.apply
+
+    def without(state: State, change: Change) -> None:
+        if not isinstance(change, kind):
+            apply(state, change)
+
+    return replay_with(State, "apply", without)
+
+
+def forget_extensions() -> AbstractContextManager[object]:
+    """Of leases."""
+    return forgetting(Extended)
+
+
+def forget_recalls() -> AbstractContextManager[object]:
+    """A recalled timer waits again."""
+    return forgetting(TimerEnded)
+
+
+def forget_timers() -> AbstractContextManager[object]:
+    """A replay sees their records and sets none."""
+    return replay_with(Timers, "put", lambda _timers, _number, _due_ms, _first: None)
+
+
+def forget_that_it_fired() -> AbstractContextManager[object]:
+    """In a replay the real message does not end its timer."""
+    settle = State.settle_origin
+
+    def without(state: State, origin: Origin, topic: str, queue_id: int, offset: int, due_ms: int) -> None:
+        if origin.topic != TIMERS:
+            settle(state, origin, topic, queue_id, offset, due_ms)
+
+    return replay_with(State, "settle_origin", without)
 
 
 def deliver_twice_while_leased() -> AbstractContextManager[object]:
@@ -198,7 +263,17 @@ def deliver_twice_while_leased() -> AbstractContextManager[object]:
 
 
 def fire_early() -> AbstractContextManager[object]:
-    """The timers' clock is fast."""
+    """The clock of delayed messages is fast."""
+    head = Timers.head
+
+    def fast(timers: Timers, now_ms: int, limit: int) -> tuple[int, Sequence[int]]:
+        return head(timers, now_ms + 15_000, limit)
+
+    return mock.patch.object(Timers, "head", fast)
+
+
+def end_leases_early() -> AbstractContextManager[object]:
+    """The clock of leases is fast."""
     tick = Expiry.tick
 
     def fast(expiry: Expiry, now_ms: int, limit: int) -> None:
@@ -313,7 +388,11 @@ PLANTS = (
     Plant("forget the journal", UNDONE, ack_and_die, forget_the_journal),
     Plant("forget an extension", LEASED, extend_and_die, forget_extensions),
     Plant("deliver twice while leased", LEASED, look_twice, deliver_twice_while_leased),
-    Plant("fire early", LEASED, look_twice, fire_early),
+    Plant("end leases early", LEASED, look_twice, end_leases_early),
+    Plant("fire early", EARLY, look_before_its_time, fire_early),
+    Plant("forget timers", LOST, delay_and_die, forget_timers),
+    Plant("forget a recall", RECALLED, recall_and_die, forget_recalls),
+    Plant("fire twice", DOUBLED, come_due_and_die, forget_that_it_fired),
     Plant("skip a CRC", CHANGED, rot, skip_a_crc),
     Plant("show unflushed messages", LOST, see_and_lose_power, show_unflushed_messages),
     Plant("reuse an offset", DOUBLED, send_before_and_after, reuse_an_offset),

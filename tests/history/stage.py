@@ -20,9 +20,9 @@ from rmq.message import Delivered
 from rmq.port import Answer
 from rmq_store.record import decode_properties
 from tests.history.checker import Problem, check
-from tests.history.disk import LossyDisk
-from tests.history.history import DLQ, Ack, Bury, Change, Delivery, End, History, Message, Outcome, Send
+from tests.history.history import DLQ, Ack, Bury, Change, Delivery, End, History, Message, Outcome, Recall, Send
 from tests.rmq.rig import INVISIBLE_MS, SMALL, TOPIC, Rig, config, outgoing, request
+from tests.sim.disk import SimDisk
 
 GROUPS = ("billing", "audit")
 AUDITOR = "auditor"
@@ -44,7 +44,7 @@ class Stage:
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory()
-        self.disk = LossyDisk()
+        self.disk = SimDisk()
         data = Path(self._folder.name) / "data"  # of the lock and the checkpoint
         data.mkdir()
         groups = {group: GroupSetting(ATTEMPTS_MAX, (1_000,)) for group in GROUPS}
@@ -61,7 +61,7 @@ class Stage:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.disk.may_sync.set()
+        self.disk.faults.may_sync.set()
         self.rig.close()
         self._forget()
         self._folder.cleanup()
@@ -96,14 +96,29 @@ class Stage:
             self._left.append(answer)  # type: ignore[arg-type]  # Future is invariant; only its error is read
         self.rig.turn()
 
-    def _outgoing(self, key: str) -> m.Outgoing:
-        return outgoing(f"{key} body", tag="a", **{m.UNIQ_KEY: key, m.KEYS: f"{key} all"})
+    def send_later(self, key: str, delay_ms: int) -> str:
+        """One delayed message, not to come before so long from now; its recall handle."""
+        began_ms = self._begin_ms()
+        due_ms = began_ms + delay_ms
+        (result,) = self._answer(self.rig.broker.send([self._outgoing(key, due_ms)]))
+        self._sent([key], began_ms, Outcome.OK, due_ms)
+        return result.recall_handle
 
-    def _sent(self, keys: Sequence[str], began_ms: int, outcome: Outcome) -> None:
+    def recall(self, key: str, handle: str) -> None:
+        """Takes it back, before its time."""
+        began_ms = self._begin_ms()
+        assert self._answer(self.rig.broker.recall(TOPIC, handle)) == key
+        self.history.recalls.append(Recall(key, began_ms, self._now_ms(), Outcome.OK))
+
+    def _outgoing(self, key: str, due_ms: int = 0) -> m.Outgoing:
+        later = {m.TIMER_DELIVER_MS: str(due_ms)} if due_ms else {}
+        return outgoing(f"{key} body", tag="a", **{m.UNIQ_KEY: key, m.KEYS: f"{key} all"}, **later)
+
+    def _sent(self, keys: Sequence[str], began_ms: int, outcome: Outcome, due_ms: int = 0) -> None:
         for key in keys:
             sent = self._outgoing(key)
             message = message_of(sent.body, decode_properties(sent.properties))
-            self.history.sends.append(Send(key, TOPIC, message, began_ms, self._now_ms(), outcome))
+            self.history.sends.append(Send(key, TOPIC, message, began_ms, self._now_ms(), outcome, due_ms))
 
     def begin(self, key: str) -> str:
         """A half message; its transaction's id."""
@@ -166,15 +181,16 @@ class Stage:
     # -- what befalls it ---------------------------------------------------------------------------------------------
 
     def advance(self, ms: int) -> None:
-        """Time passes."""
+        """Time passes; what came due is there."""
         self.rig.advance(ms)
+        self.rig.settle()
 
     def die(self, *, power_cut: bool = False) -> None:
         """SIGKILL, or the machine's end, at this very moment; then a new server."""
-        old, self.disk = self.disk, self.disk.after(power_cut=power_cut)
+        old, self.disk = self.disk, self.disk.only_synced() if power_cut else self.disk.frozen()
         self.rig.disk = self.disk
         self.history.kills.append(self._now_ms())
-        old.may_sync.set()
+        old.faults.may_sync.set()
         self.rig.crash(pause_ms=1)
         self._forget()
 

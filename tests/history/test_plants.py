@@ -39,7 +39,7 @@ NAMED = {
 
 
 def test_no_bug_that_was_asked_for_is_missing() -> None:
-    """Issue 6 names them. Message groups are not served yet, so `reorder` is planted in a history (handmade.py)."""
+    """Issue 6 names them; `reorder` is planted in a history (handmade.py)."""
     planted = {plant.name for plant in PLANTS}
     in_histories = {plant.__name__ for plant, _ in handmade.PLANTS}
     assert planted | {"reorder"} >= NAMED

@@ -11,6 +11,14 @@ from tests.sim.rig import quiet, unsynced
 
 EXAMPLES = int(os.environ.get("RMQ_MODEL_EXAMPLES", "40"))
 
+ROUNDS_MAX = 5  # chance may pass over something in one
+COUNTED = ("came due", "recalled", "pulled", "committed", "transactions committed", "checked")
+
+
+def missed() -> list[str]:
+    """What no run did."""
+    return [what for what in COUNTED if not TransactMachine.counts[what]]
+
 
 @pytest.mark.parametrize("flush", ["fast", "durable"])
 def test_the_broker_behaves_as_its_model(flush: str) -> None:
@@ -20,12 +28,13 @@ def test_the_broker_behaves_as_its_model(flush: str) -> None:
     """
     before = TransactMachine.counts["runs"]
     machine = type("TransactMachine", (TransactMachine,), {"flush": flush})
-    play(machine, settings(max_examples=EXAMPLES, stateful_step_count=40, suppress_health_check=list(HealthCheck)))
+    how = settings(max_examples=EXAMPLES, stateful_step_count=40, suppress_health_check=list(HealthCheck))
+    for _ in range(ROUNDS_MAX):
+        play(machine, how)
+        if not missed():
+            break
     assert TransactMachine.counts["runs"] >= before + EXAMPLES
-    assert TransactMachine.counts["came due"]
-    assert TransactMachine.counts["recalled"]
-    assert TransactMachine.counts["committed"]
-    assert TransactMachine.counts["checked"]
+    assert not missed()
 
 
 def test_the_model_follows_acks_behind_others_of_a_message_group() -> None:

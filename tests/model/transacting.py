@@ -1,4 +1,4 @@
-"""The model learns transactions: begun, ended one way or the other, again and again, checked; all else is delayed.py's.
+"""The model learns transactions: begun, ended one way or the other, again and again, checked; all else is pulling.py's.
 
 Held besides: a half message is nowhere; committed it is there like any other, once; rolled back it never is; the same
 end again is OK for ever, the other one is refused; each check is sent at its time, the last one parks; no crash brings
@@ -19,8 +19,8 @@ from rmq.errors import ClientError, Code
 from rmq.message import Delivered
 from rmq.transaction import ID
 from rmq_store.outcomes import COMMITTED, ROLLED_BACK
-from tests.model.delayed import DelayMachine
 from tests.model.model import TAGS, TOPICS, Sent
+from tests.model.pulling import PullMachine
 from tests.rmq.rig import outgoing
 
 CHECK_MS, BACKOFF_MS_MAX, CHECKS_MAX = 6_000, 60_000, 15
@@ -64,7 +64,7 @@ class Producers:
         raise NotImplementedError
 
 
-class TransactMachine(DelayMachine):
+class TransactMachine(PullMachine):
     """`begun`: all that ever were, those that ended too."""
 
     open_max: ClassVar[int] = 30
@@ -109,7 +109,7 @@ class TransactMachine(DelayMachine):
 
     def _ended(self, one: Begun, *, commit: bool) -> None:
         one.commit = commit
-        self._count("committed" if commit else "rolled back")
+        self._count("transactions committed" if commit else "rolled back")
         if commit and one.name not in self.sent:
             queue = self.rig.broker._store.state.queue(one.topic, one.queue_id)
             assert queue is not None

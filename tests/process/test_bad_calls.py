@@ -157,9 +157,6 @@ def test_a_heartbeat_of_a_type_from_the_future_is_refused(dev: Client) -> None:
 LATER: dict[str, Request] = {
     "EndTransaction": v2.EndTransactionRequest(),
     "SyncLiteSubscription": v2.SyncLiteSubscriptionRequest(),
-    "UpdateOffset": v2.UpdateOffsetRequest(),
-    "GetOffset": v2.GetOffsetRequest(),
-    "QueryOffset": v2.QueryOffsetRequest(),
 }
 
 

@@ -163,6 +163,7 @@ def test_a_full_disk_stops_sends_only(server: Server, place: Place) -> None:
     client.close()
 
 
+@pytest.mark.crash
 def test_a_server_starts_on_a_full_disk(server: Server, place: Place) -> None:
     """After a kill as after a stop: consuming goes on, sends are refused until there is space."""
     client = Client(server.endpoint)

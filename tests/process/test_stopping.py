@@ -64,6 +64,7 @@ def test_what_waits_for_its_fsync_at_the_end_is_answered_or_not_but_never_lost()
         assert stored <= found
 
 
+@pytest.mark.crash
 @SIGNALS
 def test_a_signal_while_it_starts_ends_it(tmp_path: Path, signum: signal.Signals) -> None:
     """At any moment: soon, and the directory can be used afterwards.

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from rmq.adminport import (
     GroupInfo,
     GroupTopicInfo,
+    Holding,
     Kept,
     OpenInfo,
     Page,
@@ -22,6 +23,7 @@ from rmq.adminport import (
     TopicInfo,
     Transaction,
     TransactionState,
+    Whereabouts,
 )
 from rmq.errors import ClientError, Code
 from rmq.filter import ALL, Filter
@@ -39,7 +41,7 @@ from tests.proxy.transports import Maker, Server, serving, status_of
 R = TypeVar("R")
 Run: TypeAlias = Callable[[Awaitable[None]], None]
 FACTS = Facts("9.9", 4321, "/data", "fast", "dev", NOW_MS - 60_000, True)
-STORE = StoreInfo(100, 5000, 4900, 1 << 40, 2, 1, 7, 3)
+STORE = StoreInfo(100, 5000, 4900, 1 << 40, 2, 1, 7, 3, 5, 600)
 PREFIX = "/rmq.admin.v1.Admin/"
 NO_TOPIC = ClientError(Code.TOPIC_NOT_FOUND, "there is no topic nowhere")
 NO_TIMER = ClientError(Code.NOT_FOUND, "there is no delayed message 9 that waits")
@@ -179,6 +181,12 @@ class FakeAdmin:
 
     def find(self, topic: str, *, message_id: str = "", key: str = "", limit: int = 32) -> Answer[Sequence[Kept]]:
         return self._answer([kept(3, KEYS="k")], "find", topic, message_id, key, limit)
+
+    def copies(self, message_id: str, topic: str) -> Answer[Sequence[Kept]]:
+        return self._answer([kept(3)], "copies", message_id, topic)
+
+    def whereabouts(self, copy: Kept) -> Whereabouts:
+        return self._now(Whereabouts(TOPIC, 0, [Holding(GROUP, "WAITING")]), "whereabouts", copy)
 
     def dead_letters(self, group: str, limit: int) -> Page:
         return self._now(Page([kept(1, topic=f"%DLQ%{group}")], {0: 2}), "dead_letters", group, limit)

@@ -10,7 +10,7 @@ from rmq.config import Config
 from rmq.errors import ClientError
 from rmq.filter import Filter, Filters
 from rmq.message import Delivered, MessageType, Outgoing, SendResult
-from rmq.port import Answer, BrokerQueues, GroupView, ReceiveRequest
+from rmq.port import Answer, BrokerQueues, GroupView, Pulled, PullRequest, ReceiveRequest
 from rmq.retry import RetryPolicy
 from rmq_proto import v2
 from rmq_proxy.messaging import SERVICE, Messaging
@@ -108,6 +108,18 @@ class FakeBroker:
 
     def dead_letter(self, group: str, topic: str, handle: str) -> Answer[None]:
         return self._answer(None, "dead_letter", group, topic, handle)
+
+    def pull(self, request: PullRequest) -> Answer[Pulled]:
+        return self._answer(Pulled([], request.offset), "pull", request)
+
+    def update_offset(self, group: str, topic: str, queue_id: int, offset: int) -> Answer[None]:
+        return self._answer(None, "update_offset", group, topic, queue_id, offset)
+
+    def committed_offset(self, group: str, topic: str, queue_id: int) -> Answer[int]:
+        return self._answer(7, "committed_offset", group, topic, queue_id)
+
+    def query_offset(self, topic: str, queue_id: int, *, end: bool = False, time_ms: int | None = None) -> Answer[int]:
+        return self._answer(3, "query_offset", topic, queue_id, end, time_ms)
 
     def online(self, group: str, client_id: str, subscriptions: Mapping[str, Filter]) -> Answer[None]:
         return self._answer(None, "online", group, client_id, dict(subscriptions))

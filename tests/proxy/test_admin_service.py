@@ -11,7 +11,8 @@ from rmq.errors import ClientError, Code
 from rmq.message import MessageType
 from rmq_proto import admin as pb
 from rmq_proto import v2
-from rmq_proxy.admin import CLIENTS_MAX, NAME, PAGE_BYTES_MAX, is_local
+from rmq_proxy.admin import NAME, PAGE_BYTES_MAX, is_local
+from rmq_proxy.adminclients import CLIENTS_MAX
 from rmq_proxy.rpc import Call, GrpcCode, RpcError, Unary
 from tests.proxy.admin_rig import (
     FACTS,
@@ -48,6 +49,7 @@ MISSING = [
     ("ListTransactions", pb.ListTransactionsRequest(number=9), "transaction", NO_TRANSACTION),
     ("ResolveTransaction", pb.ResolveTransactionRequest(number=9), "end_transaction", NO_TRANSACTION),
     ("ListClients", pb.ListClientsRequest(group="nobody"), "group_info", NO_GROUP),
+    ("VerifyMessage", pb.VerifyMessageRequest(group="nobody"), "group_info", NO_GROUP),
 ]
 WRONG: list[tuple[str, Message, str]] = [
     ("PutTopic", pb.PutTopicRequest(name="a b"), "illegal characters"),
@@ -96,6 +98,7 @@ def test_describe(make: Maker, run: Run) -> None:
             assert (server.version, server.pid, server.data, server.flush) == ("9.9", 4321, "/data", "fast")
             assert (server.started_ms, server.now_ms) == (FACTS.started_ms, NOW_MS)
             assert (server.log_end, server.waiting_polls, server.clients) == (5000, 3, 1)
+            assert (server.damaged, server.set_aside_bytes) == (5, 600)
             assert server.manual_clock
 
     run(scenario())

@@ -1,7 +1,5 @@
 """The table as a whole, and the call orders of the SDKs that are not run here: C++ and C#, with raw requests."""
 
-import asyncio
-
 import pytest
 
 from rmq.errors import Code
@@ -53,9 +51,6 @@ def test_all_methods() -> None:
 
 LATER = [
     ("SyncLiteSubscription", v2.SyncLiteSubscriptionResponse),
-    ("UpdateOffset", v2.UpdateOffsetResponse),
-    ("GetOffset", v2.GetOffsetResponse),
-    ("QueryOffset", v2.QueryOffsetResponse),
 ]
 
 
@@ -65,14 +60,6 @@ def test_not_yet(method: str, response: type[v2.UpdateOffsetResponse]) -> None:
     status = Rig().ask(response.FromString, method, v2.UpdateOffsetRequest()).status
     assert status.code == Code.NOT_IMPLEMENTED.value
     assert method in status.message
-
-
-def test_pull_not_yet() -> None:
-    """PullMessage answers one status."""
-    answers = Rig().listing("PullMessage", v2.PullMessageRequest())
-    assert not isinstance(answers, asyncio.Future)
-    (answer,) = answers
-    assert v2.PullMessageResponse.FromString(answer).status.code == Code.NOT_IMPLEMENTED.value
 
 
 def cpp_call(**more: str) -> Call:

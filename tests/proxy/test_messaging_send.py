@@ -194,6 +194,15 @@ def test_legal_topic_names(name: str) -> None:
     assert send(Rig(), a_message(name)).status.code == Code.OK.value
 
 
+@pytest.mark.parametrize("namespace", ["", "ns"])
+def test_the_trace_topic_takes_what_clients_tell(namespace: str) -> None:
+    """It is the one system topic that they may use, and the same one for every namespace, as for 4.x clients."""
+    rig, message = Rig(), a_message("RMQ_SYS_TRACE_TOPIC")
+    message.topic.resource_namespace = namespace
+    assert send(rig, message).status.code == Code.OK.value
+    assert [one.topic for one in rig.broker.stored] == ["RMQ_SYS_TRACE_TOPIC"]
+
+
 def test_nothing_to_send() -> None:
     """No message at all is 40016."""
     assert send(Rig()).status.code == Code.MESSAGE_CORRUPTED.value

@@ -235,3 +235,13 @@ def test_producers_of_a_topic() -> None:
     assert rig.sessions.producers_of(TOPIC) == ("b", "a")
     assert rig.sessions.producers_of("other") == ("b",)
     assert rig.sessions.producers_of("unknown") == ()
+
+
+def test_a_pull_consumer_gets_no_place_by_its_settings() -> None:
+    """The broker hears that it lives, and of no topic: where it begins is its own choice; we know what it said."""
+    rig = Rig()
+    rig.tell(subscribing(TOPIC, client_type=v2.PULL_CONSUMER))
+    assert rig.broker.of("online") == [(GROUP, CLIENT, {})]
+    client = rig.sessions.get(CLIENT)
+    assert client is not None
+    assert list(client.groups[GROUP]) == [TOPIC]

@@ -106,7 +106,8 @@ def test_the_newest_stream_gets_the_commands() -> None:
 
 VERIFIED = [
     (20000, None),
-    (60000, Code.INTERNAL_ERROR),
+    (60000, Code.FAILED_TO_CONSUME_MESSAGE),
+    (60999, Code.INTERNAL_ERROR),
     (40016, Code.MESSAGE_CORRUPTED),
     (50100, Code.NOT_IMPLEMENTED),
 ]
@@ -200,3 +201,72 @@ def test_no_answer(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(telemetry_module, "COMMAND_TIMEOUT_S", 0.01)
     run(scenario())
+
+
+def test_a_refusal_as_nodes_client_writes_it(run: Run) -> None:
+    """It sends the question back, with its status, instead of a result."""
+
+    async def scenario() -> None:
+        rig = Rig()
+        inlet, outlet = rig.stream()
+        verdict = rig.telemetry.verify(GROUP, CLIENT, delivered())
+        reply = v2.TelemetryCommand()
+        reply.status.code = 50100
+        reply.verify_message_command.nonce = outlet.commands()[0].verify_message_command.nonce
+        inlet.message(reply.SerializeToString())
+        error = await verdict
+        assert error is not None
+        assert error.code is Code.NOT_IMPLEMENTED
+
+    run(scenario())
+
+
+def test_a_client_that_leaves_is_waited_for_no_longer(run: Run) -> None:
+    """As its last stream ends; other clients' questions go on, and one of its streams less changes nothing."""
+
+    async def scenario() -> None:
+        rig = Rig()
+        first, _ = rig.stream()
+        second, _ = rig.stream()
+        rig.stream(a_call(client_id="other"))
+        stack, others = rig.telemetry.stack(GROUP, CLIENT), rig.telemetry.stack(GROUP, "other")
+        second.closed()
+        assert not stack.done()
+        first.closed()
+        with pytest.raises(ClientError) as caught:
+            await stack
+        assert caught.value.code is Code.NOT_FOUND
+        assert not others.done()
+        others.cancel()
+
+    run(scenario())
+
+
+def test_an_answer_and_the_end_in_one_turn(run: Run) -> None:
+    """What a client answered before it left counts."""
+
+    async def scenario() -> None:
+        rig = Rig()
+        inlet, outlet = rig.stream()
+        stack = rig.telemetry.stack(GROUP, CLIENT)
+        reply = v2.TelemetryCommand()
+        reply.thread_stack_trace.nonce = outlet.commands()[0].print_thread_stack_trace_command.nonce
+        reply.thread_stack_trace.thread_stack_trace = "main: leaving"
+        inlet.message(reply.SerializeToString())
+        inlet.closed()
+        assert await stack == "main: leaving"
+
+    run(scenario())
+
+
+def test_only_javas_clients_are_told_to_reconnect() -> None:
+    """On every stream that they hold; the others ignore it at best."""
+    rig = Rig()
+    told = [rig.stream(a_call(x_mq_language="JAVA"))[1] for _ in range(2)]
+    spared = [rig.stream(a_call(client_id=name, x_mq_language=name))[1] for name in ("GO", "HTTP", "PYTHON")]
+    spared.append(rig.stream(a_call(client_id="unnamed"))[1])
+    assert rig.telemetry.reconnect() == 2
+    nonces = [outlet.commands()[0].reconnect_endpoints_command.nonce for outlet in told]
+    assert len(set(nonces)) == 2
+    assert all(nonces)
+    assert [outlet.written for outlet in spared] == [[]] * 4

@@ -288,7 +288,7 @@ def test_a_reset_leaves_other_groups_alone_and_may_come_first(rig: Rig) -> None:
 
 def test_very_much_is_settled_in_more_than_one_entry(make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
     """An entry of the journal has to fit a record."""
-    monkeypatch.setattr("rmq.admin._SETTLED_AT_ONCE", 3)
+    monkeypatch.setattr("rmq.offsets._SETTLED_AT_ONCE", 3)
     rig = make_rig(topic_queues=1)
     rig.send(*"abcdefgh")
     rig.receive(request(batch=32))

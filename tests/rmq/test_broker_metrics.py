@@ -13,7 +13,7 @@ from rmq.metrics import Exposition
 from rmq_store.flush import Mode
 from tests.rmq.conftest import MakeRig
 from tests.rmq.fifo import FIFO, grouped
-from tests.rmq.rig import GROUP, SMALL, TOPIC, Rig, outgoing, request
+from tests.rmq.rig import GROUP, SMALL, TOPIC, Rig, bodies, outgoing, request
 from tests.rmq.test_transaction_checks import Producers
 from tests.scraping import samples, told
 
@@ -228,6 +228,24 @@ def test_the_log_and_its_flushes(make_rig: MakeRig, tmp_path: Path, mode: str) -
     assert found["rmq_log_begin"] == 0
     assert found["rmq_log_end"] == found["rmq_log_written"] == found["rmq_log_safe"] == log.end
     assert found["rmq_disk_free_bytes"] > 0
+
+
+def test_damage_is_counted_for_a_scrape_and_for_describe(rig: Rig) -> None:
+    """By kind in the one, in all in the other."""
+    rig.send("a", "b")
+    damage = rig.broker._store.damage
+    assert rig.broker.admin.describe().damaged == 0
+    damage.add(ranges=2, entries=250)
+    damage.set_aside_bytes = 700
+    first = rig.broker._store.state.topics[TOPIC].queues[0].read(0, 1)[0]
+    rig.broker._store.log.segments[0].file.write(first.position + 50, b"x")
+    assert bodies(rig.receive(request(batch=9))) == ["b"]
+    found, info = numbers(rig), rig.broker.admin.describe()
+    counts = [found[f'rmq_damaged_total{{what="{what}"}}'] for what in ("log", "queue", "message")]
+    assert counts[:2] == [2, 250]
+    assert counts[2] >= 1
+    assert info.damaged == sum(counts)
+    assert found["rmq_set_aside_bytes"] == info.set_aside_bytes == 700
 
 
 def test_an_age_that_cannot_be_read_is_none(rig: Rig) -> None:

@@ -8,7 +8,7 @@ import pytest
 from rmq.clock import SystemClock
 from rmq.errors import ClientError, Code
 from rmq.filter import ALL, by_tag, java_hash
-from rmq.take import SCAN_MAX
+from rmq.scan import SCAN_MAX
 from rmq_store import record
 from rmq_store.journal import TopicDrop, TopicPut
 from tests.rmq.conftest import MakeRig

@@ -12,7 +12,7 @@ from rmq.adminport import Page, Start
 from rmq.filter import Filter, by_sql, by_tag, reading_cost
 from rmq.message import Outgoing
 from rmq.port import ReceiveRequest
-from rmq.take import SCAN_MAX
+from rmq.scan import SCAN_MAX
 from tests.rmq.conftest import MakeRig
 from tests.rmq.rig import GROUP, TOPIC, Rig, bodies, outgoing, request
 

@@ -7,19 +7,21 @@ files missing whose folder was not synced, removed ones back. Bytes that were sy
 beside them: such a disk would break every store. Reads and the process's end see everything at once.
 
 `on_event` hears of each step before it is taken, those inside of `open` too; `faults` decides which calls fail. No
-threads, no clock; who calls decides about randomness.
+clock; who calls decides about randomness. Workers may be threads: a change and a sync of it exclude each other.
 """
 
-import errno
-import os
 import random
+import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
 from rmq_store.disk import File
+from tests.sim.faults import FOLDER_SYNC, OPEN, REMOVE, SYNC, WRITE, Faults
 
 SECTOR_BYTES = 512
-_MODES = ("nothing", "everything", "in order", "sectors", "sectors")
+NOTHING, EVERYTHING, IN_ORDER, SECTORS = "nothing", "everything", "in order", "sectors"
+MODES = (NOTHING, EVERYTHING, IN_ORDER, SECTORS, SECTORS)
+"""How much of what was not synced a power cut leaves: writes in order to one that is torn, or sectors of any."""
 
 
 class Write(NamedTuple):
@@ -68,34 +70,6 @@ Entry = _Node | None  # None: a folder
 Change = tuple[str, Entry, bool]  # a path, what it names, whether it is there from now on
 
 
-class Faults:
-    """Which calls fail: the `left`-th from now on of those on paths that begin so, once."""
-
-    def __init__(self) -> None:
-        self.room_bytes = 1 << 40
-        self._armed: dict[str, tuple[str, int, int]] = {}
-
-    def arm(self, operation: str, path: str, left: int, code: int = errno.EIO) -> None:
-        """`operation`: open, write, sync, reserve."""
-        self._armed[operation] = path, left, code
-
-    def disarm(self) -> None:
-        """All is well from now on."""
-        self._armed.clear()
-        self.room_bytes = 1 << 40
-
-    def check(self, operation: str, path: str) -> None:
-        """Raises the OSError whose turn it is."""
-        start, left, code = self._armed.get(operation, ("", 0, 0))
-        if not left or not path.startswith(start):
-            return
-        if left > 1:
-            self._armed[operation] = start, left - 1, code
-            return
-        del self._armed[operation]
-        raise OSError(code, os.strerror(code))
-
-
 class _SimFile:
     def __init__(self, disk: "SimDisk", path: str, node: _Node) -> None:
         self._disk, self._path, self._node = disk, path, node
@@ -106,27 +80,27 @@ class _SimFile:
 
     def write(self, offset: int, data: bytes) -> None:
         self._disk.on_event("write", self._path)
-        try:
-            self._disk.faults.check("write", self._path)
-        except OSError:
-            self._node.change(Write(offset, bytes(data[: len(data) // 2])))  # it broke off
-            raise
-        self._node.change(Write(offset, bytes(data)))
+        fault = self._disk.faults.due(WRITE, self._path)
+        size = len(data) if fault is None else len(data) // 2 if fault.half else 0
+        if size:
+            with self._disk.lock:
+                self._node.change(Write(offset, bytes(data[:size])))
+        if fault:
+            raise fault.error()
 
     def sync(self) -> None:
         self._disk.on_event("sync", self._path)
-        try:
-            self._disk.faults.check("sync", self._path)
-        except OSError:
-            self._node.changes.clear()  # as Linux does: the pages are clean now, and were never written
-            raise
-        self._node.sync()
+        fault = self._disk.faults.due(SYNC, self._path)
+        self._disk.faults.may_sync.wait()
+        with self._disk.lock:
+            if fault:
+                self._node.changes.clear()  # as Linux does: the pages are clean now, and were never written
+                raise fault.error()
+            self._node.sync()
 
     def reserve(self, offset: int, size: int) -> None:
         del offset
-        self._disk.faults.check("reserve", self._path)
-        if size > self._disk.faults.room_bytes:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._disk.faults.reserve(self._path, size)
 
     def data(self, offset: int) -> list[tuple[int, int]]:
         return [(offset, len(self._node.now))] if offset < len(self._node.now) else []
@@ -141,6 +115,7 @@ class SimDisk:
     def __init__(self) -> None:
         self.faults = Faults()
         self.on_event: Callable[[str, str], None] = lambda operation, path: None
+        self.lock = threading.RLock()
         self._entries: dict[str, Entry] = {"": None}
         self._safe: dict[str, Entry] = {"": None}
         self._changes: list[Change] = []
@@ -150,12 +125,13 @@ class SimDisk:
     def open(self, path: str, size: int, *, mapped: bool = False) -> File:
         """See Disk.open; the steps of RealDisk, each of them an event."""
         del mapped
-        self.faults.check("open", path)
-        node = self._entries.get(path)
-        if node is None:
-            node = self._create(path, size)
-        elif node.size < size:
-            self._complete(path, node, size)
+        self.faults.check(OPEN, path)
+        with self.lock:
+            node = self._entries.get(path)
+            if node is None:
+                node = self._create(path, size)
+            elif node.size < size:
+                self._complete(path, node, size)
         return _SimFile(self, path, node)
 
     def _create(self, path: str, size: int) -> _Node:
@@ -164,7 +140,7 @@ class SimDisk:
         for folder in folders:
             self._change(folder, None, there=True)
         for folder in folders:
-            self.sync_folder(_parent(folder))
+            self._sync_folder(_parent(folder))
         node = _Node(bytearray(), 0)
         self._change(path, node, there=True)
         self._complete(path, node, size)
@@ -175,7 +151,7 @@ class SimDisk:
         node.change(Write(size, None))
         self.on_event("sync", path)
         node.sync()
-        self.sync_folder(_parent(path))
+        self._sync_folder(_parent(path))
 
     def size(self, path: str) -> int | None:
         """See Disk.size."""
@@ -184,25 +160,32 @@ class SimDisk:
 
     def list(self, folder: str) -> list[str]:
         """See Disk.list."""
-        return sorted(path.rpartition("/")[2] for path in self._entries if path and _parent(path) == folder)
+        return sorted(path.rpartition("/")[2] for path in list(self._entries) if path and _parent(path) == folder)
 
     def remove(self, path: str) -> None:
         """See Disk.remove."""
+        self.faults.check(REMOVE, path)
         self.on_event("remove", path)
-        if path in self._entries:
-            self._change(path, self._entries[path], there=False)
-        for folder in (_parent(path), _parent(_parent(path))):
-            if not folder or folder not in self._entries or self.list(folder):
-                return
-            self._change(folder, None, there=False)
+        with self.lock:
+            if path in self._entries:
+                self._change(path, self._entries[path], there=False)
+            for folder in (_parent(path), _parent(_parent(path))):
+                if not folder or folder not in self._entries or self.list(folder):
+                    return
+                self._change(folder, None, there=False)
 
     def sync_folder(self, folder: str) -> None:
         """See Disk.sync_folder."""
+        self.faults.check(FOLDER_SYNC, folder)
+        self._sync_folder(folder)
+
+    def _sync_folder(self, folder: str) -> None:
         self.on_event("sync_folder", folder)
-        for change in self._changes:
-            if _parent(change[0]) == folder:
-                _enter(self._safe, change)
-        self._changes = [change for change in self._changes if _parent(change[0]) != folder]
+        with self.lock:
+            for change in self._changes:
+                if _parent(change[0]) == folder:
+                    _enter(self._safe, change)
+            self._changes = [change for change in self._changes if _parent(change[0]) != folder]
 
     def free_bytes(self) -> int:
         """See Disk.free_bytes."""
@@ -223,19 +206,33 @@ class SimDisk:
             return None if entry is None else copies.setdefault(id(entry), entry.copy())
 
         disk = SimDisk()
-        disk._entries = {path: copy(entry) for path, entry in self._entries.items()}
-        disk._safe = {path: copy(entry) for path, entry in self._safe.items()}
-        disk._changes = [(path, copy(entry), there) for path, entry, there in self._changes]
+        with self.lock:
+            disk._entries = {path: copy(entry) for path, entry in self._entries.items()}
+            disk._safe = {path: copy(entry) for path, entry in self._safe.items()}
+            disk._changes = [(path, copy(entry), there) for path, entry, there in self._changes]
         return disk
 
-    def after_power_cut(self, rng: random.Random) -> "SimDisk":
-        """One of the disks that may be found after the power was cut now."""
-        mode = rng.choice(_MODES)
+    def flip(self, found: bytes) -> None:
+        """One bit of the only place where these bytes are stored: the medium's fault, not ours."""
+        (node,) = [node for node in self._entries.values() if node is not None and found in node.now]
+        for data in (node.now, node.safe):
+            at = data.find(found)
+            if at >= 0:
+                data[at] ^= 1
+
+    def only_synced(self) -> "SimDisk":
+        """The disk after the worst power cut: nothing is there that was not synced."""
+        with self.lock:
+            return self.after_power_cut(random.Random(0), NOTHING)
+
+    def after_power_cut(self, rng: random.Random, mode: str = "") -> "SimDisk":
+        """One of the disks that may be found after the power was cut now; of one of `MODES`, or of any."""
+        mode = mode or rng.choice(MODES)
         share = rng.random()
         entries = dict(self._safe)
         for path in dict.fromkeys(change[0] for change in self._changes):
             mine = [change for change in self._changes if change[0] == path]
-            count = {"nothing": 0, "everything": len(mine)}.get(mode, rng.randint(0, len(mine)))
+            count = {NOTHING: 0, EVERYTHING: len(mine)}.get(mode, rng.randint(0, len(mine)))
             for change in mine[:count]:
                 _enter(entries, change)
         disk = SimDisk()
@@ -258,12 +255,12 @@ def _survivor(node: _Node, mode: str, share: float, rng: random.Random) -> _Node
     """What becomes of a file; `share` of the sectors reach the disk."""
     data, size = bytearray(node.safe), node.safe_size
     pieces: list[Write] = []
-    if mode == "everything":
+    if mode == EVERYTHING:
         pieces = node.changes
-    elif mode == "in order" and node.changes:
+    elif mode == IN_ORDER and node.changes:
         count = rng.randrange(len(node.changes))
         pieces = [*node.changes[:count], *_sectors(node.changes[count])[: rng.randint(0, 8)]]
-    elif mode == "sectors":
+    elif mode == SECTORS:
         pieces = [piece for change in node.changes for piece in _sectors(change) if rng.random() < share]
     for piece in pieces:
         size = _apply(data, size, piece)

@@ -24,8 +24,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from rmq.message import KEYS, TAGS
-from rmq_store import halves
 from rmq_store.state import Origin
+from rmq_store.timers import TOPIC as TIMERS
 from tests.rmq.rig import outgoing, request
 from tests.sim.disk import SimDisk
 from tests.sim.rig import SimClock, SimRig, unsynced
@@ -45,6 +45,7 @@ class Stored:
     topic: str
     place: tuple[int, int]
     sent: Sent
+    is_fired: bool  # of a delayed message: it has come due
 
 
 class Image:
@@ -120,13 +121,16 @@ class Image:
     def _look(self, rig: SimRig) -> None:
         stored = self._stored(rig)
         self._check_stored(rig, stored)
+        rig.settle()  # what the start found due, too
         now = self._deliver(rig)
         rig.advance(_LONG_MS)
+        rig.settle()
         later = self._deliver(rig)
         letters = Counter(self._letters(rig))
         for group in GROUPS:
             for topic in TOPICS:
                 self._check_group(group, topic, rig, stored, now, later, letters)
+        self._check_delayed(stored, now, later)
         self._check_letters(letters)
         self._check_use(rig)
 
@@ -134,15 +138,15 @@ class Image:
         """By name, all messages of the workload's topics."""
         found: dict[str, list[Stored]] = {}
         for topic, place, body, properties in _rows(rig):
-            if topic.startswith("%") or topic in ("filler", halves.TOPIC) or Origin.PROPERTY in properties:
+            if topic.startswith("%") or topic in ("filler", TIMERS):
                 continue
             sent = Sent(body, topic, properties.get(TAGS, ""), properties.get(KEYS, ""))
-            found.setdefault(body, []).append(Stored(topic, place, sent))
+            found.setdefault(body, []).append(Stored(topic, place, sent, Origin.PROPERTY in properties))
         return found
 
     def _check_stored(self, rig: SimRig, stored: Mapping[str, list[Stored]]) -> None:
         for name, rows in stored.items():
-            sent = self._run.story.may_be_stored(name, self._cut)
+            sent = self._run.story.may_be_stored(name, self._cut, delayed=rows[0].is_fired)
             if sent is None:
                 self._wrong.append(f"{name} was not sent, or went with its topic: {rows}")
             elif len(rows) > 1:
@@ -188,7 +192,7 @@ class Image:
         letters: Counter[tuple[str, str]],
     ) -> None:
         story, cut = self._run.story, self._cut
-        for name, op in story.sends.items():
+        for name, op in (story.sends | story.delays).items():
             key = (group, name)
             if op.sent.topic != topic:
                 continue
@@ -208,13 +212,32 @@ class Image:
             if is_kept or (cut.keeps(op) and story.was_taken(group, name, cut)):
                 self._wrong.append(f"{key} is lost: {story.ops(group, name, cut)}")
 
+    def _check_delayed(
+        self, stored: Mapping[str, list[Stored]], now: Counter[tuple[str, str]], later: Counter[tuple[str, str]]
+    ) -> None:
+        """None before its time, none that was recalled, and those that wait are not forgotten."""
+        story, cut = self._run.story, self._cut
+        for name, op in story.delays.items():
+            came = {group for group in GROUPS if now[group, name] or later[group, name]}
+            is_early = op.due_ms > self._moment.now_ms and (name in stored or any(now[group, name] for group in GROUPS))
+            if is_early:
+                self._wrong.append(f"{op} is delivered before its time")
+            if (came or name in stored) and (story.is_recalled(name, cut) or not cut.saw(op)):
+                self._wrong.append(f"{op} was recalled, or not sent yet, and comes")
+            may_be_gone = (
+                op.due_ms <= self._moment.now_ms and self._moment.begin > op.start
+            )  # delivered, and its segment went
+            must_wait = cut.keeps(op) and not may_be_gone and not story.may_be_recalled(name, cut)
+            if must_wait and name not in stored and came != set(GROUPS):
+                self._wrong.append(f"{op} is lost: it comes to {came or 'nobody'}")
+
     def _check_letters(self, letters: Counter[tuple[str, str]]) -> None:
         story, cut = self._run.story, self._cut
         for (group, name), count in letters.items():
             if count > 1 or not (self._may_be_used_up(group, name) or story.may_be_buried(group, name, cut)):
                 self._wrong.append(f"{name} of {group} is {count} dead letters: {story.ops(group, name, cut)}")
         for group in GROUPS:
-            for name in story.sends:
+            for name in story.sends | story.delays:
                 if story.must_be_buried(group, name, cut, self._moment.begin) and not letters[group, name]:
                     self._wrong.append(f"{name} of {group} was buried, and is no dead letter")
 
@@ -262,6 +285,7 @@ def play(
     *,
     images: int,
     verbs: int = 150,
+    delayed: bool = True,
     workload: Callable[..., Workload] = Workload,
     image_of: Callable[..., Image] = Image,
 ) -> Counter[str]:
@@ -270,7 +294,7 @@ def play(
     folder = Path(tempfile.mkdtemp())
     try:
         with unsynced():
-            run = workload(seed, flush, folder, keep=images / (2 * verbs))
+            run = workload(seed, flush, folder, keep=images / (2 * verbs), delayed=delayed)
             run.run(verbs)
             rng = random.Random(seed)
             for number in range(images):

@@ -24,7 +24,8 @@ from rmq.config import Config
 from rmq_store.checkpoint import Changed, Checkpoint, Meta
 from rmq_store.store import Store
 from tests.rmq.rig import WAIT_S, Rig
-from tests.sim.disk import Faults, SimDisk
+from tests.sim.disk import SimDisk
+from tests.sim.faults import Faults
 from tests.sim.loop import SimLoop, SimWorker
 
 T = TypeVar("T")

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Iterator
 
 SEND, TAKE, CHANGE, ACK, BURY, DROP = "send", "take", "change", "ack", "bury", "drop"
+DELAY, RECALL = "delay", "recall"
 
 
 @dataclasses.dataclass
@@ -32,7 +33,7 @@ class Op:
     answered: int | None = None
     start: int = 0  # its record lies at or behind this position of the log
     end: int | None = None  # and before this one
-    due_ms: int = 0  # of a take or a change: until then nobody may have it
+    due_ms: int = 0  # of a take, a change or a delay: until then nobody may have it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +62,8 @@ class Story:
 
     def __init__(self) -> None:
         self.sends: dict[str, Op] = {}
+        self.delays: dict[str, Op] = {}
+        self.recalls: dict[str, Op] = {}
         self.at = 0
         self.end = 0
         self._of: dict[tuple[str, str], list[Op]] = {}
@@ -73,6 +76,10 @@ class Story:
         op.began, op.start = self.at, self.end
         if op.kind == SEND:
             self.sends[op.sent.name] = op
+        elif op.kind == DELAY:
+            self.delays[op.sent.name] = op
+        elif op.kind == RECALL:
+            self.recalls[op.sent.name] = op
         elif op.kind == DROP:
             self._drops.append(op)
         else:
@@ -80,9 +87,16 @@ class Story:
         self._unwritten.append(op)
         return op
 
+    def sent(self, name: str) -> Sent:
+        """A message that was sent, for at once or for later."""
+        return (self.sends.get(name) or self.delays[name]).sent
+
     def refused(self, op: Op) -> None:
         """Its caller was told no: nothing became of it."""
-        self._of[op.group, op.sent.name].remove(op)
+        if op.kind == RECALL:
+            del self.recalls[op.sent.name]
+        else:
+            self._of[op.group, op.sent.name].remove(op)
         self._unwritten = [other for other in self._unwritten if other is not op]
 
     def answer(self, op: Op) -> None:
@@ -109,15 +123,23 @@ class Story:
             if cut.keeps(op) and not any(cut.saw(drop) for drop in self._drops_after(op)):
                 yield op.sent
 
-    def may_be_stored(self, name: str, cut: Cut) -> Sent | None:
-        """A message that was sent, and whose topic did not end since."""
-        op = self.sends.get(name)
+    def may_be_stored(self, name: str, cut: Cut, *, delayed: bool) -> Sent | None:
+        """A message that was sent, for at once or for later, and whose topic did not end since."""
+        op = (self.delays if delayed else self.sends).get(name)
         if op is None or not cut.saw(op) or any(cut.keeps(drop) for drop in self._drops_after(op)):
             return None
         return op.sent
 
     def _drops_after(self, op: Op) -> list[Op]:
         return [drop for drop in self._drops if drop.sent.topic == op.sent.topic and drop.began > op.began]
+
+    def is_recalled(self, name: str, cut: Cut) -> bool:
+        """It was taken back before its time, for ever."""
+        return name in self.recalls and cut.keeps(self.recalls[name])
+
+    def may_be_recalled(self, name: str, cut: Cut) -> bool:
+        """Somebody had asked for it."""
+        return name in self.recalls and cut.saw(self.recalls[name])
 
     def is_settled(self, group: str, name: str, cut: Cut) -> bool:
         """Acknowledged, or a dead letter, for ever."""

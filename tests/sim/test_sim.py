@@ -10,11 +10,14 @@ from rmq_store.commitlog import CommitLog
 from rmq_store.doubt import Doubt
 from rmq_store.leases import Leases
 from rmq_store.segment import Segment
+from rmq_store.timers import Timers
 from tests.sim.disk import SECTOR_BYTES, SimDisk
 from tests.sim.images import play
 from tests.sim.loop import SimLoop, SimWorker
 
 CUTS = 200
+PLANTED_SEEDS = range(6, 16)  # one of them shows each plant, whatever else the workloads learn
+HEAD = Timers.head
 
 
 def contents(disk: SimDisk, path: str) -> set[bytes | None]:
@@ -111,6 +114,13 @@ def test_time_passes_only_while_someone_waits() -> None:
     loop.close()
 
 
+def play_all() -> None:
+    """Images of several workloads."""
+    for seed in PLANTED_SEEDS:
+        play(seed, "durable", images=40)
+
+
+@pytest.mark.crash
 @pytest.mark.parametrize(
     ("owner", "name", "instead"),
     [
@@ -118,10 +128,21 @@ def test_time_passes_only_while_someone_waits() -> None:
         (CommitLog, "scan", lambda log, position: iter(())),
         (Leases, "apply_acked", lambda leases, change: None),
         (Doubt, "begin", lambda doubt, end: None),
+        (Timers, "put", lambda timers, number, due_ms, first: None),
+        (Timers, "ended", lambda timers, first, due_ms: None),
+        (Timers, "head", lambda timers, now_ms, limit: HEAD(timers, now_ms + 300_000, limit)),
     ],
-    ids=["sync nothing", "read nothing", "forget acks", "trust what is left"],
+    ids=[
+        "sync nothing",
+        "read nothing",
+        "forget acks",
+        "trust what is left",
+        "forget timers",
+        "forget recalls",
+        "fire early",
+    ],
 )
 def test_images_find_what_is_planted(owner: type, name: str, instead: object) -> None:
     """A check that cannot fail is worth nothing: each of these breaks a promise, and is found."""
     with mock.patch.object(owner, name, instead), pytest.raises(AssertionError, match=r"images\.play"):
-        play(6, "durable", images=40)
+        play_all()

@@ -1,9 +1,9 @@
 """Clients and an operator at work on a simulated broker, decided by a seed; moments of it are kept for crash images.
 
-The verbs are the broker's: sends of several topics and queues, receives, acks, changes of invisible duration, dead
-letters, leases that end, segments that roll, retention, topics and groups that come and go, checkpoints, the key index,
-stops in good order. Nobody waits for an answer before the next call, unless the seed says so. At any step of the disk,
-inside of a verb or of a worker's job, a moment may be kept.
+The verbs are the broker's: sends of several topics and queues, delayed ones and their recall, receives, acks, changes
+of invisible duration, dead letters, leases that end, segments that roll, retention, topics and groups that come and go,
+checkpoints, the key index, stops in good order. Nobody waits for an answer before the next call, unless the seed says
+so. At any step of the disk, inside of a verb or of a worker's job, a moment may be kept.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ from typing import Any, NamedTuple, TypeVar
 
 from rmq.config import Config, GroupSetting
 from rmq.errors import ClientError
-from rmq.message import KEYS, SendResult
+from rmq.message import KEYS, TIMER_DELIVER_MS, SendResult
 from tests.rmq.rig import SMALL, config, outgoing, request
 from tests.sim.disk import SimDisk
 from tests.sim.rig import SimRig
-from tests.sim.story import ACK, BURY, CHANGE, DROP, SEND, TAKE, Op, Sent, Story
+from tests.sim.story import ACK, BURY, CHANGE, DELAY, DROP, RECALL, SEND, TAKE, Op, Sent, Story
 
 T = TypeVar("T")
 TOPICS = ("orders", "bills")
@@ -28,6 +28,7 @@ GROUPS = {"all": 100, "few": 3}  # and their attempts_max
 TAGS = ("a", "b", "")
 OTHER_TOPICS = ("t0", "t1")
 INVISIBLE_MS = (500, 30_000, 200_000)
+DELAYS_MS = (300, 1_000, 20_000, 400_000)
 _FILLER = "x" * 8_000
 
 
@@ -60,9 +61,12 @@ def settings_of(flush: str) -> Config:
 
 
 class Workload:
-    """One run. `moments` are kept with probability `keep` at each step of the disk."""
+    """One run. `moments` are kept with probability `keep` at each step of the disk.
 
-    def __init__(self, seed: int, flush: str, folder: Path, keep: float) -> None:
+    `delayed` False: without delayed messages, as seeds know it that were found before there were any.
+    """
+
+    def __init__(self, seed: int, flush: str, folder: Path, keep: float, *, delayed: bool = True) -> None:
         self.story = Story()
         self.moments: list[Moment] = []
         self.checkpoints: list[bytes] = []  # LMDB's file after each commit
@@ -70,8 +74,12 @@ class Workload:
         self.settings = settings_of(flush)
         self._rng = random.Random(seed)
         self._keep = keep
+        self._verbs: dict[Callable[..., None], int] = {
+            verb: weight for verb, weight in _VERBS.items() if delayed or verb not in _OF_DELAYED
+        }
         self._folder = folder
         self._held: list[Held] = []
+        self._recallable: list[tuple[Op, str]] = []
         self._answers: list[tuple[asyncio.Future[Any], Callable[[Any], None]]] = []
         self._named = 0
         self._begin = 0
@@ -87,17 +95,12 @@ class Workload:
         flusher, log = self.rig.broker._store.flusher, self.rig.broker._store.log
         self.rig.run_while(lambda: flusher.synced < log.end)
         self.rig.disk.on_event = self._step
-        table = self.verbs()
-        for verb in self._rng.choices(list(table), list(table.values()), k=verbs):
+        for verb in self._rng.choices(list(self._verbs), list(self._verbs.values()), k=verbs):
             verb(self)
             self._pass(self._rng.choice((0, 0, 1, 3)))
         self.rig.disk.on_event = lambda operation, path: None
         self.rig.abandon()
         self.rig.checkpoint.close()
-
-    def verbs(self) -> "Mapping[Callable[[Any], None], int]":
-        """And how often each is done, beside the others."""
-        return _VERBS
 
     def _watch(self) -> None:
         self.rig.checkpoint.on_commit = self._saved
@@ -176,6 +179,33 @@ class Workload:
         self._named += 1
         return Sent(f"m{self._named}", topic, self._rng.choice(TAGS), self._rng.choice(("", f"k{self._named}")))
 
+    def delay(self) -> None:
+        """One message for later."""
+        sent = self._new(self._rng.choice(TOPICS))
+        due_ms = self.rig.clock.wall_ms() + self._rng.choice(DELAYS_MS)
+        op = self.story.begin(Op(DELAY, sent, due_ms=due_ms))
+        later = keys_of(sent) | {TIMER_DELIVER_MS: str(due_ms)}
+
+        def answered(results: Sequence[SendResult]) -> None:
+            self._recallable.append((op, results[0].recall_handle))
+            self.story.answer(op)
+
+        self._when(self.rig.broker.send([outgoing(sent.name, topic=sent.topic, tag=sent.tag, **later)]), answered)
+
+    def recall(self) -> None:
+        """One of those that wait yet."""
+        if not self._recallable:
+            return
+        delayed, handle = self._recallable.pop(self._rng.randrange(len(self._recallable)))
+        if delayed.due_ms > self.rig.clock.wall_ms():
+            op = self.story.begin(Op(RECALL, delayed.sent))
+            try:
+                answer = self.rig.broker.recall(delayed.sent.topic, handle)
+            except ClientError:
+                self.story.refused(op)
+                return
+            self._when(answer, lambda _: self.story.answer(op))
+
     def receive(self) -> None:
         """What there is, for one of the groups."""
         group, topic = self._rng.choice(list(GROUPS)), self._rng.choice(TOPICS)
@@ -186,7 +216,7 @@ class Workload:
         assert not isinstance(answer, asyncio.Future)
         due_ms = self.rig.clock.lease_ms() + invisible_ms
         for message in answer:
-            sent = self.story.sends[message.body.decode()].sent
+            sent = self.story.sent(message.body.decode())
             self.story.begin(Op(TAKE, sent, group, due_ms=due_ms))
             self._held.append(Held(group, sent, message.handle))
 
@@ -293,6 +323,8 @@ class Workload:
 
 _VERBS: Mapping[Callable[[Workload], None], int] = {
     Workload.send: 30,
+    Workload.delay: 8,
+    Workload.recall: 5,
     Workload.receive: 22,
     Workload.ack: 16,
     Workload.change: 6,
@@ -305,6 +337,7 @@ _VERBS: Mapping[Callable[[Workload], None], int] = {
     Workload.come_and_go: 6,
     Workload.restart: 1,
 }
+_OF_DELAYED = (Workload.delay, Workload.recall)
 
 
 def keys_of(sent: Sent) -> dict[str, str]:

@@ -139,20 +139,20 @@ class Rig:
         target = self.topic(topic, queue_id + 1)
         return self.store.append(target, target.queues[queue_id], draft(topic, queue_id, body, properties), 0)
 
-    def delay(self, due_ms: int) -> None:
-        """A timer."""
+    def delay(self, due_ms: int) -> int:
+        """A timer; returns its number."""
         properties = encode_properties({DELIVER_MS: str(due_ms)})
-        self.store.append_timers(
+        return self.store.append_timers(
             [(Draft.make(TIMER_TOPIC.encode(), 0, b"later", properties, 0, 1, bytes(4), 0), 0, due_ms)]
         )
 
-    def fire(self, first: int, due_ms: int, topic: str) -> None:
-        """A timer's real message."""
+    def fire(self, first: int, due_ms: int, topic: str, body: bytes = b"now") -> int:
+        """A timer's real message; returns its queue offset."""
         kept = self.topic(topic)
         origin = Origin(0, TIMER_TOPIC, 0, first, "")
         properties = encode_properties({DELIVER_MS: str(due_ms), Origin.PROPERTY: origin.text()})
-        draft = Draft.make(kept.name_bytes, 0, b"now", properties, 0, 1, bytes(4), 0)
-        self.store.append(kept, kept.queues[0], draft, 0, origin, due_ms)
+        draft = Draft.make(kept.name_bytes, 0, body, properties, 0, 1, bytes(4), 0)
+        return self.store.append(kept, kept.queues[0], draft, 0, origin, due_ms)
 
     def begin(self, due_ms: int) -> int:
         """A half message; its number."""
@@ -229,8 +229,8 @@ class Rig:
         retention = Retention(self.store, age_ms=age_ms, bytes_max=bytes_max)
         steps = 0
         while retention.step(self.now_ms) or retention._saving is not None:
-            if (saving := retention._saving) is not None:
-                self.until(saving.done)  # turns of the loop are no measure of a busy disk's time
+            if retention._saving is not None:
+                self.until(retention._saving.done)
             self.turn()
             steps += 1
             assert steps < 10_000, "retention does not come to an end"

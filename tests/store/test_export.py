@@ -1,17 +1,23 @@
 """An export is all that Apache needs, and leaves the store it is made from alone. Apache's say: tests/compat/."""
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from rmq_store.disk import DirectoryLock
+from rmq_store.commitlog import CommitLog
+from rmq_store.disk import DirectoryLock, RealDisk
 from rmq_store.errors import StoreError
 from rmq_store.export import export
-from rmq_store.journal import HalfEnded
+from rmq_store.journal import HalfEnded, TimerEnded
+from rmq_store.record import Record
 from rmq_store.segment import FOLDER
+from rmq_store.state import Origin
+from rmq_store.timers import DELIVER_MS
+from rmq_store.timers import TOPIC as TIMERS
 from tests.store.support import GROUP, SEGMENT_BYTES, Rig, log_bytes
 
 CHECKS = "RMQ_SYS_TRANS_HALF_TOPIC@CID_RMQ_SYS_TRANS"
@@ -67,11 +73,80 @@ def test_it_changes_nothing_in_the_store(rig: Rig, tmp_path: Path) -> None:
 
 
 def test_it_holds_the_log_and_three_tables_and_nothing_else(rig: Rig, tmp_path: Path) -> None:
-    """No queue, no checkpoint, no `abort`: Apache takes it for a clean stop and builds what it needs from the log."""
+    """No queue, no checkpoint, no `abort`: Apache takes it for a clean stop and builds what it needs from the log.
+
+    Nor a place in the timer topic, where there never was a timer.
+    """
     rig.close()
     export(tmp_path / "data", tmp_path / "out")
     others = {path for path in files(tmp_path / "out") if not path.startswith(FOLDER)}
     assert others == {"config/topics.json", "config/subscriptionGroup.json", "config/consumerOffset.json"}
+
+
+def exported_timers(out: Path) -> list[tuple[int, str]]:
+    """What Apache reads of the timer topic: first number and due time of each record, in order."""
+    start, again = struct.unpack(">16xqq4064x", (out / "config" / "timercheck").read_bytes())
+    assert start == again
+    log = CommitLog(RealDisk(out), segment_bytes=SEGMENT_BYTES, reserve_bytes=SEGMENT_BYTES)
+    found = [one for one in log.scan(log.begin) if isinstance(one, Record) and one.topic == TIMERS]
+    log.close()
+    assert [one.queue_offset for one in found] == list(range(found[0].queue_offset, found[-1].queue_offset + 1))
+    waiting = [one for one in found if one.queue_offset >= start]
+    return [(first_number(one), one.decode_properties()[DELIVER_MS]) for one in waiting]
+
+
+def first_number(kept: Record) -> int:
+    """What the timer goes by."""
+    origin = Origin.parse(kept.decode_properties().get(Origin.PROPERTY, ""))
+    return origin.offset if origin else kept.queue_offset
+
+
+def test_of_timers_only_those_that_wait_are_left_to_apache(rig: Rig, tmp_path: Path) -> None:
+    """It would deliver again what was delivered, and deliver what was recalled: it reads behind both."""
+    for number in range(6):
+        rig.delay(1000 + number)
+    rig.fire(1, 1001, "a")
+    rig.store.apply(TimerEnded(3, 1003))
+    rig.turn()
+    _, data = log_bytes(rig.store)
+    rig.close()
+    report = export(tmp_path / "data", tmp_path / "out")
+    assert report.end > len(data)
+    assert exported_timers(tmp_path / "out") == [(0, "1000"), (2, "1002"), (4, "1004"), (5, "1005")]
+    copied = (tmp_path / "out" / FOLDER / f"{0:020d}").read_bytes()
+    assert copied == data[:SEGMENT_BYTES]
+    back = Rig(tmp_path / "out")
+    assert [back.store.state.timers.waits(n, 1000 + n) for n in range(6)] == [True, False, True, False, True, True]
+    back.close()
+
+
+def test_timers_that_wait_behind_all_others_stay_where_they_are(rig: Rig, tmp_path: Path) -> None:
+    """Nothing is added to the log."""
+    for number in range(4):
+        rig.delay(1000 + number)
+    rig.fire(0, 1000, "a")
+    rig.store.apply(TimerEnded(1, 1001))
+    rig.close()
+    export(tmp_path / "data", tmp_path / "out")
+    assert exported_timers(tmp_path / "out") == [(2, "1002"), (3, "1003")]
+
+
+def test_where_no_timer_waits_apache_reads_none(rig: Rig, tmp_path: Path) -> None:
+    """Also not one that it would take for due; from the beginning where no record of any is left."""
+    rig.delay(1000)
+    rig.fire(0, 1000, "a")
+    rig.turn()
+    rig.crash()
+    export(tmp_path / "data", tmp_path / "out")
+    assert exported_timers(tmp_path / "out") == []
+    rig = Rig(tmp_path / "data")
+    rig.roll()
+    rig.roll()
+    rig.retain()
+    assert rig.store.state.topics[TIMERS].queues[0].first_offset == 1
+    rig.close()
+    export(tmp_path / "data", tmp_path / "again")
+    assert not any((tmp_path / "again" / "config" / "timercheck").read_bytes())
 
 
 def test_topics_keep_their_queues_and_type(rig: Rig, tmp_path: Path) -> None:

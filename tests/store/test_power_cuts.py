@@ -1,6 +1,5 @@
 """What a power cut takes, and what it must not: the store on a disk that forgets what was not synced."""
 
-import random
 import tempfile
 from pathlib import Path
 
@@ -25,22 +24,6 @@ def _another(tmp_path: Path) -> Path:
     return Path(tempfile.mkdtemp(dir=tmp_path))
 
 
-class _Fixed(random.Random):
-    """Takes the same kind of power cut always."""
-
-    def __init__(self, mode: str) -> None:
-        super().__init__(0)
-        self._mode = mode
-
-    def choice(self, seq: object) -> str:  # type: ignore[override]  # one caller, which asks for a mode
-        return self._mode
-
-
-def cut(disk: SimDisk, mode: str = "nothing") -> SimDisk:
-    """The disk after it: `nothing` or `everything` of what was not synced is there."""
-    return disk.after_power_cut(_Fixed(mode))
-
-
 def test_bytes_of_a_failed_sync_are_written_again_at_the_next_start(tmp_path: Path) -> None:
     """The page cache shows them, a second sync succeeds without writing them, and a power cut would take them."""
     disk = SimDisk()
@@ -53,7 +36,7 @@ def test_bytes_of_a_failed_sync_are_written_again_at_the_next_start(tmp_path: Pa
     rig = Rig(tmp_path, disk, mode=Mode.DURABLE)
     assert rig.bodies("t") == [b"one"]
     rig.crash()
-    rig = Rig(tmp_path, cut(disk), mode=Mode.DURABLE)
+    rig = Rig(tmp_path, disk.only_synced(), mode=Mode.DURABLE)
     assert rig.bodies("t") == [b"one"]
 
 
@@ -96,7 +79,7 @@ def test_a_segment_goes_when_what_was_carried_forward_is_on_the_disk(tmp_path: P
     rig.store._syncer.submit(int).result()
     rig.store._worker.submit(int).result()
     rig.crash()
-    rig = Rig(_another(tmp_path), cut(disk))
+    rig = Rig(_another(tmp_path), disk.only_synced())
     assert rig.store.log.begin > 0
     assert b"kept" in rig.bodies("%RETRY%g")
     rig.crash()

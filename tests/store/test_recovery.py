@@ -201,6 +201,7 @@ def test_what_retention_left_of_the_log_tells_the_whole_live_state(ops: list[Op]
         rig.close()
 
 
+@pytest.mark.crash
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(OPS, st.data())
 def test_a_log_cut_at_any_byte_is_the_log_up_to_the_last_whole_record(ops: list[Op], data: st.DataObject) -> None:
@@ -223,6 +224,7 @@ def test_a_log_cut_at_any_byte_is_the_log_up_to_the_last_whole_record(ops: list[
     assert view(state) == view(expected)
 
 
+@pytest.mark.crash
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(OPS, min_size=2, max_size=4), st.lists(st.sampled_from(["close", "crash", "lose", "stale"])), st.booleans()

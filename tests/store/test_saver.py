@@ -16,6 +16,7 @@ from rmq_store.checkpoint import FORMAT, Changed, Checkpoint, Kept, Meta, read
 from rmq_store.consumequeue import FILE_BYTES, FILLER_SIZE
 from rmq_store.disk import RealDisk
 from rmq_store.journal import Cursors, GroupDrop, Leased, TopicDrop, TopicPut
+from rmq_store.ledger import Lease, Open
 from rmq_store.saver import Saver
 from rmq_store.state import State
 from tests.store.support import GROUP, SEGMENT_BYTES, Rig, WatchedDisk, draft, view
@@ -66,6 +67,28 @@ def test_a_state_restored_from_its_pairs_is_that_state(ops: list[Op]) -> None:
     assert [restored.dirty_topics, restored.dirty_groups, restored.dirty_queues, restored.leases.dirty] == [
         set(), set(), {}, {}
     ]  # fmt: skip
+    rig.close()
+
+
+def test_a_lease_of_many_messages_is_restored_message_by_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each comes to it once: the work does not grow with what the lease holds already."""
+    rig = Rig(None)
+    rig.store.append_all(rig.topic("t").queues[0], [(draft("t", 0), 0)] * 2000)
+    rig.turn()
+    rig.take("g", "t", 2000)
+    pairs = dict(snapshot.changed(rig.store.state, everything=True))
+    sizes: list[int] = []
+
+    def give(lease: Lease, held: tuple[Open, ...]) -> None:
+        sizes.append(len(held))
+        lease._held = held
+
+    monkeypatch.setattr(Lease, "held", vars(Lease)["held"].setter(give))
+    restored = State(rig.store.files)
+    snapshot.restore(restored, committed(pairs.items()))
+    assert sum(sizes) == 2000
+    (lease,) = restored.leases.leases.values()
+    assert [found.offset for found in lease.held] == list(range(2000))
     rig.close()
 
 

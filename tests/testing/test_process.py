@@ -146,6 +146,7 @@ def test_data_of_the_caller_s_stays(tmp_path: Path) -> None:
         assert [message.text for message in server.messages("orders")] == ["one"]
 
 
+@pytest.mark.crash
 def test_after_a_kill_it_comes_back_with_port_data_and_time() -> None:
     """What was acknowledged is there; a stop does the same; reset empties a server that keeps its data."""
     with rmq.testing.server(flush="fast", topics=["declared"]) as server:

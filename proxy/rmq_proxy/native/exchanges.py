@@ -8,13 +8,13 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, cast
 
+from rmq.port import Later
 from rmq_proxy.http2 import grpc
 from rmq_proxy.http2.connection import Connection
 from rmq_proxy.http2.stream import Stream
 from rmq_proxy.native.deadlines import Step
 from rmq_proxy.native.site import Site
 from rmq_proxy.rpc import Call, GrpcCode, Inlet, Kind, Open, Row, RpcError
-from rmq_store.later import Later
 
 OK: Final = GrpcCode.OK
 UNARY: Final = Kind.UNARY

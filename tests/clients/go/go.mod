@@ -2,7 +2,12 @@ module rmq-test-driver
 
 go 1.24
 
-require github.com/apache/rocketmq-clients/golang/v5 v5.1.4
+require (
+	github.com/apache/rocketmq-clients/golang/v5 v5.1.4
+	rmq-test-lines v0.0.0
+)
+
+replace rmq-test-lines => ../lines/go
 
 require (
 	contrib.go.opencensus.io/exporter/ocagent v0.7.0 // indirect

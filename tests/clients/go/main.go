@@ -2,13 +2,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"os"
 	"sort"
 	"sync"
 	"time"
@@ -16,11 +12,11 @@ import (
 	rmq "github.com/apache/rocketmq-clients/golang/v5"
 	"github.com/apache/rocketmq-clients/golang/v5/credentials"
 	v2 "github.com/apache/rocketmq-clients/golang/v5/protocol/v2"
+
+	"rmq-test-lines"
 )
 
 type command struct {
-	ID         int64             `json:"id"`
-	Op         string            `json:"op"`
 	Name       string            `json:"name"`
 	Endpoint   string            `json:"endpoint"`
 	Topic      string            `json:"topic"`
@@ -41,7 +37,7 @@ type command struct {
 	Commit     bool              `json:"commit"`
 }
 
-type reply = map[string]any
+type reply = lines.Reply
 
 type client interface {
 	Start() error
@@ -259,47 +255,12 @@ func (d *driver) stop(c *command) (reply, error) {
 	return reply{}, stopped.GracefulStop()
 }
 
-func (d *driver) run(c *command) (reply, error) {
-	verbs := map[string]func(*command) (reply, error){
-		"producer": d.producer, "simple": d.simple, "push": d.push, "send": d.send, "receive": d.receive,
-		"ack": d.ack, "change": d.change, "taken": d.drain, "stop": d.stop,
-		"deciding": d.deciding, "begin": d.begin, "end": d.end, "checked": d.asked,
-	}
-	verb, known := verbs[c.Op]
-	if !known {
-		return nil, fmt.Errorf("this driver has no %s", c.Op)
-	}
-	return verb(c)
-}
-
-func (d *driver) answer(c *command, out *json.Encoder, lock *sync.Mutex) {
-	result, err := d.run(c)
-	if err != nil {
-		result = reply{"error": err.Error()}
-	}
-	result["id"] = c.ID
-	lock.Lock()
-	defer lock.Unlock()
-	if err := out.Encode(result); err != nil {
-		panic(err)
-	}
-}
-
 func main() {
 	d := &driver{clients: map[string]client{}, taken: map[string][]reply{}, held: map[string]*rmq.MessageView{},
 		begun: map[string]rmq.Transaction{}, checked: map[string][]string{}}
-	var lock sync.Mutex
-	out := json.NewEncoder(os.Stdout)
-	lines := bufio.NewReaderSize(os.Stdin, 1<<16)
-	for {
-		line, err := lines.ReadBytes('\n')
-		if err != nil {
-			return
-		}
-		c := &command{}
-		if err := json.Unmarshal(line, c); err != nil {
-			panic(err)
-		}
-		go d.answer(c, out, &lock)
-	}
+	lines.Serve(lines.Verbs[command]{
+		"producer": d.producer, "simple": d.simple, "push": d.push, "send": d.send, "receive": d.receive,
+		"ack": d.ack, "change": d.change, "taken": d.drain, "stop": d.stop,
+		"deciding": d.deciding, "begin": d.begin, "end": d.end, "checked": d.asked,
+	})
 }

@@ -10,7 +10,7 @@ from rmq_proto import v2
 from rmq_proxy.admin_client import AdminClient
 from rmq_proxy.rpc import GrpcCode
 from tests.clients.harness import eventually
-from tests.proxy.rig import receiving, settings_command, subscribing
+from tests.proxy.rig import a_message, receiving, sending, settings_command, subscribing
 from tests.proxy.stacks import Channel, Stack
 from tests.proxy.transports import TRANSPORTS, Run
 from tests.serving import Server
@@ -52,6 +52,15 @@ def polling(topic: str) -> bytes:
     return request.SerializeToString()
 
 
+def pulling(topic: str, offset: int) -> bytes:
+    """A pull of queue 0 that waits for 20 s."""
+    request = v2.PullMessageRequest(offset=offset, batch_size=32)
+    request.group.name = "billing"
+    request.message_queue.topic.name = topic
+    request.long_polling_timeout.seconds = 20
+    return request.SerializeToString()
+
+
 async def make_topic(channel: Channel, stack: Stack, topic: str) -> None:
     """By asking for its route, as clients do."""
     request = v2.QueryRouteRequest()
@@ -60,14 +69,16 @@ async def make_topic(channel: Channel, stack: Stack, topic: str) -> None:
     assert v2.QueryRouteResponse.FromString(answer).status.code == v2.OK
 
 
+@pytest.mark.parametrize("method", ["ReceiveMessage", "PullMessage"])
 @pytest.mark.parametrize("how", ["cancel", "disconnect"])
-def test_a_poll_given_up_waits_no_more(run: "Run[None]", server: Server, stack: Stack, how: str) -> None:
+def test_a_poll_given_up_waits_no_more(run: "Run[None]", server: Server, stack: Stack, how: str, method: str) -> None:
     """The broker forgets a long poll whose client cancels it or goes away."""
+    request = polling("polled") if method == "ReceiveMessage" else pulling("polled", 0)
 
     async def scenario() -> None:
         channel = await stack.connect(server.endpoint)
         await make_topic(channel, stack, "polled")
-        poll = await channel.open(SERVICE + "ReceiveMessage", polling("polled"), said_by(stack))
+        poll = await channel.open(SERVICE + method, request, said_by(stack))
         with AdminClient(server.endpoint) as admin:
             await asyncio.to_thread(eventually, lambda: admin.describe().waiting_polls == 1, WITHIN_S, "a poll")
             await (poll.cancel() if how == "cancel" else channel.close())
@@ -93,6 +104,36 @@ def test_telemetry_stays_open(run: "Run[None]", server: Server, stack: Stack) ->
             await make_topic(channel, stack, "told")
         await telemetry.half_close()
         assert await telemetry.end() == (GrpcCode.OK, "")
+        await channel.close()
+
+    run(scenario())
+
+
+async def pull_all(channel: Channel, stack: Stack, topic: str, offset: int) -> list[v2.PullMessageResponse]:
+    """The whole stream."""
+    call = await channel.open(SERVICE + "PullMessage", pulling(topic, offset), said_by(stack))
+    answers = []
+    while (data := await call.read()) is not None:
+        answers.append(v2.PullMessageResponse.FromString(data))
+    assert await call.end() == (GrpcCode.OK, "")
+    return answers
+
+
+def test_a_pull_is_a_stream_that_ends(run: "Run[None]", server: Server, stack: Stack) -> None:
+    """Status, messages, next offset; it waits for a message that comes later; an offset outside says where to go on."""
+    topic = f"pulled-{stack.name}"
+
+    async def scenario() -> None:
+        channel = await stack.connect(server.endpoint)
+        await make_topic(channel, stack, topic)
+        waiting = asyncio.create_task(pull_all(channel, stack, topic, 0))
+        with AdminClient(server.endpoint) as admin:
+            await asyncio.to_thread(eventually, lambda: admin.describe().waiting_polls == 1, WITHIN_S, "a poll")
+        await channel.unary(SERVICE + "SendMessage", sending(a_message(topic)).SerializeToString(), said_by(stack))
+        status, message, next_offset = await waiting
+        assert (status.status.code, message.message.body, next_offset.next_offset) == (v2.OK, b"hello", 1)
+        status, next_offset = await pull_all(channel, stack, topic, 7)
+        assert (status.status.code, next_offset.next_offset) == (v2.ILLEGAL_OFFSET, 1)
         await channel.close()
 
     run(scenario())

@@ -17,7 +17,7 @@ from rmq_proxy.native.deadlines import Deadlines
 from rmq_proxy.native.tls import STEP_BYTES, Session
 from rmq_proxy.rpc import Call, Kind, Row
 from tests.proxy.http2.peer import START, parse
-from tests.proxy.native.test_port import Port, call, port
+from tests.proxy.native.portrig import Port, call, port
 from tests.proxy.transports import answering, new_future
 from tests.scraping import told
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.rmq.commands.rig import Commands, FakeClient, FakeServer
+from tests.rmq.commands.rig import Commands, FakeChannel, FakeServer
 
 
 @pytest.fixture(autouse=True)
@@ -29,8 +29,7 @@ def rmq(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> FakeServer:
-    """What the commands find instead of a server."""
+    """What the commands' client finds instead of a server."""
     fake = FakeServer()
-    monkeypatch.setattr(FakeClient, "server", fake, raising=False)
-    monkeypatch.setattr("rmq_proxy.admin_client.AdminClient", FakeClient)
+    monkeypatch.setattr("grpc.insecure_channel", lambda target, options: FakeChannel(fake, target))
     return fake

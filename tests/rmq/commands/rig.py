@@ -1,17 +1,19 @@
-"""What the tests of commands share: a command run in this process, and an admin client over an imagined server."""
+"""What the tests of commands share: a command run in this process, and an imagined server behind the real client."""
 
 import io
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Self, TypeVar, cast
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, cast
 
 import pytest
+from google.protobuf.message import Message
 
 from rmq.cli import run
 from rmq_proto import admin as pb
+from rmq_proto import health as health_pb
+from rmq_proto import v2
 from rmq_proxy.admin_client import AdminError, ErrorKind, Sent
 
-T = TypeVar("T")
 NOW_MS = 1_790_000_000_000  # 2026-09-21
 
 
@@ -98,149 +100,199 @@ class FakeServer:
         queues = [pb.Queue(id=i, max_offset=len(queue)) for i, queue in enumerate(self.queues)]
         return pb.Topic(name="orders", type="NORMAL", queues=queues, groups=["billing"])
 
-    def answer(self, verb: str, default: T, *args: object) -> T:
+    def answer(self, verb: str, default: Callable[[], object], *args: object) -> object:
         """What a verb answers: its own, unless the test says otherwise."""
         self.calls.append((verb, *args))
         found = self.answers.get(verb, default)
         if isinstance(found, BaseException):
             raise found
-        return cast("T", found)
+        return default() if found is default else found
 
+    def own(self, verb: str, request: Any) -> object:
+        """What a verb answers of itself."""
+        match verb:
+            case "describe":
+                return pb.Server(version="9.9", pid=7, now_ms=NOW_MS)
+            case "put_topic":
+                queues = [pb.Queue(id=i) for i in range(request.queues or 8)]
+                return pb.Topic(name=request.name, type=request.type or "NORMAL", queues=queues)
+            case "topics":
+                return [self.topic()]
+            case "put_group":
+                return pb.Group(name=request.name, attempts_max=request.attempts_max or 17, retry_ms=request.retry_ms)
+            case "reset_offset":
+                return pb.Group(name=request.group)
+            case "peek":
+                return self._peek(request)
+            case "send":
+                return Sent("01AB", 12)
+            case "health":
+                return True
+            case "replay":
+                return 0
+            case "stack":
+                return ""
+            case "verify":
+                return pb.VerifyMessageResponse(client_id="c1", topic="orders", status="OK")
+            case _:
+                return []
 
-class FakeClient:
-    """AdminClient's shape; talks to the FakeServer that the fixture put in the class."""
-
-    server: FakeServer
-
-    def __init__(self, endpoint: str, *, timeout_s: float = 5.0) -> None:
-        self.timeout_s = timeout_s
-        self.server.endpoints.append(endpoint)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    def describe(self) -> pb.Server:
-        return self.server.answer("describe", pb.Server(version="9.9", pid=7, now_ms=NOW_MS))
-
-    def put_topic(
-        self,
-        name: str,
-        type: str = "",  # noqa: A002  # the client's word
-        queues: int = 0,
-        *,
-        must_be_new: bool = False,
-        must_exist: bool = False,
-    ) -> pb.Topic:
-        made = pb.Topic(name=name, type=type or "NORMAL", queues=[pb.Queue(id=i) for i in range(queues or 8)])
-        return self.server.answer("put_topic", made, name, type, queues, must_be_new, must_exist)
-
-    def topics(self, name: str = "") -> Sequence[pb.Topic]:
-        return self.server.answer("topics", [self.server.topic()], name)
-
-    def delete_topic(self, name: str) -> None:
-        self.server.answer("delete_topic", None, name)
-
-    def put_group(
-        self,
-        name: str,
-        attempts_max: int = 0,
-        retry_ms: Sequence[int] = (),
-        *,
-        must_be_new: bool = False,
-        must_exist: bool = False,
-    ) -> pb.Group:
-        made = pb.Group(name=name, attempts_max=attempts_max or 17, retry_ms=retry_ms)
-        return self.server.answer("put_group", made, name, attempts_max, tuple(retry_ms), must_be_new, must_exist)
-
-    def groups(self, name: str = "", leases: bool = False) -> Sequence[pb.Group]:
-        return self.server.answer("groups", [], name, leases)
-
-    def reset_offset(
-        self, group: str, topic: str, *, begin: bool = False, end: bool = False, time_ms: int | None = None
-    ) -> pb.Group:
-        return self.server.answer("reset_offset", pb.Group(name=group), group, topic, begin, end, time_ms)
-
-    def delete_group(self, name: str) -> None:
-        self.server.answer("delete_group", None, name)
-
-    def peek(
-        self,
-        topic: str,
-        from_: Mapping[int, int] | None = None,
-        *,
-        from_begin: bool = False,
-        from_end: bool = False,
-        from_ms: int = 0,
-        limit: int = 32,
-        filter: str = "",  # noqa: A002  # the client's word
-        sql: str = "",
-        wait_ms: int = 0,
-    ) -> pb.PeekResponse:
-        self.server.answer("peek", None, topic, from_, from_begin, from_end, from_ms, limit, sql or filter, wait_ms)
-        if wait_ms and self.server.comes:
-            came = self.server.comes.pop(0)
-            self.server.queues[came.queue_id].append(came)
-        found, next_ = self._scan(from_, from_begin, from_end, from_ms, sql or filter)
-        for left in found[limit:]:
+    def _peek(self, request: pb.PeekRequest) -> pb.PeekResponse:
+        if request.wait_ms and self.comes:
+            came = self.comes.pop(0)
+            self.queues[came.queue_id].append(came)
+        found, next_ = self._scan(request)
+        for left in found[request.limit :]:
             next_[left.queue_id] = min(next_[left.queue_id], left.offset)
-        return pb.PeekResponse(messages=found[:limit], next=next_)
+        return pb.PeekResponse(messages=found[: request.limit], next=next_)
 
-    def _scan(
-        self, from_: Mapping[int, int] | None, from_begin: bool, from_end: bool, from_ms: int, wanted: str
-    ) -> tuple[list[pb.Message], dict[int, int]]:
+    def _scan(self, request: pb.PeekRequest) -> tuple[list[pb.Message], dict[int, int]]:
         found: list[pb.Message] = []
         next_ = {}
-        for queue_id, queue in enumerate(self.server.queues):
-            start = len(queue) if from_end else sum(one.stored_ms < from_ms for one in queue)
-            if from_ is not None and queue_id not in from_ and not from_begin:
+        for queue_id, queue in enumerate(self.queues):
+            start = len(queue) if request.from_end else sum(one.stored_ms < request.from_ms for one in queue)
+            if request.offsets and queue_id not in request.offsets and not request.from_begin:
                 continue
-            start = from_.get(queue_id, 0) if from_ is not None else start
-            page = queue[start : start + self.server.scan_max]
+            start = request.offsets.get(queue_id, 0) if request.offsets else start
+            page = queue[start : start + self.scan_max]
+            wanted = request.sql or request.filter
             found += [one for one in page if wanted in ("", "*", one.tag, f"TAGS = '{one.tag}'")]
             next_[queue_id] = start + len(page)
         return sorted(found, key=lambda one: one.stored_ms), next_
 
-    def find(self, topic: str, message_id: str = "", key: str = "", limit: int = 32) -> Sequence[pb.Message]:
-        return self.server.answer("find", [], topic, message_id, key, limit)
 
-    def dead_letters(self, group: str, limit: int = 32) -> Sequence[pb.Message]:
-        return self.server.answer("dead_letters", [], group, limit)
+def _peeked(request: pb.PeekRequest) -> tuple[object, ...]:
+    offsets = dict(request.offsets) or None
+    wanted = request.sql or request.filter
+    where = request.from_begin, request.from_end, request.from_ms
+    return request.topic, offsets, *where, request.limit, wanted, request.wait_ms
 
-    def replay(self, group: str, message_ids: Sequence[str] = ()) -> int:
-        return self.server.answer("replay", 0, group, tuple(message_ids))
 
-    def timers(self, topic: str = "", limit: int = 32, number: int | None = None) -> Sequence[pb.Timer]:
-        return self.server.answer("timers", [], topic, limit, number)
+def _reset(request: pb.ResetOffsetRequest) -> tuple[object, ...]:
+    time_ms = request.time_ms if request.WhichOneof("to") == "time_ms" else None
+    return request.group, request.topic, request.begin, request.end, time_ms
 
-    def cancel_timer(self, number: int) -> None:
-        self.server.answer("cancel_timer", None, number)
 
-    def transactions(
-        self, topic: str = "", limit: int = 32, number: int | None = None, *, parked: bool = False
-    ) -> Sequence[pb.Transaction]:
-        return self.server.answer("transactions", [], topic, limit, number, parked)
+def _sent(request: v2.SendMessageRequest) -> tuple[object, ...]:
+    (one,) = request.messages
+    system = one.system_properties
+    due = system.delivery_timestamp
+    due_ms = due.seconds * 1000 + due.nanos // 1_000_000 if system.HasField("delivery_timestamp") else None
+    properties = dict(one.user_properties)
+    return one.topic.name, one.body, system.tag, tuple(system.keys), properties, system.message_group, due_ms
 
-    def resolve_transaction(self, number: int, *, commit: bool) -> None:
-        self.server.answer("resolve_transaction", None, number, commit)
 
-    def send(
-        self,
-        topic: str,
-        body: bytes,
-        tag: str = "",
-        keys: Sequence[str] = (),
-        properties: Mapping[str, str] | None = None,
-        message_group: str = "",
-        delivery_ms: int | None = None,
-    ) -> Sent:
-        args = (topic, body, tag, tuple(keys), dict(properties or {}), message_group, delivery_ms)
-        return self.server.answer("send", Sent("01AB", 12), *args)
+def _send_result(sent: Sent) -> v2.SendMessageResponse:
+    entry = v2.SendResultEntry(message_id=sent.message_id, offset=sent.offset)
+    return v2.SendMessageResponse(status=v2.Status(code=v2.OK), entries=[entry])
 
-    def clients(self, group: str = "") -> Sequence[pb.Client]:
-        return self.server.answer("clients", [], group)
 
-    def health(self) -> bool:
-        return self.server.answer("health", True)
+def _health(serves: bool) -> health_pb.HealthCheckResponse:
+    status = health_pb.HealthCheckResponse
+    return status(status=status.SERVING if serves else status.NOT_SERVING)
+
+
+class Verb(NamedTuple):
+    """A method: its request, what a test reads of it, and the answer that a value stands for."""
+
+    name: str
+    request: Callable[[bytes], Any]
+    asked: Callable[[Any], tuple[object, ...]]
+    response: Callable[[Any], Message] = lambda value: cast("Message", value)
+
+
+VERBS: Mapping[str, Verb] = {
+    "Describe": Verb("describe", pb.DescribeRequest.FromString, lambda r: ()),
+    "PutTopic": Verb(
+        "put_topic", pb.PutTopicRequest.FromString,
+        lambda r: (r.name, r.type, r.queues, r.must_be_new, r.must_exist),
+    ),
+    "ListTopics": Verb(
+        "topics", pb.ListTopicsRequest.FromString, lambda r: (r.name,), lambda v: pb.ListTopicsResponse(topics=v)
+    ),
+    "DeleteTopic": Verb(
+        "delete_topic", pb.DeleteTopicRequest.FromString, lambda r: (r.name,), lambda v: pb.DeleteTopicResponse()
+    ),
+    "PutGroup": Verb(
+        "put_group", pb.PutGroupRequest.FromString,
+        lambda r: (r.name, r.attempts_max, tuple(r.retry_ms), r.must_be_new, r.must_exist),
+    ),
+    "ListGroups": Verb(
+        "groups", pb.ListGroupsRequest.FromString, lambda r: (r.name, r.leases),
+        lambda v: pb.ListGroupsResponse(groups=v),
+    ),
+    "ResetOffset": Verb("reset_offset", pb.ResetOffsetRequest.FromString, _reset),
+    "DeleteGroup": Verb(
+        "delete_group", pb.DeleteGroupRequest.FromString, lambda r: (r.name,), lambda v: pb.DeleteGroupResponse()
+    ),
+    "Peek": Verb("peek", pb.PeekRequest.FromString, _peeked),
+    "FindMessages": Verb(
+        "find", pb.FindMessagesRequest.FromString, lambda r: (r.topic, r.message_id, r.key, r.limit),
+        lambda v: pb.PeekResponse(messages=v),
+    ),
+    "LocateMessage": Verb(
+        "locate", pb.LocateMessageRequest.FromString, lambda r: (r.message_id, r.topic),
+        lambda v: pb.LocateMessageResponse(copies=v),
+    ),
+    "PrintThreadStackTrace": Verb(
+        "stack", pb.PrintThreadStackTraceRequest.FromString, lambda r: (r.client_id,),
+        lambda v: pb.PrintThreadStackTraceResponse(thread_stack_trace=v),
+    ),
+    "VerifyMessage": Verb(
+        "verify", pb.VerifyMessageRequest.FromString, lambda r: (r.group, r.message_id, r.client_id, r.topic)
+    ),
+    "ListDeadLetters": Verb(
+        "dead_letters", pb.ListDeadLettersRequest.FromString, lambda r: (r.group, r.limit),
+        lambda v: pb.PeekResponse(messages=v),
+    ),
+    "ReplayDeadLetters": Verb(
+        "replay", pb.ReplayDeadLettersRequest.FromString, lambda r: (r.group, tuple(r.message_ids)),
+        lambda v: pb.ReplayDeadLettersResponse(replayed=v),
+    ),
+    "ListTimers": Verb(
+        "timers", pb.ListTimersRequest.FromString,
+        lambda r: (r.topic, r.limit, r.number if r.HasField("number") else None),
+        lambda v: pb.ListTimersResponse(timers=v),
+    ),
+    "CancelTimer": Verb(
+        "cancel_timer", pb.CancelTimerRequest.FromString, lambda r: (r.number,), lambda v: pb.CancelTimerResponse()
+    ),
+    "ListTransactions": Verb(
+        "transactions", pb.ListTransactionsRequest.FromString,
+        lambda r: (r.topic, r.limit, r.number if r.HasField("number") else None, r.parked),
+        lambda v: pb.ListTransactionsResponse(transactions=v),
+    ),
+    "ResolveTransaction": Verb(
+        "resolve_transaction", pb.ResolveTransactionRequest.FromString, lambda r: (r.number, r.commit),
+        lambda v: pb.ResolveTransactionResponse(),
+    ),
+    "ListClients": Verb(
+        "clients", pb.ListClientsRequest.FromString, lambda r: (r.group,), lambda v: pb.ListClientsResponse(clients=v)
+    ),
+    "SendMessage": Verb("send", v2.SendMessageRequest.FromString, _sent, _send_result),
+    "Check": Verb("health", health_pb.HealthCheckRequest.FromString, lambda r: (), _health),
+}  # fmt: skip
+"""By the last word of the path. A value of a list, a number or None is wrapped in its response."""
+
+
+class FakeChannel:
+    """gRPC's channel, as far as AdminClient uses it: a call goes to the FakeServer, as bytes and back."""
+
+    def __init__(self, server: FakeServer, target: str) -> None:
+        self._server = server
+        server.endpoints.append(target.removeprefix("dns:///"))
+
+    def unary_unary(self, path: str) -> Callable[..., bytes]:
+        verb = VERBS[path.rpartition("/")[2]]
+
+        def call(data: bytes, *, timeout: float, metadata: object) -> bytes:
+            del metadata
+            assert timeout > 0
+            request = verb.request(data)
+            value = self._server.answer(verb.name, lambda: self._server.own(verb.name, request), *verb.asked(request))
+            return verb.response(value).SerializeToString()
+
+        return call
+
+    def close(self) -> None:
+        pass

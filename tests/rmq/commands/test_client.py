@@ -51,3 +51,20 @@ def test_a_client_id_cannot_steer_the_terminal(rmq: Commands, server: FakeServer
     evil.client_id = "c\x1b[2J"
     server.answers["clients"] = [evil]
     assert "c\\x1b[2J" in rmq("client", "list").out
+
+
+def test_a_stack_is_shown_as_the_client_tells_it(rmq: Commands, server: FakeServer) -> None:
+    """Line by line, and nothing in it can steer the terminal."""
+    server.answers["stack"] = "main\n\tat here\x1b[2J\n\nother"
+    assert rmq("client", "stack", "c1") == (0, "main\n        at here\\x1b[2J\n\nother\n", "")
+    assert server.asked("stack") == [("c1",)]
+    assert json.loads(rmq("client", "stack", "c1", "--json").out) == {
+        "client_id": "c1",
+        "stack": "main\n\tat here\x1b[2J\n\nother",
+    }
+
+
+def test_a_client_that_cannot_tell_is_one_line(rmq: Commands, server: FakeServer) -> None:
+    """The server's own, with exit code 1."""
+    server.fail("stack", "failed", "client c1 (PYTHON 5.1.2): the client did not answer within 5 s")
+    assert "did not answer" in rmq.fails("client", "stack", "c1", code=1)

@@ -12,6 +12,7 @@ import pytest
 from rmq.commands import checks
 from rmq.commands.checks import Finding
 from rmq.config import Config
+from rmq_proto import admin as pb
 from tests.rmq.commands.rig import Commands, FakeServer
 from tests.rmq.commands.storerig import a_store
 from tests.serving import Server
@@ -92,6 +93,15 @@ def test_a_port_that_an_rmq_serves(server: FakeServer) -> None:
     checks.port(Config(host="::1", port=5))
     checks.port(Config(host="0.0.0.0"))
     assert server.endpoints == ["127.0.0.1:8081", "[::1]:5", "127.0.0.1:8081"]
+
+
+def test_a_server_that_found_damage_is_a_warning(server: FakeServer) -> None:
+    """With what to do about it; it serves all the same."""
+    server.answers["describe"] = pb.Server(version="9.9", pid=7, data="/data", damaged=3)
+    finding = checks.port(Config())
+    assert finding.state == "warn"
+    assert finding.found.endswith("serves on port 8081, and found 3 damaged places in its store")
+    assert "rmq store check /data, then rmq store repair" in finding.advice
 
 
 @pytest.mark.parametrize(("addresses", "state"), [(["127.0.0.1", "::1"], "ok"), (["10.0.0.1"], "warn"), (None, "warn")])

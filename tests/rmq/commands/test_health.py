@@ -41,7 +41,7 @@ def test_wait_goes_on_until_it_serves(rmq: Commands, server: FakeServer, monkeyp
     answers: list[object] = [AdminError("down", "d"), AdminError("not_ours", "n"), AdminError("busy", "b"), False, True]
     monkeypatch.setattr("rmq.commands.health.PAUSE_S", 0.001)
 
-    def answer(_verb: str, _default: object) -> object:
+    def answer(_verb: str, _own: object) -> object:
         found = answers.pop(0)
         if isinstance(found, AdminError):
             raise found

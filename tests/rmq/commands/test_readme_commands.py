@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.serving import Server
 
 README = Path(__file__).parents[3] / "README.md"
 
 
+@pytest.mark.slow
 def test_the_commands_run_as_printed(tmp_path: Path) -> None:
     """In order, in one shell that stops at the first failure."""
     found = re.search(r"## Commands\n.*?```sh\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)

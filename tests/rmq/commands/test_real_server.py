@@ -50,6 +50,27 @@ def test_a_topic_s_life(here: Commands) -> None:
     assert here("topic", "update", "life", "--queues", "3").code == 1
 
 
+def test_a_message_is_traced(here: Commands) -> None:
+    """By its id alone: where the server has it, and what a client wrote into the trace topic about it."""
+    here("topic", "create", "traced", "--queues", "1")
+    message_id = json.loads(here("message", "send", "traced", "hello", "--json").out)["message_id"]
+    assert "official gRPC clients write no trace records" in here("message", "trace", message_id).err
+    fields = ("Pub", 1_700_000_000_000, "R", "P", "traced", message_id, "", "", "h", 5, 3, 0, "", "true")
+    record = "\x01".join(map(str, fields)) + "\x02"
+    assert here("message", "send", "RMQ_SYS_TRACE_TOPIC", "-", "--key", message_id, stdin=record.encode()).code == 0
+    traced = json.loads(here("message", "trace", message_id, "--json").out)
+    assert [(copy["topic"], copy["offset"], copy["body_bytes"]) for copy in traced["copies"]] == [("traced", 0, 5)]
+    assert [(event["event"], event["cost_ms"]) for event in traced["events"]] == [("sent", 3)]
+    assert "TRACE_TOPIC" not in here("topic", "list").out
+    assert "is not stored here" in here.fails("message", "trace", "01AB", code=1)
+
+
+def test_a_client_that_is_not_there_is_not_asked(here: Commands) -> None:
+    """One line that says where to look."""
+    assert "`rmq client list` shows who is there" in here.fails("client", "stack", "nobody", code=1)
+    assert "there is no group nobody" in here.fails("message", "verify", "01AB", "--group", "nobody", code=1)
+
+
 def test_messages_are_sent_and_seen(here: Commands) -> None:
     """In order, from both ends, and by what follows them."""
     here("topic", "create", "seen", "--queues", "2")

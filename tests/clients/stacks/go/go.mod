@@ -2,7 +2,12 @@ module rmq-test-driver
 
 go 1.25.0
 
-require google.golang.org/grpc v1.83.2
+require (
+	google.golang.org/grpc v1.83.2
+	rmq-test-lines v0.0.0
+)
+
+replace rmq-test-lines => ../../lines/go
 
 require (
 	golang.org/x/net v0.58.0 // indirect

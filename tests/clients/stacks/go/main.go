@@ -2,15 +2,12 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -22,11 +19,11 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"rmq-test-lines"
 )
 
 type command struct {
-	ID          int64       `json:"id"`
-	Op          string      `json:"op"`
 	Name        string      `json:"name"`
 	Channel     string      `json:"channel"`
 	Target      string      `json:"target"`
@@ -39,7 +36,7 @@ type command struct {
 	Body        *[]byte     `json:"body"`
 }
 
-type reply = map[string]any
+type reply = lines.Reply
 
 // A message is its own encoding.
 type raw struct{}
@@ -211,45 +208,10 @@ func (d *driver) close(c *command) (reply, error) {
 	return reply{}, closed.Close()
 }
 
-func (d *driver) run(c *command) (reply, error) {
-	verbs := map[string]func(*command) (reply, error){
-		"connect": d.connect, "unary": d.unary, "open": d.open, "headers": d.headers, "read": d.read,
-		"write": d.write, "half_close": d.halfClose, "cancel": d.stop, "close": d.close,
-	}
-	verb, known := verbs[c.Op]
-	if !known {
-		return nil, fmt.Errorf("this driver has no %s", c.Op)
-	}
-	return verb(c)
-}
-
-func (d *driver) answer(c *command, out *json.Encoder, lock *sync.Mutex) {
-	result, err := d.run(c)
-	if err != nil {
-		result = reply{"error": err.Error()}
-	}
-	result["id"] = c.ID
-	lock.Lock()
-	defer lock.Unlock()
-	if err := out.Encode(result); err != nil {
-		panic(err)
-	}
-}
-
 func main() {
 	d := &driver{channels: map[string]*grpc.ClientConn{}, calls: map[string]*call{}}
-	var lock sync.Mutex
-	out := json.NewEncoder(os.Stdout)
-	lines := bufio.NewReaderSize(os.Stdin, 1<<16)
-	for {
-		line, err := lines.ReadBytes('\n')
-		if err != nil {
-			return
-		}
-		c := &command{}
-		if err := json.Unmarshal(line, c); err != nil {
-			panic(err)
-		}
-		go d.answer(c, out, &lock)
-	}
+	lines.Serve(lines.Verbs[command]{
+		"connect": d.connect, "unary": d.unary, "open": d.open, "headers": d.headers, "read": d.read,
+		"write": d.write, "half_close": d.halfClose, "cancel": d.stop, "close": d.close,
+	})
 }

@@ -1,0 +1,3 @@
+module rmq-test-lines
+
+go 1.24
