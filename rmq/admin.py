@@ -86,8 +86,8 @@ class Admin:
         self._browser = Browser(store, topics, loop)
         self.views = GroupViews(store, self._browser, waiters, clock, online)
         self._timers = TimerViews(store, delay)
-        self._transactions = TransactionViews(store, transactions)
         self._finder = Finder(store, self._browser)
+        self._transactions = TransactionViews(store, transactions)
         self._letters = DeadLetters(store, topics, self._browser, loop, subscribe=subscribe, tick=tick)
 
     def describe(self) -> StoreInfo:

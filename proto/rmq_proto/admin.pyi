@@ -554,6 +554,65 @@ class CancelTimerResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class LocateMessageRequest(_message.Message):
+    __slots__ = ("message_id", "topic")
+    MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    message_id: str
+    topic: str
+    def __init__(self, message_id: _Optional[str] = ..., topic: _Optional[str] = ...) -> None: ...
+
+class LocateMessageResponse(_message.Message):
+    __slots__ = ("copies",)
+    COPIES_FIELD_NUMBER: _ClassVar[int]
+    copies: _containers.RepeatedCompositeFieldContainer[Copy]
+    def __init__(self, copies: _Optional[_Iterable[_Union[Copy, _Mapping[str, object]]]] = ...) -> None: ...
+
+class Copy(_message.Message):
+    __slots__ = ("message", "body_bytes", "sent_to", "due_ms", "groups")
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    BODY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SENT_TO_FIELD_NUMBER: _ClassVar[int]
+    DUE_MS_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    message: Message
+    body_bytes: int
+    sent_to: str
+    due_ms: int
+    groups: _containers.RepeatedCompositeFieldContainer[Holding]
+    def __init__(
+        self,
+        message: _Optional[_Union[Message, _Mapping[str, object]]] = ...,
+        body_bytes: _Optional[int] = ...,
+        sent_to: _Optional[str] = ...,
+        due_ms: _Optional[int] = ...,
+        groups: _Optional[_Iterable[_Union[Holding, _Mapping[str, object]]]] = ...,
+    ) -> None: ...
+
+class Holding(_message.Message):
+    __slots__ = ("group", "state", "attempt", "leased_ms", "due_ms", "client_id")
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    LEASED_MS_FIELD_NUMBER: _ClassVar[int]
+    DUE_MS_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    group: str
+    state: str
+    attempt: int
+    leased_ms: int
+    due_ms: int
+    client_id: str
+    def __init__(
+        self,
+        group: _Optional[str] = ...,
+        state: _Optional[str] = ...,
+        attempt: _Optional[int] = ...,
+        leased_ms: _Optional[int] = ...,
+        due_ms: _Optional[int] = ...,
+        client_id: _Optional[str] = ...,
+    ) -> None: ...
+
 class ListTransactionsRequest(_message.Message):
     __slots__ = ("topic", "limit", "number", "parked")
     TOPIC_FIELD_NUMBER: _ClassVar[int]
@@ -615,65 +674,6 @@ class ResolveTransactionRequest(_message.Message):
 class ResolveTransactionResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
-
-class LocateMessageRequest(_message.Message):
-    __slots__ = ("message_id", "topic")
-    MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
-    TOPIC_FIELD_NUMBER: _ClassVar[int]
-    message_id: str
-    topic: str
-    def __init__(self, message_id: _Optional[str] = ..., topic: _Optional[str] = ...) -> None: ...
-
-class LocateMessageResponse(_message.Message):
-    __slots__ = ("copies",)
-    COPIES_FIELD_NUMBER: _ClassVar[int]
-    copies: _containers.RepeatedCompositeFieldContainer[Copy]
-    def __init__(self, copies: _Optional[_Iterable[_Union[Copy, _Mapping[str, object]]]] = ...) -> None: ...
-
-class Copy(_message.Message):
-    __slots__ = ("message", "body_bytes", "sent_to", "due_ms", "groups")
-    MESSAGE_FIELD_NUMBER: _ClassVar[int]
-    BODY_BYTES_FIELD_NUMBER: _ClassVar[int]
-    SENT_TO_FIELD_NUMBER: _ClassVar[int]
-    DUE_MS_FIELD_NUMBER: _ClassVar[int]
-    GROUPS_FIELD_NUMBER: _ClassVar[int]
-    message: Message
-    body_bytes: int
-    sent_to: str
-    due_ms: int
-    groups: _containers.RepeatedCompositeFieldContainer[Holding]
-    def __init__(
-        self,
-        message: _Optional[_Union[Message, _Mapping[str, object]]] = ...,
-        body_bytes: _Optional[int] = ...,
-        sent_to: _Optional[str] = ...,
-        due_ms: _Optional[int] = ...,
-        groups: _Optional[_Iterable[_Union[Holding, _Mapping[str, object]]]] = ...,
-    ) -> None: ...
-
-class Holding(_message.Message):
-    __slots__ = ("group", "state", "attempt", "leased_ms", "due_ms", "client_id")
-    GROUP_FIELD_NUMBER: _ClassVar[int]
-    STATE_FIELD_NUMBER: _ClassVar[int]
-    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
-    LEASED_MS_FIELD_NUMBER: _ClassVar[int]
-    DUE_MS_FIELD_NUMBER: _ClassVar[int]
-    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
-    group: str
-    state: str
-    attempt: int
-    leased_ms: int
-    due_ms: int
-    client_id: str
-    def __init__(
-        self,
-        group: _Optional[str] = ...,
-        state: _Optional[str] = ...,
-        attempt: _Optional[int] = ...,
-        leased_ms: _Optional[int] = ...,
-        due_ms: _Optional[int] = ...,
-        client_id: _Optional[str] = ...,
-    ) -> None: ...
 
 class ListClientsRequest(_message.Message):
     __slots__ = ("group",)

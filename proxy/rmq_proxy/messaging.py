@@ -88,8 +88,8 @@ class Messaging:
         consuming = self._consuming
         send = self._unary(v2.SendMessageRequest.FromString, self._producing.send, SEND_FAILED)
         recall = self._unary(v2.RecallMessageRequest.FromString, self._producing.recall, RECALL_FAILED)
-        end = self._unary(v2.EndTransactionRequest.FromString, self._producing.end_transaction, END_FAILED)
         receive = self._listing(v2.ReceiveMessageRequest.FromString, consuming.receive, consuming.receive_failed)
+        end = self._unary(v2.EndTransactionRequest.FromString, self._producing.end_transaction, END_FAILED)
         ack = self._unary(v2.AckMessageRequest.FromString, consuming.ack, ACK_FAILED)
         change = self._unary(v2.ChangeInvisibleDurationRequest.FromString, consuming.change_invisible, CHANGE_FAILED)
         dead_letter = self._unary(

@@ -39,9 +39,9 @@ TYPE_NAMES = {-1: "MIXED", 1: "NORMAL", 2: "FIFO", 3: "DELAY", 4: "TRANSACTION",
 PERM_READ_WRITE = 6
 _VERSION = {"counter": 1, "stateVersion": 0, "timestamp": 0}
 _WINDOW_BYTES = 1 << 20
-_HALVES_GROUP = "CID_RMQ_SYS_TRANS"  # Apache's own
 _TIMERCHECK = struct.Struct(">qqqq")  # read up to (0: not known), end of the timer log, the timer topic's place, twice
 _TIMERCHECK_BYTES = 4096
+_HALVES_GROUP = "CID_RMQ_SYS_TRANS"  # Apache's own
 
 
 def export(data: Path, out: Path) -> Report:

@@ -124,26 +124,6 @@ def use_up_and_bury(stage: Stage) -> None:
     stage.advance(31_000)
 
 
-def begin_and_look(stage: Stage) -> None:
-    """A transaction that is open, one that is rolled back, one that is committed."""
-    stage.begin("m1")
-    ids = {key: stage.begin(key) for key in ("m2", "m3")}
-    stage.end("m2", ids["m2"], commit=False)
-    stage.receive(FIRST)
-    stage.end("m3", ids["m3"], commit=True)
-    stage.ack(*stage.receive(FIRST))
-
-
-def end_twice_with_a_kill_between(stage: Stage) -> None:
-    """The producers got no answer, and ask the next server again; one thinks otherwise by then."""
-    first, second = stage.begin("m1"), stage.begin("m2")
-    stage.end("m1", first, commit=False)
-    stage.end("m2", second, commit=True)
-    stage.die()
-    stage.end("m1", first, commit=True)
-    stage.end("m2", second, commit=True)
-
-
 def look_before_its_time(stage: Stage) -> None:
     """A delayed message is asked for when half its time has passed, and when all has."""
     stage.send_later("m1", 20_000)
@@ -172,6 +152,26 @@ def come_due_and_die(stage: Stage) -> None:
     stage.advance(21_000)
     stage.ack(*stage.receive(FIRST))
     stage.die()
+
+
+def begin_and_look(stage: Stage) -> None:
+    """A transaction that is open, one that is rolled back, one that is committed."""
+    stage.begin("m1")
+    ids = {key: stage.begin(key) for key in ("m2", "m3")}
+    stage.end("m2", ids["m2"], commit=False)
+    stage.receive(FIRST)
+    stage.end("m3", ids["m3"], commit=True)
+    stage.ack(*stage.receive(FIRST))
+
+
+def end_twice_with_a_kill_between(stage: Stage) -> None:
+    """The producers got no answer, and ask the next server again; one thinks otherwise by then."""
+    first, second = stage.begin("m1"), stage.begin("m2")
+    stage.end("m1", first, commit=False)
+    stage.end("m2", second, commit=True)
+    stage.die()
+    stage.end("m1", first, commit=True)
+    stage.end("m2", second, commit=True)
 
 
 # -- plants ------------------------------------------------------------------------------------------------------------

@@ -3,14 +3,14 @@
 from collections import Counter
 from collections.abc import Mapping
 
-from tests.sim.images import play
+from tests.sim.images import Image, play
 from tests.sim.rig import quiet
 from tests.sim.transactions import TransactImage, Transacting
+from tests.sim.workload import Workload
 
 ROUNDS = 50
-WORKLOADS = 10  # a round, of IMAGES each
+WORKLOADS = 10  # a round, of IMAGES each; half of them with transactions
 IMAGES = 40
-TRANSACTION_IMAGES = 10  # besides: of workloads with transactions
 
 
 def run(seed: int) -> Mapping[str, int]:
@@ -18,9 +18,7 @@ def run(seed: int) -> Mapping[str, int]:
     counts: Counter[str] = Counter()
     with quiet():
         for number in range(WORKLOADS):
-            flush = ("durable", "fast")[number % 2]
-            counts += play(seed + number, flush, images=IMAGES)
-            counts += play(
-                seed + number, flush, images=TRANSACTION_IMAGES, workload=Transacting, image_of=TransactImage
-            )
+            plain, flush = number < WORKLOADS // 2, ("durable", "fast")[number % 2]
+            workload, image_of = (Workload, Image) if plain else (Transacting, TransactImage)
+            counts += play(seed + number, flush, images=IMAGES, workload=workload, image_of=image_of)
     return counts | {"images": counts.total()}

@@ -60,7 +60,7 @@ class PullMachine(DelayMachine):
         queue, offset = self._place(pick)
         self.rig.wait(self.rig.broker.update_offset(READER, queue.topic, queue.queue_id, offset))
         self.committed[queue.topic, queue.queue_id] = offset
-        self._count("committed")
+        self._count("places committed")
 
     def _begin_receive(self, pick: int) -> None:
         """A commit that a crash cuts off, in a third of the cases."""

@@ -12,7 +12,7 @@ from tests.sim.rig import quiet, unsynced
 EXAMPLES = int(os.environ.get("RMQ_MODEL_EXAMPLES", "40"))
 
 ROUNDS_MAX = 5  # chance may pass over something in one
-COUNTED = ("came due", "recalled", "pulled", "committed", "transactions committed", "checked")
+COUNTED = ("came due", "recalled", "pulled", "places committed", "committed", "checked")
 
 
 def missed() -> list[str]:

@@ -109,7 +109,7 @@ class TransactMachine(PullMachine):
 
     def _ended(self, one: Begun, *, commit: bool) -> None:
         one.commit = commit
-        self._count("transactions committed" if commit else "rolled back")
+        self._count("committed" if commit else "rolled back")
         if commit and one.name not in self.sent:
             queue = self.rig.broker._store.state.queue(one.topic, one.queue_id)
             assert queue is not None

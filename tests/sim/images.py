@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from rmq.message import KEYS, TAGS
+from rmq_store.halves import TOPIC as HALVES
 from rmq_store.state import Origin
 from rmq_store.timers import TOPIC as TIMERS
 from tests.rmq.rig import outgoing, request
@@ -138,7 +139,8 @@ class Image:
         """By name, all messages of the workload's topics."""
         found: dict[str, list[Stored]] = {}
         for topic, place, body, properties in _rows(rig):
-            if topic.startswith("%") or topic in ("filler", TIMERS):
+            origin = Origin.parse(properties.get(Origin.PROPERTY, ""))
+            if topic.startswith("%") or topic in ("filler", TIMERS, HALVES) or (origin and origin.topic == HALVES):
                 continue
             sent = Sent(body, topic, properties.get(TAGS, ""), properties.get(KEYS, ""))
             found.setdefault(body, []).append(Stored(topic, place, sent, Origin.PROPERTY in properties))
@@ -285,7 +287,6 @@ def play(
     *,
     images: int,
     verbs: int = 150,
-    delayed: bool = True,
     workload: Callable[..., Workload] = Workload,
     image_of: Callable[..., Image] = Image,
 ) -> Counter[str]:
@@ -294,7 +295,7 @@ def play(
     folder = Path(tempfile.mkdtemp())
     try:
         with unsynced():
-            run = workload(seed, flush, folder, keep=images / (2 * verbs), delayed=delayed)
+            run = workload(seed, flush, folder, keep=images / (2 * verbs))
             run.run(verbs)
             rng = random.Random(seed)
             for number in range(images):

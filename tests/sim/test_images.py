@@ -4,6 +4,7 @@ import pytest
 
 from tests.sim.images import play
 from tests.sim.transactions import TransactImage, Transacting
+from tests.sim.workload import Undelayed
 
 
 @pytest.mark.parametrize("flush", ["durable", "fast"])
@@ -31,4 +32,4 @@ def test_transactions_are_what_their_producers_know_in_every_crash_image(seed: i
 )
 def test_what_once_went_wrong_stays_right(seed: int, flush: str) -> None:
     """Seeds that lost messages: cursors that outlasted what they had passed, segments that went too early."""
-    assert play(seed, flush, images=40, delayed=False).total() == 40
+    assert play(seed, flush, images=40, workload=Undelayed).total() == 40

@@ -4,14 +4,14 @@ A workload and an image of their own: the seeds of the others stay what they wer
 the log among all that the others do; what a start finds of a transaction is what its producer was told.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rmq import message as m
 from rmq import transactionid
 from rmq.errors import ClientError, Code
 from rmq.message import SendResult
-from rmq_store import halves
 from rmq_store.outcomes import COMMITTED, ROLLED_BACK, UNKNOWN
 from tests.rmq.rig import outgoing
 from tests.sim.images import Image, Stored, _rows
@@ -28,11 +28,14 @@ OUTCOMES = {COMMIT: COMMITTED, ROLLBACK: ROLLED_BACK}
 class Transacting(Workload):
     """`ids`: of the transactions whose begin was answered."""
 
-    def __init__(self, seed: int, flush: str, folder: Path, keep: float, *, delayed: bool = True) -> None:
-        super().__init__(seed, flush, folder, keep, delayed=delayed)
-        self._verbs |= {Transacting.begin: 20, Transacting.end: 14}
+    def __init__(self, seed: int, flush: str, folder: Path, keep: float) -> None:
+        super().__init__(seed, flush, folder, keep)
         self.ids: dict[str, str] = {}
         self._open: list[Sent] = []
+
+    def verbs(self) -> Mapping[Callable[[Any], None], int]:
+        """See Workload."""
+        return {**super().verbs(), Transacting.begin: 20, Transacting.end: 14}
 
     def begin(self) -> None:
         """A half message, or some in one call."""
@@ -67,19 +70,13 @@ class TransactImage(Image):
         self._check_transactions(rig)
         super()._look(rig)
 
-    def _stored(self, rig: SimRig) -> dict[str, list[Stored]]:
-        """Of the other verbs' topics."""
-        others = super()._stored(rig).items()
-        return {name: rows for name, rows in others if rows[0].topic not in (halves.TOPIC, *ACCOUNTS)}
-
     def _check_transactions(self, rig: SimRig) -> None:
         store = rig.broker._store
         there: dict[str, list[Stored]] = {}
         for topic, place, body, properties in _rows(rig):
             if topic in ACCOUNTS:
-                there.setdefault(body, []).append(
-                    Stored(topic, place, Sent(body, topic, properties.get(m.TAGS, ""), ""), is_fired=False)
-                )
+                sent = Sent(body, topic, properties.get(m.TAGS, ""), "")
+                there.setdefault(body, []).append(Stored(topic, place, sent, is_fired=False))
         for name, text in self._run.ids.items():
             ops = self._run.story.ops("", name, self._cut)
             if ops:

@@ -61,12 +61,9 @@ def settings_of(flush: str) -> Config:
 
 
 class Workload:
-    """One run. `moments` are kept with probability `keep` at each step of the disk.
+    """One run. `moments` are kept with probability `keep` at each step of the disk."""
 
-    `delayed` False: without delayed messages, as seeds know it that were found before there were any.
-    """
-
-    def __init__(self, seed: int, flush: str, folder: Path, keep: float, *, delayed: bool = True) -> None:
+    def __init__(self, seed: int, flush: str, folder: Path, keep: float) -> None:
         self.story = Story()
         self.moments: list[Moment] = []
         self.checkpoints: list[bytes] = []  # LMDB's file after each commit
@@ -74,9 +71,6 @@ class Workload:
         self.settings = settings_of(flush)
         self._rng = random.Random(seed)
         self._keep = keep
-        self._verbs: dict[Callable[..., None], int] = {
-            verb: weight for verb, weight in _VERBS.items() if delayed or verb not in _OF_DELAYED
-        }
         self._folder = folder
         self._held: list[Held] = []
         self._recallable: list[tuple[Op, str]] = []
@@ -95,12 +89,17 @@ class Workload:
         flusher, log = self.rig.broker._store.flusher, self.rig.broker._store.log
         self.rig.run_while(lambda: flusher.synced < log.end)
         self.rig.disk.on_event = self._step
-        for verb in self._rng.choices(list(self._verbs), list(self._verbs.values()), k=verbs):
+        table = self.verbs()
+        for verb in self._rng.choices(list(table), list(table.values()), k=verbs):
             verb(self)
             self._pass(self._rng.choice((0, 0, 1, 3)))
         self.rig.disk.on_event = lambda operation, path: None
         self.rig.abandon()
         self.rig.checkpoint.close()
+
+    def verbs(self) -> "Mapping[Callable[[Any], None], int]":
+        """And how often each is done, beside the others."""
+        return _VERBS
 
     def _watch(self) -> None:
         self.rig.checkpoint.on_commit = self._saved
@@ -337,7 +336,15 @@ _VERBS: Mapping[Callable[[Workload], None], int] = {
     Workload.come_and_go: 6,
     Workload.restart: 1,
 }
-_OF_DELAYED = (Workload.delay, Workload.recall)
+
+
+class Undelayed(Workload):
+    """Without delayed messages, as seeds know it that were found before there were any."""
+
+    def verbs(self) -> Mapping[Callable[[Any], None], int]:
+        """See Workload."""
+        table = super().verbs()
+        return {verb: table[verb] for verb in table if verb not in (Workload.delay, Workload.recall)}
 
 
 def keys_of(sent: Sent) -> dict[str, str]:
