@@ -14,7 +14,7 @@ again frees nothing: the next segment is due by size when another one has been f
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from rmq_store import halves, record, timers
 from rmq_store.commitlog import Gap
@@ -165,17 +165,9 @@ class Retention:
                 yield
 
     def _move_timer(self, topic: Topic, number: int, due_ms: int) -> None:
-        """The same record again, its first number and its due time with it."""
-        store, queue = self._store, topic.queues[0]
-        if not store.state.timers.holds(number, due_ms):
-            return  # it fired, or ended, since its millisecond was looked at
-        entries = queue.read(number, 1)
-        kept = store.read(queue, number, entries[0]) if entries else None
-        if kept is None:
-            return  # unreadable: nothing to carry, it ends when it is due
-        draft, origin = timer_again(kept, number)
-        store.append(topic, queue, draft, record.tags_code(kept.decode_properties().get("TAGS", "")), origin, due_ms)
-        self._carried_bytes += draft.size
+        """Unless it fired, or ended, since its millisecond was looked at. An unreadable one ends when it is due."""
+        if self._store.state.timers.holds(number, due_ms):
+            self._repeat(topic, number, number, {}, due_ms)
 
     def _carry_halves(self) -> Iterator[None]:
         topic = self._store.state.topics.get(halves.TOPIC)
@@ -190,23 +182,23 @@ class Retention:
                 yield
 
     def _move_half(self, topic: Topic, first: int, half: Half) -> None:
-        """The same record again, with its first number, and with what its own record cannot know: how often it was
-        checked, and when it is next.
-        """
+        """With what its own record cannot know: how often it was checked, and when it is next."""
+        self._repeat(topic, half.number, first, {halves.CHECK: halves.check_text(half.due_ms, half.checks)})
+
+    def _repeat(self, topic: Topic, number: int, first: int, more: Mapping[str, str], due_ms: int = 0) -> None:
+        """The same record of a topic of ours again, with its first number and `more`; nothing where it cannot be read."""
         store, queue = self._store, topic.queues[0]
-        entries = queue.read(half.number, 1)
-        kept = store.read(queue, half.number, entries[0]) if entries else None
+        kept = store.read_message(topic.name, 0, number)
         if kept is None:
-            return  # unreadable: nothing to carry, it ends when it is due
+            return
         properties = kept.decode_properties()
-        origin = Origin.parse(properties.get(Origin.PROPERTY, "")) or Origin(kept.position, halves.TOPIC, 0, first, "")
-        properties[Origin.PROPERTY] = origin.text()
-        properties[halves.CHECK] = halves.check_text(half.due_ms, half.checks)
+        origin = Origin.parse(properties.get(Origin.PROPERTY, "")) or Origin(kept.position, topic.name, 0, first, "")
+        properties |= {Origin.PROPERTY: origin.text(), **more}
         draft = Draft.make(
             topic.name_bytes, 0, kept.body, record.encode_properties(properties), kept.sys_flag, kept.born_ms,
             kept.born_host, kept.born_port, kept.reconsume_times,
         )  # fmt: skip
-        store.append(topic, queue, draft, record.tags_code(properties.get("TAGS", "")), origin)
+        store.append(topic, queue, draft, record.tags_code(properties.get("TAGS", "")), origin, due_ms)
         self._carried_bytes += draft.size
 
     def _repeat_lease(self, first: Ledger, offset: int, found: Open) -> None:
