@@ -186,7 +186,7 @@ class Retention:
         self._repeat(topic, half.number, first, {halves.CHECK: halves.check_text(half.due_ms, half.checks)})
 
     def _repeat(self, topic: Topic, number: int, first: int, more: Mapping[str, str], due_ms: int = 0) -> None:
-        """The same record of a topic of ours again, with its first number and `more`; nothing where it cannot be read."""
+        """The same record of a topic of ours again, with its first number and `more`; nothing where that is lost."""
         store, queue = self._store, topic.queues[0]
         kept = store.read_message(topic.name, 0, number)
         if kept is None:
