@@ -117,7 +117,7 @@ class Delay:
             self._store.apply(TimerEnded(first, due_ms))
             return
         origin = Origin(kept.position, timers.TOPIC, 0, first, "")
-        draft, tags_code = hidden.reveal(kept, properties, topic, queue_id, origin, (timers.OUT_MS,))
+        draft, tags_code = hidden.reveal(kept, properties, topic, queue_id, origin, timers.TIMER_PROPERTIES)
         self._store.append(topic, topic.queues[queue_id], draft, tags_code, origin, due_ms)
 
     def read(self, number: int) -> Record | None:

@@ -13,7 +13,7 @@ from rmq.browse import Browser, origin_topic
 from rmq.deadletters import REPLAYS
 from rmq.delay import first_number
 from rmq.errors import ClientError, Code
-from rmq_store import timers
+from rmq_store import halves, timers
 from rmq_store.ledger import Ledger
 from rmq_store.record import Record
 from rmq_store.store import Store
@@ -43,7 +43,7 @@ class Finder:
         if len(topics) > TOPICS_SEARCHED_MAX:
             text = f"there are {len(topics)} topics, more than can be searched at once: name the message's topic"
             raise ClientError(Code.BAD_REQUEST, text)
-        return list(topics)
+        return [name for name in topics if name != halves.TOPIC]  # half messages are seen by nobody
 
     def whereabouts(self, copy: Kept) -> Whereabouts:
         """See AdminPort."""
