@@ -10,7 +10,7 @@ is rmq_store/retention.py's; which timers there are, rmq_store/timers.py's.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rmq import hidden
 from rmq.clock import Clock
@@ -104,20 +104,20 @@ class Delay:
             self._blocked_until_ms = self._clock.lease_ms() + _RETRY_MS
             log_.warning("delayed messages that are due wait: %s", error)
 
-    def _fire(self, number: int, due_ms: int) -> None:
+    def _fire(self, first: int, due_ms: int) -> None:
         """Crash before the append is written: the timer waits, and fires after the start. After: it is gone."""
-        kept = self.read(number)
+        kept = self.read(self._timers.current(first))
         properties = kept.decode_properties() if kept else {}
         topic = self._topics.find(properties.get(timers.REAL_TOPIC, ""))
         queue_id = int(properties.get(timers.REAL_QUEUE) or 0)
         if kept is None or topic is None or queue_id >= len(topic.queues):
             name = properties.get(timers.REAL_TOPIC, "a topic")
             why = "cannot be read" if kept is None else "its topic was deleted"
-            log_.error("delayed message %d for %s is given up: %s", number, name, why)
-            self._store.apply(TimerEnded(first_number(number, properties), due_ms))
+            log_.error("delayed message %d for %s is given up: %s", first, name, why)
+            self._store.apply(TimerEnded(first, due_ms))
             return
-        origin = Origin(kept.position, timers.TOPIC, 0, first_number(number, properties), "")
-        draft, tags_code = hidden.reveal(kept, properties, topic, queue_id, origin, (timers.OUT_MS,))
+        origin = Origin(kept.position, timers.TOPIC, 0, first, "")
+        draft, tags_code = hidden.reveal(kept, properties, topic, queue_id, origin, timers.TIMER_PROPERTIES)
         self._store.append(topic, topic.queues[queue_id], draft, tags_code, origin, due_ms)
 
     def read(self, number: int) -> Record | None:
@@ -170,7 +170,7 @@ def _due_ms(message: Outgoing) -> int:
     return timers.due_of({timers.DELIVER_MS: record.property_bytes(message.properties, _DELIVER_MS).decode()})
 
 
-def first_number(number: int, properties: dict[str, str]) -> int:
+def first_number(number: int, properties: Mapping[str, str]) -> int:
     """The number that a timer goes by: its own, or the one that it was carried forward from."""
     origin = Origin.parse(properties.get(Origin.PROPERTY, ""))
     return origin.offset if origin is not None else number

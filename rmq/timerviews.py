@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from rmq.adminport import Timer
 from rmq.browse import as_kept
-from rmq.delay import Delay, first_number
+from rmq.delay import Delay
 from rmq.errors import ClientError, Code
 from rmq.port import Answer
 from rmq_store import timers
@@ -25,8 +25,8 @@ class TimerViews:
     def all(self, topic: str, limit: int) -> Iterator[Timer]:
         """See AdminPort."""
         found = self._timers.earliest(LOOKED_AT_MAX if topic else limit)
-        for due_ms, number in found:
-            timer = self._timer(number, due_ms)
+        for due_ms, first in found:
+            timer = self._timer(first, due_ms)
             if timer is not None and topic in ("", timer.message.topic):
                 yield timer
                 limit -= 1
@@ -37,20 +37,20 @@ class TimerViews:
         """See AdminPort."""
         kept = self._delay.read(self._timers.current(number)) if number >= 0 else None
         due_ms = timers.due_of(kept.decode_properties()) if kept else 0
-        timer = self._timer(self._timers.current(number), due_ms)
+        timer = self._timer(number, due_ms)
         if timer is None:
             raise ClientError(Code.NOT_FOUND, f"there is no delayed message {number} that waits")
         return timer
 
-    def _timer(self, number: int, due_ms: int) -> Timer | None:
-        kept = self._delay.read(number) if self._timers.holds(number, due_ms) else None
+    def _timer(self, first: int, due_ms: int) -> Timer | None:
+        kept = self._delay.read(self._timers.current(first)) if self._timers.waits(first, due_ms) else None
         if kept is None:
             return None
         properties = kept.decode_properties()
         message = as_kept(kept, properties)
         message.topic = properties.get(timers.REAL_TOPIC, "")
         message.queue_id = int(properties.get(timers.REAL_QUEUE) or 0)
-        return Timer(first_number(number, properties), due_ms, message)
+        return Timer(first, due_ms, message)
 
     def cancel(self, number: int) -> Answer[None]:
         """See AdminPort."""

@@ -11,8 +11,9 @@ from rmq import message as m
 from rmq.adminport import Holding, Kept, Whereabouts
 from rmq.browse import Browser, origin_topic
 from rmq.deadletters import REPLAYS
+from rmq.delay import first_number
 from rmq.errors import ClientError, Code
-from rmq_store import timers
+from rmq_store import halves, timers
 from rmq_store.ledger import Ledger
 from rmq_store.record import Record
 from rmq_store.store import Store
@@ -42,13 +43,14 @@ class Finder:
         if len(topics) > TOPICS_SEARCHED_MAX:
             text = f"there are {len(topics)} topics, more than can be searched at once: name the message's topic"
             raise ClientError(Code.BAD_REQUEST, text)
-        return list(topics)
+        return [name for name in topics if name != halves.TOPIC]  # half messages are seen by nobody
 
     def whereabouts(self, copy: Kept) -> Whereabouts:
         """See AdminPort."""
         if copy.topic == timers.TOPIC:
             due_ms = timers.due_of(copy.properties)
-            waits = self._state.timers.holds(copy.offset, due_ms)
+            first = first_number(copy.offset, copy.properties)
+            waits = self._state.timers.waits(first, due_ms) and self._state.timers.current(first) == copy.offset
             return Whereabouts(_sent_to(copy.topic, copy.properties), due_ms if waits else 0, [])
         found = self._state.leases.by_topic.get(copy.topic, {})
         holdings = [

@@ -30,7 +30,7 @@ from rmq_store.errors import StoreError
 from rmq_store.journal import GroupPut
 from rmq_store.ledger import Ledger
 from rmq_store.recovery import Report
-from rmq_store.retention import timer_again
+from rmq_store.retention import again
 from rmq_store.segment import FOLDER
 from rmq_store.state import State, Topic
 
@@ -112,7 +112,7 @@ def _set_timers_apart(log: CommitLog, state: State) -> int | None:
     if topic is None:
         return None
     queue = topic.queues[0]
-    waiting = sorted(number for _, number in state.timers.earliest(len(state.timers)))
+    waiting = sorted(state.timers.current(first) for _, first in state.timers.earliest(len(state.timers)))
     if not waiting:
         return 0 if queue.first_offset == queue.max_offset else queue.max_offset  # as _next
     if queue.max_offset - waiting[0] == len(waiting):
@@ -120,7 +120,7 @@ def _set_timers_apart(log: CommitLog, state: State) -> int | None:
     for offset, number in enumerate(waiting, queue.max_offset):
         entry = queue.read(number, 1)[0]
         kept = log.read(entry.position, entry.size)
-        log.append(timer_again(kept, number)[0], offset, kept.store_ms)
+        log.append(again(kept, number, {})[0], offset, kept.store_ms)
         log.write()
     return queue.max_offset
 

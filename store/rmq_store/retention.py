@@ -14,7 +14,7 @@ again frees nothing: the next segment is due by size when another one has been f
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from rmq_store import halves, record, timers
 from rmq_store.commitlog import Gap
@@ -157,25 +157,18 @@ class Retention:
         if topic is None:
             return
         for looked, due_ms in enumerate(self._store.state.timers.dues()):
-            for number in self._store.state.timers.numbers_at(due_ms):
-                if number < topic.queues[0].min_offset:
-                    self._move_timer(topic, number, due_ms)
+            for first in self._store.state.timers.numbers_at(due_ms):
+                if self._store.state.timers.current(first) < topic.queues[0].min_offset:
+                    self._move_timer(topic, first, due_ms)
                     yield
             if looked % _TIMERS_A_STEP == 0:
                 yield
 
-    def _move_timer(self, topic: Topic, number: int, due_ms: int) -> None:
-        """The same record again, its first number and its due time with it."""
-        store, queue = self._store, topic.queues[0]
-        if not store.state.timers.holds(number, due_ms):
-            return  # it fired, or ended, since its millisecond was looked at
-        entries = queue.read(number, 1)
-        kept = store.read(queue, number, entries[0]) if entries else None
-        if kept is None:
-            return  # unreadable: nothing to carry, it ends when it is due
-        draft, origin = timer_again(kept, number)
-        store.append(topic, queue, draft, record.tags_code(kept.decode_properties().get("TAGS", "")), origin, due_ms)
-        self._carried_bytes += draft.size
+    def _move_timer(self, topic: Topic, first: int, due_ms: int) -> None:
+        """Unless it fired, or ended, since its millisecond was looked at. An unreadable one ends when it is due."""
+        timers_ = self._store.state.timers
+        if timers_.waits(first, due_ms):
+            self._repeat(topic, timers_.current(first), first, {}, due_ms)
 
     def _carry_halves(self) -> Iterator[None]:
         topic = self._store.state.topics.get(halves.TOPIC)
@@ -190,23 +183,17 @@ class Retention:
                 yield
 
     def _move_half(self, topic: Topic, first: int, half: Half) -> None:
-        """The same record again, with its first number, and with what its own record cannot know: how often it was
-        checked, and when it is next.
-        """
+        """With what its own record cannot know: how often it was checked, and when it is next."""
+        self._repeat(topic, half.number, first, {halves.CHECK: halves.check_text(half.due_ms, half.checks)})
+
+    def _repeat(self, topic: Topic, number: int, first: int, more: Mapping[str, str], due_ms: int = 0) -> None:
+        """The same record of a topic of ours again, with its first number and `more`; nothing where that is lost."""
         store, queue = self._store, topic.queues[0]
-        entries = queue.read(half.number, 1)
-        kept = store.read(queue, half.number, entries[0]) if entries else None
+        kept = store.read_message(topic.name, 0, number)
         if kept is None:
-            return  # unreadable: nothing to carry, it ends when it is due
-        properties = kept.decode_properties()
-        origin = Origin.parse(properties.get(Origin.PROPERTY, "")) or Origin(kept.position, halves.TOPIC, 0, first, "")
-        properties[Origin.PROPERTY] = origin.text()
-        properties[halves.CHECK] = halves.check_text(half.due_ms, half.checks)
-        draft = Draft.make(
-            topic.name_bytes, 0, kept.body, record.encode_properties(properties), kept.sys_flag, kept.born_ms,
-            kept.born_host, kept.born_port, kept.reconsume_times,
-        )  # fmt: skip
-        store.append(topic, queue, draft, record.tags_code(properties.get("TAGS", "")), origin)
+            return
+        draft, origin = again(kept, first, more)
+        store.append(topic, queue, draft, record.tags_code(kept.decode_properties().get("TAGS", "")), origin, due_ms)
         self._carried_bytes += draft.size
 
     def _repeat_lease(self, first: Ledger, offset: int, found: Open) -> None:
@@ -220,13 +207,13 @@ class Retention:
             self._store.apply(Leased(subscription.group, subscription.topic, *times, lease.client, [part]))
 
 
-def timer_again(kept: Record, number: int) -> tuple[Draft, Origin]:
-    """The timer record `number` once more, to carry it forward under the number that it goes by."""
+def again(kept: Record, first: int, more: Mapping[str, str]) -> tuple[Draft, Origin]:
+    """A record of a topic of ours once more, to carry it forward under the number that it goes by, and with `more`."""
     properties = kept.decode_properties()
-    origin = Origin.parse(properties.get(Origin.PROPERTY, "")) or Origin(kept.position, timers.TOPIC, 0, number, "")
-    properties[Origin.PROPERTY] = origin.text()
+    origin = Origin.parse(properties.get(Origin.PROPERTY, "")) or Origin(kept.position, kept.topic, 0, first, "")
+    properties |= {Origin.PROPERTY: origin.text(), **more}
     draft = Draft.make(
-        timers.TOPIC_BYTES, 0, kept.body, record.encode_properties(properties), kept.sys_flag, kept.born_ms,
+        kept.topic.encode(), 0, kept.body, record.encode_properties(properties), kept.sys_flag, kept.born_ms,
         kept.born_host, kept.born_port, kept.reconsume_times,
     )  # fmt: skip
     return draft, origin

@@ -2,7 +2,8 @@
 
 A timer's *number* is the queue offset of its record in the timer topic's one queue; the queue's entry says where the
 record is, so nothing more is kept of a timer than its number, under its due time. When retention carries a timer
-forward it gets a new record and so a new number, but goes on by its first one: that is what records and clients name.
+forward it gets a new record and so a new number, but goes on by its first one: that is what the wheel, records and
+clients name. So timers of one millisecond fire in the order in which they were sent, whatever was carried.
 
     put(number) -> waits --fired: the real message was appended, with RMQ_ORIGIN naming the first number
                    |   ^ |--ended: a journal entry (TimerEnded): recalled, or nothing is left to deliver
@@ -39,6 +40,7 @@ class Timers:
     def __init__(self) -> None:
         self._wheel = Wheel()
         self._carried: dict[int, int] = {}  # first number -> the current one, where they differ
+        self._unsorted: set[int] = set()  # due times at which a carried timer came behind later ones: in a replay
         self.fired_ms = 0
         self.changes: Changes = array("q")  # since the last checkpoint
 
@@ -47,11 +49,19 @@ class Timers:
 
     def put(self, number: int, due_ms: int, first: int) -> None:
         """A record of the timer topic; `first` is another number where it carries an older one forward."""
-        if first != number:
-            self._remove(first, due_ms)
-            self._carried[first] = number
-        self._wheel.add(due_ms, number)
+        if first == number:
+            self._wheel.add(due_ms, number)
+        else:
+            self._carry(number, due_ms, first)
         self.changes.extend((due_ms, number, first))
+
+    def _carry(self, number: int, due_ms: int, first: int) -> None:
+        if self._wheel.has(due_ms, first):
+            self.changes.extend((due_ms, self.current(first), GONE))
+        else:  # its first record went with its segment
+            self._wheel.add(due_ms, first)
+            self._unsorted.add(due_ms)
+        self._carried[first] = number
 
     def fired(self, first: int, due_ms: int) -> None:
         """The real message is in the log."""
@@ -63,9 +73,8 @@ class Timers:
         self._remove(first, due_ms)
 
     def _remove(self, first: int, due_ms: int) -> None:
-        number = self._carried.pop(first, first)
-        self._wheel.remove(due_ms, number)
-        self.changes.extend((due_ms, number, GONE))
+        self._wheel.remove(due_ms, first)
+        self.changes.extend((due_ms, self._carried.pop(first, first), GONE))
 
     def current(self, first: int) -> int:
         """The number of the record that holds this timer now."""
@@ -73,22 +82,26 @@ class Timers:
 
     def waits(self, first: int, due_ms: int) -> bool:
         """Neither fired nor ended."""
-        return self._wheel.has(due_ms, self.current(first))
-
-    def holds(self, number: int, due_ms: int) -> bool:
-        """Whether this very record is that of a timer that waits."""
-        return self._wheel.has(due_ms, number)
+        return self._wheel.has(due_ms, first)
 
     def next_due_ms(self) -> int | None:
         """When the earliest timer is due."""
         return self._wheel.next_due_ms()
 
     def head(self, now_ms: int, limit: int) -> tuple[int, Sequence[int]]:
-        """The earliest millisecond that is due, and current numbers; see Wheel.head."""
+        """The earliest millisecond that is due, and first numbers; see Wheel.head."""
+        self._sort(self._wheel.next_due_ms())
         return self._wheel.head(now_ms, limit)
 
+    def _sort(self, due_ms: int | None) -> None:
+        if due_ms in self._unsorted:
+            self._unsorted.remove(due_ms)
+            self._wheel.sort(due_ms)
+
     def earliest(self, limit: int) -> list[tuple[int, int]]:
-        """Up to `limit` timers as (due_ms, current number), the earliest first."""
+        """Up to `limit` timers as (due_ms, first number), the earliest first."""
+        for due_ms in list(self._unsorted):
+            self._sort(due_ms)
         return self._wheel.earliest(limit)
 
     def dues(self) -> list[int]:
@@ -96,7 +109,7 @@ class Timers:
         return self._wheel.dues()
 
     def numbers_at(self, due_ms: int) -> Sequence[int]:
-        """The current numbers that are due then."""
+        """The first numbers of those that are due then."""
         return self._wheel.keys_at(due_ms, len(self._wheel))
 
     def take_changes(self) -> Changes:
@@ -110,10 +123,11 @@ class Timers:
 
     def clear(self) -> None:
         """The timer topic was dropped."""
-        for due_ms, number in self._wheel.earliest(len(self._wheel)):
-            self.changes.extend((due_ms, number, GONE))
+        for due_ms, first in self._wheel.earliest(len(self._wheel)):
+            self.changes.extend((due_ms, self.current(first), GONE))
         self._wheel.clear()
         self._carried.clear()
+        self._unsorted.clear()
 
 
 def due_of(properties: Mapping[str, str]) -> int:

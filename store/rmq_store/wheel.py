@@ -38,6 +38,12 @@ class Wheel:
             slot.append(key)
         self._count += 1
 
+    def sort(self, due_ms: int) -> None:
+        """Those that are due then fire in order of their keys, not of setting."""
+        slot = self._slots.get(due_ms)
+        if slot is not None and not isinstance(slot, int):
+            self._slots[due_ms] = array("q", sorted(slot[self._taken.pop(due_ms, 0) :]))
+
     def has(self, due_ms: int, key: int) -> bool:
         """Whether that timer waits."""
         slot = self._slots.get(due_ms)

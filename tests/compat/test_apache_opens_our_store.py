@@ -1,7 +1,8 @@
 """Apache 4.9.7 and 5.5.0 each open an export of a store that our server wrote, and Java consumers read all of it.
 
 The store has seen a stop and a kill -9, and holds what a store can: several segments, state at the head of each,
-journal records between messages, settled, leased and dead messages, compressed and foreign text.
+journal records between messages, settled, leased and dead messages, transactions that ended, compressed and foreign
+text.
 """
 
 import base64
@@ -15,11 +16,18 @@ from pathlib import Path
 import pytest
 
 from rmq_proto import v2
-from rmq_store import journal
+from rmq_store import halves, journal
 from rmq_store.commitlog import CommitLog
 from rmq_store.disk import RealDisk
 from rmq_store.export import export
-from rmq_store.record import BLANK, MAGIC, MAGIC_BLANK, Record
+from rmq_store.record import (
+    BLANK,
+    MAGIC,
+    MAGIC_BLANK,
+    SYS_FLAG_COMMIT,
+    SYS_FLAG_TRANSACTION_MASK,
+    Record,
+)
 from tests.clients.builders import UnavailableError
 from tests.compat.apache import Apache, Line
 from tests.process import wire
@@ -33,6 +41,7 @@ ENV = {"RMQ_SEGMENT_BYTES": "256KiB", "RMQ_RESERVE_BYTES": "64KiB", "RMQ_POLL_MS
 TAGS = ("TagA", "标签", "order_created_event", "")
 TOPIC, GROUP = "orders", "workers"
 DONE_TOPIC, DONE_GROUP = "receipts", "archive"
+PAID_TOPIC = "payments"
 RETRY, DEAD = f"%RETRY%{GROUP}", f"%DLQ%{GROUP}"
 
 
@@ -98,6 +107,18 @@ def archive(client: Client) -> None:
     assert client.ack(DONE_TOPIC, DONE_GROUP, *received.handles).status.code == 20000
 
 
+def transact(client: Client, written: Written) -> None:
+    """Of two transactions one is committed, one is rolled back."""
+    for commit in (True, False):
+        made = message(PAID_TOPIC, len(written.sent))
+        made.system_properties.message_type = v2.TRANSACTION
+        (entry,) = client.send(made).entries
+        request = wire.end(PAID_TOPIC, entry.transaction_id, commit=commit)
+        assert v2.EndTransactionResponse.FromString(client.unary("EndTransaction", request)).status.code == 20000
+        if commit:
+            written.sent[made.system_properties.message_id] = made
+
+
 def work(endpoint: str, written: Written, *, first: bool) -> None:
     """One run of the server from a client's side."""
     client = Client(endpoint)
@@ -106,6 +127,7 @@ def work(endpoint: str, written: Written, *, first: bool) -> None:
         archive(client)
     send(client, written, TOPIC, 200)
     consume(client, written)
+    transact(client, written)
     client.close()
 
 
@@ -123,6 +145,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
         work(server.endpoint, made, first=False)
     made.end = export(made.data, made.out).end
     made.records = scan(made.out)
+    paid = [record for record in made.records if record.topic == PAID_TOPIC]
+    assert {record.sys_flag & SYS_FLAG_TRANSACTION_MASK for record in paid} == {SYS_FLAG_COMMIT}
+    made.offsets |= {record.decode_properties()["UNIQ_KEY"]: record.queue_offset for record in paid}
     return made
 
 
@@ -139,7 +164,7 @@ def messages_of(written: Written) -> dict[tuple[str, int, int], Record]:
     return {
         (record.topic, record.queue_id, record.queue_offset): record
         for record in written.records
-        if record.topic != journal.TOPIC_TEXT
+        if record.topic not in (journal.TOPIC_TEXT, halves.TOPIC)
     }
 
 
@@ -184,7 +209,7 @@ def opened(
     except UnavailableError as reason:
         pytest.skip(f"Apache {request.param}: {reason}")
     with apache:
-        yield Opened(apache, home / "store", apache.ask("read", TOPIC, DONE_TOPIC, DEAD))
+        yield Opened(apache, home / "store", apache.ask("read", TOPIC, DONE_TOPIC, PAID_TOPIC, DEAD))
 
 
 def test_the_store_holds_what_has_to_be_proven(written: Written) -> None:

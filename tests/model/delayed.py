@@ -108,7 +108,7 @@ class DelayMachine(BrokerMachine):
             one.recalled = not state.timers.waits(handle.number, handle.due_ms)
             self._count("recalls found", one.recalled)
         for due_ms, number in sorted(state.timers.earliest(len(state.timers)), key=lambda timer: timer[1]):
-            kept = self.rig.broker._delay.read(number)
+            kept = self.rig.broker._delay.read(state.timers.current(number))
             assert kept is not None
             properties = kept.decode_properties()
             if (name := self.cut_off.get(properties["UNIQ_KEY"])) is not None:

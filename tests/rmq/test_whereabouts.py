@@ -139,3 +139,12 @@ def test_the_trace_topic_is_there_without_being_made(make_rig: MakeRig, profile:
     assert len(admin(rig).topic(TRACE_TOPIC).queues) == 1
     found = rig.wait(admin(rig).find(TRACE_TOPIC, message_id="id-told"))
     assert [kept.body for kept in found] == [b"told"]
+
+
+def test_a_half_message_is_nowhere_until_it_is_committed(rig: Rig) -> None:
+    """Whether its topic is named or not."""
+    [sent] = rig.send(outgoing("a", TRAN_MSG="true"))
+    rig.settle()
+    assert [locate(rig), locate(rig, topic=TOPIC)] == [[], []]
+    rig.wait(rig.broker.end_transaction(TOPIC, sent.transaction_id, commit=True))
+    assert [topic for topic, _ in locate(rig)] == [TOPIC]

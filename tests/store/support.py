@@ -293,10 +293,10 @@ def view(state: State, now_ms: int = 0) -> dict[str, object]:
 
 
 def _timers(state: State) -> Iterator[tuple[int, int, int]]:
-    firsts = {number: first for first, number in state.timers._carried.items()}
-    for due_ms, number in state.timers.earliest(len(state.timers)):
-        yield due_ms, number, firsts.pop(number, number)
-    assert not firsts, "a timer that is gone is remembered"
+    carried = dict(state.timers._carried)
+    for due_ms, first in state.timers.earliest(len(state.timers)):
+        yield due_ms, carried.pop(first, first), first
+    assert not carried, "a timer that is gone is remembered"
 
 
 def _halves(state: State) -> Iterator[tuple[int, tuple[object, ...]]]:

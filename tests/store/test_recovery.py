@@ -85,8 +85,7 @@ def _end_timer(rig: Rig, pick: int, topic: str) -> None:
     every = timers.earliest(len(timers))
     if not every:
         return
-    due_ms, number = every[pick % len(every)]
-    first = next((first for first, current in timers._carried.items() if current == number), number)
+    due_ms, first = every[pick % len(every)]
     if topic:
         rig.fire(first, due_ms, topic)
     else:

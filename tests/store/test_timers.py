@@ -19,11 +19,36 @@ def test_a_timer_goes_by_its_first_number() -> None:
     timers.put(7, DUE_MS, 3)
     timers.put(9, DUE_MS, 3)
     assert (len(timers), timers.current(3), timers.waits(3, DUE_MS)) == (1, 9, True)
-    assert [timers.holds(number, DUE_MS) for number in (3, 7, 9)] == [False, False, True]
+    assert [timers.waits(number, DUE_MS) for number in (3, 7, 9)] == [True, False, False]
     timers.fired(3, DUE_MS)
     assert (len(timers), timers.waits(3, DUE_MS), timers.fired_ms) == (0, False, DUE_MS)
     timers.ended(3, DUE_MS)
     assert timers.next_due_ms() is None
+
+
+def test_timers_of_a_millisecond_fire_in_the_order_of_sending_whatever_was_carried(tmp_path: Path) -> None:
+    """Live, from a checkpoint, and in a replay that finds a carried one behind those that came later."""
+    live, replayed = Timers(), Timers()
+    for number in range(4):
+        live.put(number, DUE_MS, number)
+    for number, first in ((4, 0), (5, 2)):
+        live.put(number, DUE_MS, first)
+    for number, first in ((1, 1), (3, 3), (4, 0), (5, 2), (6, 6)):
+        replayed.put(number, DUE_MS, first)
+    assert list(live.head(DUE_MS, 3)[1]) == list(replayed.head(DUE_MS, 3)[1]) == [0, 1, 2]
+    replayed.put(7, DUE_MS, 0)
+    assert replayed.earliest(9) == [(DUE_MS, first) for first in (0, 1, 2, 3, 6)]
+    rig = Rig(tmp_path)
+    for _ in range(3):
+        rig.delay(DUE_MS)
+    rig.retain()
+    rig.delay(DUE_MS)
+    rig.save()
+    expected = rig.store.state.timers.earliest(9)
+    rig.crash()
+    again = Rig(tmp_path)
+    assert again.store.state.timers.earliest(9) == expected == [(DUE_MS, first) for first in range(4)]
+    again.close()
 
 
 @pytest.mark.parametrize(
