@@ -6,12 +6,13 @@ from typing import cast
 import pytest
 from google.protobuf.message import Message
 
-from rmq.adminport import AdminPort, Start, Timer, Transaction, TransactionState
+from rmq.adminport import AdminPort, GroupInfo, Start, Timer, Transaction, TransactionState
 from rmq.errors import ClientError, Code
 from rmq.message import MessageType
 from rmq.retry import RetryPolicy
 from rmq_proto import admin as pb
 from rmq_proto import v2
+from rmq_proxy import adminconvert as convert
 from rmq_proxy.admin import NAME, PAGE_BYTES_MAX, is_local
 from rmq_proxy.adminclients import CLIENTS_MAX
 from rmq_proxy.rpc import Call, GrpcCode, RpcError, Unary
@@ -519,3 +520,11 @@ def test_transactions(make: Maker, run: Run) -> None:
             assert admin.port.of("end_transaction") == [(3, True), (3, False)]
 
     run(scenario())
+
+
+def test_a_group_shows_pauses_or_how_they_grow() -> None:
+    """Never both."""
+    steps = convert.group(GroupInfo("g", 3, RetryPolicy((10, 20)), [], []))
+    assert (list(steps.retry_ms), steps.HasField("backoff")) == ([10, 20], False)
+    growing = convert.group(GroupInfo("g", 3, RetryPolicy((), 10, 500, 3.0), [], []))
+    assert (list(growing.retry_ms), growing.backoff) == ([], pb.Backoff(initial_ms=10, max_ms=500, multiplier=3))
