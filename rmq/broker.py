@@ -331,11 +331,11 @@ class Broker:
             try:
                 messages = self._pop.take(subscription, waiter.request, self._waiters.others(subscription, wanted))
             except (ClientError, OSError) as error:
-                waiter.set_exception(error)
+                waiter.reject(error)
                 answered += 1
                 continue
             if messages:
-                waiter.set_result(messages)
+                waiter.resolve(messages)
                 answered += 1
             else:
                 in_vain.add(wanted)
