@@ -112,7 +112,8 @@ def bench(names: Sequence[str], options: argparse.Namespace) -> int:
         kept = book.find(book.now(settings), options.results)
         left = session.left_of(wanted, kept, options.rounds, pairs=options.apache)
         takes_s = session.estimate_s(left, options.rounds, settings, pairs=options.apache)
-        tools.say(f"about {takes_s / 60:.0f} minutes; results go to {kept.path.name}")
+        apart = f", {', '.join(inside)} apart" if inside else ""
+        tools.say(f"about {takes_s / 60:.0f} minutes{apart}; results go to {kept.path.name}")
         try:
             session.measure(stand, kept, wanted, options.rounds, pairs=options.apache)
             figures.measure(stand, kept, inside)
