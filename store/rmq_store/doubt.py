@@ -7,7 +7,8 @@ a loss that is not known. So what the first such entry of each place passes over
 before a message that is settled, extended or carried forward without a delivery that anybody knows of: delivered twice
 at most, never lost. (What a filter had passed comes once more, and is passed again.) Each of a message group is in line
 again, whether the record that said so is lost or not: it comes in its turn. A timer needs no doubt: where its
-end is lost it is due still, and is delivered; so is a half message checked still, and may be committed once more.
+end is lost it is due still, and is delivered; so is a half message checked still, and may be committed once more. A
+group that reads by lite topics passes over a queue for other reasons: of it only the places in these tell.
 
 Lost is what a disk damaged, what a repair gave up, and what a power cut took of bytes that were not synced.
 """
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 from rmq_store import halves, lines, timers
 from rmq_store.commitlog import CommitLog
 from rmq_store.consumequeue import FILLER_SIZE, Entry
-from rmq_store.journal import Acked, Change, Cursors, Extended, Leased, StateEnd
+from rmq_store.journal import Acked, Change, Cursors, Extended, Leased, LitePlaces, StateEnd
 from rmq_store.ledger import Ledger
 from rmq_store.record import Damaged
 from rmq_store.state import Origin, State
@@ -30,7 +31,7 @@ class Doubt:
         self._state = state
         self._log = log
         self._lost_before = 0  # a position: bytes before it are lost
-        self._found: set[Ledger] = set()  # places of which an entry has told since
+        self._found: set[Ledger | tuple[str, int]] = set()  # places of which an entry has told since
 
     @property
     def is_raised(self) -> bool:
@@ -62,6 +63,9 @@ class Doubt:
             case Leased():
                 for queue_id, next_offset, _, _ in change.parts:
                     self._goes_on(self._ledger(change.group, change.topic, queue_id), next_offset)
+            case LitePlaces():
+                for key, next_offset in change.places:
+                    self._goes_on_in_lite(change.group, change.topic, key, next_offset)
         return True
 
     def before_origin(self, origin: Origin) -> None:
@@ -77,11 +81,25 @@ class Doubt:
             self._found.add(ledger)
             self._reopen(ledger, next_offset)
 
+    def _goes_on_in_lite(self, group: str, topic: str, key: int, next_offset: int) -> None:
+        """What the entry passes over, but for what its lease has just told of."""
+        known, lite = self._state.lites.group(group, topic), self._state.lites.get(key)
+        place = known.places.get(key) if known is not None else None
+        if place is None or lite is None or (group, key) in self._found:
+            return
+        self._found.add((group, key))
+        ledger = self._ledger(group, topic, lite.queue_id)
+        start = lite.number_of(place.next) - lite.first
+        passed = [offset for offset in lite.offsets[start:] if offset < next_offset and ledger.find(offset) is None]
+        self._state.leases.reopen(ledger, [(offset, key) for offset in passed], ledger.next)
+
     def _was_delivered(self, ledger: Ledger, offset: int) -> None:
         if offset >= ledger.next:
             self._reopen(ledger, offset + 1)
 
     def _reopen(self, ledger: Ledger, end: int) -> None:
+        if ledger.subscription.lite:
+            return
         self._state.leases.reopen(ledger, self._readable(ledger, end), end)
 
     def _readable(self, ledger: Ledger, end: int) -> Iterator[tuple[int, int | None]]:

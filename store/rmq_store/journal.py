@@ -151,6 +151,46 @@ class HalfOutcomes(msgspec.Struct, array_like=True, tag="o", frozen=True):
     ends: bytes
 
 
+class LitePut(msgspec.Struct, array_like=True, tag="L", frozen=True):
+    """A lite topic is there, although nothing was sent to it yet; or, as part of the repeated state, still.
+
+    `number`: how many messages it had before; `touched_ms`: wall time of the last one, or of its making.
+    """
+
+    topic: str
+    name: str
+    queue_id: int
+    number: int
+    touched_ms: int
+
+
+class LitesDropped(msgspec.Struct, array_like=True, tag="x", frozen=True):
+    """Lite topics, by key (lites.py), are no more, nor is anyone's place in them."""
+
+    keys: list[int]
+
+
+class LitePlaces(msgspec.Struct, array_like=True, tag="p", frozen=True):
+    """The group reads a parent topic by its lite topics, and goes on at these queue offsets: (key, next).
+
+    Comes behind the entry that leases what lies before. A crash between the two: it is delivered twice.
+    """
+
+    group: str
+    topic: str
+    places: list[tuple[int, int]]
+
+
+class LiteSubscribed(msgspec.Struct, array_like=True, tag="u", frozen=True):
+    """A client of a group subscribes lite topics, and others no more; by key."""
+
+    group: str
+    topic: str
+    client: str
+    added: list[int]
+    removed: list[int]
+
+
 class Started(msgspec.Struct, array_like=True, tag="s", frozen=True):
     """The store was opened for the `number`th time: part of every receipt handle's sequence."""
 
@@ -179,6 +219,10 @@ Change = (
     | HalfChecked
     | HalfEnded
     | HalfOutcomes
+    | LitePut
+    | LitesDropped
+    | LitePlaces
+    | LiteSubscribed
     | Started
     | StateEnd
 )

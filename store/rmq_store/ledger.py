@@ -98,10 +98,11 @@ class Ledger:
 class Subscription:
     """One group on one topic. `pending`: queues that may hold something new; `ready`: what is to be delivered again.
 
-    `lines`: message groups whose front may be delivered, each as ledger and key; some may have been meanwhile.
+    `lines`: message groups whose front may be delivered, each as ledger and key; some may have been meanwhile. `lite`:
+    it reads the topic by its lite topics (lites.py); then lines that are over are among `lines`, too.
     """
 
-    __slots__ = ("group", "ledgers", "lines", "pending", "ready", "topic")
+    __slots__ = ("group", "ledgers", "lines", "lite", "pending", "ready", "topic")
 
     def __init__(self, group: str, topic: str) -> None:
         self.group = group
@@ -110,6 +111,7 @@ class Subscription:
         self.ready: deque[Open] = deque()
         self.lines: deque[tuple[Ledger, int]] = deque()
         self.pending: dict[int, None] = {}
+        self.lite = False
 
     def forget_ready(self) -> None:
         """Nothing of what was delivered or parked comes any more."""
