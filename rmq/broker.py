@@ -24,10 +24,12 @@ from rmq.expiry import Expiry
 from rmq.filter import Filter
 from rmq.groups import Groups
 from rmq.handle import HandleMakers
+from rmq.lite import LiteTopics
+from rmq.litereaders import LiteReaders, Reader
 from rmq.message import Delivered, MessageType, Outgoing, SendResult
 from rmq.offsets import Offsets, require_queue
 from rmq.pop import Pop
-from rmq.port import Answer, BrokerQueues, ClientPort, GroupView, Pulled, PullRequest, ReceiveRequest
+from rmq.port import Answer, BrokerQueues, ClientPort, GroupView, LiteSync, Pulled, PullRequest, ReceiveRequest
 from rmq.pull import Pulls
 from rmq.scan import SCAN_MAX
 from rmq.settle import Settling
@@ -50,6 +52,7 @@ NORMAL = MessageType.NORMAL
 _TICK_LEASES = 500  # leases ended in one turn: a few milliseconds
 _TICK_TIMERS = 100  # delayed messages delivered in one turn: as long
 _TICK_CHECKS = 50  # producers asked about transactions in one turn: as long
+_TICK_LITES = 500  # lite topics looked at, whether they end, in one turn: as long
 _POLLS_A_TURN = 32  # waiting polls answered in one turn, of at most receive_batch_max messages each
 _RETENTION_S = 10.0  # Apache: cleanResourceInterval
 _MEMORY_RETENTION_S = 1.0  # how long the ring may overshoot memory_bytes_max
@@ -94,7 +97,9 @@ class Broker:
         self._settling = Settling(self._store, makers, burial, self._expiry, clock, traffic)
         self._delay = Delay(self._store, self.topics, clock, config)
         self._transactions = Transactions(self._store, self.topics, clock, config, traffic)
-        self._drafts = Drafts(self._store.log, config)
+        self._readers = LiteReaders(self._store, self.topics, self._pop, config, self._wake)
+        self._lites = LiteTopics(self._store, self.topics, self._pop, self._readers, clock, config)
+        self._drafts = Drafts(self._store.log, self._lites, config)
         self._waiters = Waiters(loop, polls_max=config.polls_max, per_group_max=config.polls_per_group_max)
         self._pulls = Pulls(self._store, self._waiters, self._traffic, config, loop)
         self._offsets = Offsets(self._store, self.topics, self.groups)
@@ -119,7 +124,7 @@ class Broker:
         self._lease_alarm = Alarm(loop, clock.lease_ms, self.tick)
         self._timer_alarm = Alarm(loop, clock.wall_ms, self.tick)
         self._ending = self._closed = False
-        self.recovered_clients = self._expiry.rearm()
+        self.recovered_clients = list(dict.fromkeys([*self._expiry.rearm(), *self._lites.subscribers()]))
         self._declare()
         memory = mode is Mode.MEMORY
         self._retention = Retention(
@@ -190,6 +195,7 @@ class Broker:
     def offline(self, group: str, client_id: str) -> None:
         """See BrokerPort."""
         self._expiry.gone(group, client_id)
+        self._lites.gone(group, client_id)
         self._arm()
 
     # -- send --------------------------------------------------------------------------------------------------------
@@ -252,6 +258,7 @@ class Broker:
     def asks(self, clients: ClientPort) -> None:
         """Whom the broker asks what only clients know. Nobody is asked before."""
         self._transactions.clients = clients
+        self._lites.clients = clients
 
     def _admit(self, messages: Sequence[Outgoing]) -> Topic:
         name, kind = messages[0].topic, messages[0].type
@@ -271,11 +278,15 @@ class Broker:
         if again := self._pop.again(subscription, request):
             self._arm()
             return again
+        line = self._readers.of(subscription, request.client_id) if request.lite or subscription.lite else subscription
+        return self._take_or_wait(line, request)
+
+    def _take_or_wait(self, subscription: Subscription, request: ReceiveRequest) -> Answer[Sequence[Delivered]]:
         if self._serving and not request.filter.is_all and request.poll_ms > 0 and not self._ending:
             waiting = self._waiters.add(subscription, request)  # a turn's scans are bounded in all, see _serve
             self._serve_later(subscription)
             return waiting
-        messages = self._pop.take(subscription, request, self._waiters.others(subscription, request.filter))
+        messages = self._take(subscription, request)
         self._serve_woken()
         if messages or request.poll_ms <= 0 or self._ending:
             self._arm()
@@ -285,13 +296,33 @@ class Broker:
             self._serve_later(subscription)
         return waiting
 
+    def _take(self, subscription: Subscription, request: ReceiveRequest) -> list[Delivered]:
+        if isinstance(subscription, Reader):
+            return self._readers.take(subscription, request)
+        return self._pop.take(subscription, request, self._waiters.others(subscription, request.filter))
+
+    def sync_lite(self, sync: LiteSync) -> Answer[None]:
+        """See BrokerPort."""
+        self.groups.require(sync.group)
+        try:
+            answer = self._lites.sync(sync)
+        except StoreFull as error:
+            raise _unavailable(error) from None
+        self._serve_woken()
+        self._arm()
+        return answer
+
     def _visible(self, queue: ConsumeQueue) -> None:
         self.admin.visible(queue.topic)
+        self._readers.visible(queue)
         self._pulls.visible(queue)
         for subscription in self._store.state.leases.by_topic.get(queue.topic, {}).values():
             subscription.pending[queue.queue_id] = None
-            if self._waiters.any(subscription):
-                self._serve_later(subscription)
+            self._wake(subscription)
+
+    def _wake(self, subscription: Subscription) -> None:
+        if self._waiters.any(subscription):
+            self._serve_later(subscription)
 
     def _serve_later(self, subscription: Subscription) -> None:
         self._to_serve[subscription] = None
@@ -329,7 +360,7 @@ class Broker:
             if wanted in in_vain:
                 continue
             try:
-                messages = self._pop.take(subscription, waiter.request, self._waiters.others(subscription, wanted))
+                messages = self._take(subscription, waiter.request)
             except (ClientError, OSError) as error:
                 waiter.set_exception(error)
                 answered += 1
@@ -367,8 +398,9 @@ class Broker:
         self._pop.order.go_on()
         woken = self._store.state.leases.woken
         for subscription in woken:
-            if self._waiters.any(subscription):
-                self._serve_later(subscription)
+            if subscription.lite:
+                self._readers.woken(subscription)
+            self._wake(subscription)
         woken.clear()
 
     # -- pull --------------------------------------------------------------------------------------------------------
@@ -406,6 +438,7 @@ class Broker:
         self._disarm()  # it was set by a clock that may have been moved since
         self._delay.tick(_TICK_TIMERS)
         self._transactions.tick(_TICK_CHECKS)
+        self._lites.tick(_TICK_LITES)
         self._expiry.tick(self._clock.lease_ms(), _TICK_LEASES)
         self._serve_woken()
         self._arm()
@@ -420,7 +453,7 @@ class Broker:
         self._clean(all_of_it=True)
 
     def _is_due(self) -> bool:
-        lease_ms, timer_ms = self._next_lease_ms(), self._delay.next_due_ms()
+        lease_ms, timer_ms = self._next_lease_ms(), self._next_timer_ms()
         return (lease_ms is not None and lease_ms <= self._clock.lease_ms()) or (
             timer_ms is not None and timer_ms <= self._clock.wall_ms()
         )
@@ -430,10 +463,15 @@ class Broker:
         found = self._store.state.leases.wheel.next_due_ms(), self._transactions.next_due_ms()
         return min((due_ms for due_ms in found if due_ms is not None), default=None)
 
+    def _next_timer_ms(self) -> int | None:
+        """When a delayed message is due, or a lite topic is to be looked at."""
+        found = self._delay.next_due_ms(), self._lites.next_due_ms()
+        return min((due_ms for due_ms in found if due_ms is not None), default=None)
+
     def _arm(self) -> None:
         if not self._closed:
             self._lease_alarm.set(self._next_lease_ms())
-            self._timer_alarm.set(self._delay.next_due_ms())
+            self._timer_alarm.set(self._next_timer_ms())
 
     def _disarm(self) -> None:
         self._lease_alarm.cancel()

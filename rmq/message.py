@@ -78,7 +78,8 @@ class Outgoing(msgspec.Struct, gc=False):
     """A message to store. `topic` is the stored name (`ns%name` with a namespace); `body` is still compressed.
 
     `properties` are as the record has them, `name 01 value 02` repeated in UTF-8, without those that the broker adds;
-    `message_id`, `type`, `tag` and `message_group` say again what is in them, so that nobody has to look for it.
+    `message_id`, `type`, `tag`, `message_group` and `lite_topic` say again what is in them, so that nobody has to look
+    for it.
     """
 
     topic: str
@@ -92,6 +93,7 @@ class Outgoing(msgspec.Struct, gc=False):
     born_port: int = 0
     sys_flag: int = 0
     message_group: str = ""
+    lite_topic: str = ""
 
 
 class SendResult(msgspec.Struct, gc=False):

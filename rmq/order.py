@@ -33,12 +33,12 @@ class Order:
         while subscription.lines and take.goes_on:
             place = subscription.lines.popleft()
             take.places.append(place)
-            if place not in take.lines and self._take_line(take, *place):
+            if place not in take.lines and self.take_line(take, *place):
                 left.append(place)
         subscription.lines.extendleft(reversed(left))
 
-    def _take_line(self, take: Take, ledger: Ledger, key: int) -> bool:
-        """True where the front stays, to be taken another time."""
+    def take_line(self, take: Take, ledger: Ledger, key: int) -> bool:
+        """What may come of one line. True where the front stays, to be taken another time."""
         lines = ledger.lines
         before = take.room
         for index in range(lines.length(key) if lines is not None else 0):

@@ -93,7 +93,7 @@ class Pop:
             ordered=topic.type in _ORDERED, fifo=request.fifo,
         )  # fmt: skip
         try:
-            self._take_ready(take, subscription)
+            self.take_ready(take, subscription)
             self.order.take_lines(take, subscription)
             take.room = min(take.room, max(take.free, 0))
             self._take_pending(take, self.subscription(subscription.group, topic), topic)
@@ -102,17 +102,18 @@ class Pop:
             subscription.lines.extendleft(reversed(take.places))
             raise
         if take.free <= 0 and subscription.lines and not take.messages and not take.settled:
-            raise self._too_many()
+            raise self.too_many()
         self.looked += SCAN_MAX - take.budget
-        return self._lease(take, subscription, request)
+        return self.lease(take, subscription, request)
 
     def _refuse_new(self, subscription: Subscription, topic: Topic) -> None:
         for queue_id in list(subscription.pending):
             if topic.queues[queue_id].visible > subscription.ledger(queue_id).next:
-                raise self._too_many()
+                raise self.too_many()
             del subscription.pending[queue_id]
 
-    def _too_many(self) -> ClientError:
+    def too_many(self) -> ClientError:
+        """At leases_max."""
         text = f"leases_max = {self._config.leases_max} messages are un-acknowledged: ack some first"
         return ClientError(Code.TOO_MANY_REQUESTS, text)
 
@@ -120,7 +121,8 @@ class Pop:
         """A take that found nothing may find something in its next turn."""
         return bool(subscription.ready or subscription.lines or subscription.pending)
 
-    def _take_ready(self, take: Take, subscription: Subscription) -> None:
+    def take_ready(self, take: Take, subscription: Subscription) -> None:
+        """What was delivered, and is to be again, but has no message group."""
         spared = []
         while subscription.ready and take.goes_on:
             found = subscription.ready.popleft()
@@ -182,7 +184,8 @@ class Pop:
         take.budget -= reading_cost(found.size)
         return not take.spares(properties)
 
-    def _lease(self, take: Take, subscription: Subscription, request: ReceiveRequest) -> list[Delivered]:
+    def lease(self, take: Take, subscription: Subscription, request: ReceiveRequest) -> list[Delivered]:
+        """What was taken is with the client, and the journal knows."""
         group, topic = subscription.group, subscription.topic
         if take.settled:
             self._store.apply(Acked(group, topic, [(ledger.queue_id, done) for ledger, done in take.settled.items()]))
@@ -246,7 +249,8 @@ class Pop:
 
 
 def _grouped(ledger: Ledger, rows: list[tuple[int, int]]) -> tuple[int, list[int], list[int]]:
-    """A part of Grouped; rows are (offset, key), offsets rise."""
+    """A part of Grouped; rows are (offset, key)."""
+    rows = sorted(rows)
     return ledger.queue_id, steps([offset for offset, _ in rows]), [key for _, key in rows]
 
 

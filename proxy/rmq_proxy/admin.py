@@ -35,7 +35,7 @@ Request = TypeVar("Request")
 Reply = TypeVar("Reply", bound="Message | bytes")
 
 NAME = "rmq.admin.v1.Admin"
-TOPIC_TYPES = ("NORMAL", "FIFO", "DELAY", "TRANSACTION", "MIXED")
+TOPIC_TYPES = ("NORMAL", "FIFO", "DELAY", "TRANSACTION", "LITE", "MIXED")
 MESSAGES_DEFAULT = 32
 MESSAGES_MAX = 1000
 PAGE_BYTES_MAX = 3 * 1024 * 1024  # a stock gRPC client refuses an answer beyond 4 MiB

@@ -31,6 +31,7 @@ from rmq_store.wheel import Wheel
 PROPERTY = "__LITE_TOPIC"
 PROPERTY_BYTES = PROPERTY.encode()
 CHUNK_BITS = 9  # numbers in one pair of the checkpoint
+_GRAIN_MS = 60_000  # timers that share a due time take 8 bytes, others 100
 _HIDDEN = (timers.TOPIC, halves.TOPIC)
 
 
@@ -130,11 +131,17 @@ class Lites:
         return iter(self.groups.get(topic, {}).values())
 
     def watch(self, ttl_ms: int) -> None:
-        """From now on each is due `ttl_ms` after it was touched, or a little before that is looked at anew."""
+        """From now on each is due `ttl_ms` after it was made, or touched as far as that is known, or up to a minute
+        later.
+        """
         self._ttl_ms = ttl_ms
         self.due.clear()
         for lite in self._all.values():
-            self.due.add(lite.touched_ms + ttl_ms, lite.key)
+            self.set_due(lite, lite.touched_ms + ttl_ms)
+
+    def set_due(self, lite: Lite, due_ms: int) -> None:
+        """Somebody looks at it then, or up to a minute later."""
+        self.due.add(due_ms - due_ms % -_GRAIN_MS, lite.key)
 
     # -- transitions -------------------------------------------------------------------------------------------------
 
@@ -158,7 +165,7 @@ class Lites:
             lite = self._all[key] = Lite(topic, name, key, queue_id, first, touched_ms)
             self.dirty[key] = None
             if self._ttl_ms:
-                self.due.add(touched_ms + self._ttl_ms, key)
+                self.set_due(lite, touched_ms + self._ttl_ms)
         return lite
 
     def cut(self, lite: Lite, offset: int) -> None:

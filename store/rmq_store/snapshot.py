@@ -80,8 +80,8 @@ def restore(state: State, kept: Kept) -> None:
     later: list[tuple[Ledger, list[Any]]] = []
     sums: list[tuple[list[str], list[Any]]] = []
     ended: list[tuple[int, int, bytes]] = []
-    # LMDB's order: c (cursors), g, l and n (lite topics), o (open), p (lines), q (checksums of queue files), t (topics),
-    # u and v (places in lite topics), w (timers), x (half messages), y (how such ended)
+    # LMDB's order: c (cursors), g, l and n (lite topics), o (open), p (lines), q (checksums of queue files), t
+    # (topics), u and v (places in lite topics), w (timers), x (half messages), y (how such ended)
     for key, value in kept.decoded():
         if key == TIMER:
             state.timers.fired_ms = value[0]
