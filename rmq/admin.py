@@ -177,12 +177,11 @@ class Admin:
         """See AdminPort."""
         return len(self._state.leases.by_client.get((group, client_id), ()))
 
-    def put_group(self, name: str, attempts_max: int, retry_ms: Sequence[int] | None) -> Answer[GroupInfo]:
+    def put_group(self, name: str, attempts_max: int, retry: RetryPolicy | None) -> Answer[GroupInfo]:
         """See AdminPort."""
         known = self._state.groups.get(name)
-        steps = tuple(retry_ms) if retry_ms else (known.steps_ms if known else RetryPolicy().steps_ms)
         attempts = attempts_max or (known.attempts_max if known else self._config.attempts_max)
-        self._groups.make(name, attempts, RetryPolicy(steps))
+        self._groups.make(name, attempts, retry or self._groups.rules(name).retry)
         return self._store.when_safe(self.group_info(name))
 
     def delete_group(self, name: str) -> Answer[None]:
@@ -275,7 +274,7 @@ class Admin:
 
     # -- tests -------------------------------------------------------------------------------------------------------
 
-    def advance(self, ms: int) -> int:
+    def advance(self, ms: int) -> Answer[int]:
         """See AdminPort."""
         if not isinstance(self._clock, ManualClock):
             raise ClientError(Code.BAD_REQUEST, "the clock is the machine's: start the server with --manual-clock")
@@ -283,7 +282,7 @@ class Admin:
             raise ClientError(Code.BAD_REQUEST, f"time only moves forward, not by {ms} ms")
         self._clock.advance(ms=ms)
         self._catch_up()
-        return self._clock.wall_ms()
+        return self._store.when_safe(self._clock.wall_ms())
 
     def reset(self) -> Answer[None]:
         """See AdminPort."""
@@ -302,5 +301,4 @@ class Admin:
         for name, topic in self._config.topics.items():
             self._topics.make(name, topic.type, topic.queues)
         for name, group in self._config.groups.items():
-            retry = RetryPolicy(group.retry_ms) if group.retry_ms else RetryPolicy()
-            self._groups.make(name, group.attempts_max, retry)
+            self._groups.make(name, group.attempts_max, group.retry)

@@ -13,6 +13,7 @@ import msgspec
 from rmq.filter import ALL, Filter
 from rmq.message import MessageType
 from rmq.port import Answer
+from rmq.retry import RetryPolicy
 
 
 class QueueRange(msgspec.Struct):
@@ -71,7 +72,7 @@ class GroupInfo(msgspec.Struct):
 
     name: str
     attempts_max: int
-    retry_ms: Sequence[int]
+    retry: RetryPolicy
     topics: Sequence[GroupTopicInfo]
     clients: Sequence[str]
 
@@ -209,7 +210,7 @@ class AdminPort(Protocol):
     def renewed(self, group: str, client_id: str) -> int:
         """How many leases the server renews for this client; 0 where there is no such group or client."""
 
-    def put_group(self, name: str, attempts_max: int, retry_ms: Sequence[int] | None) -> Answer[GroupInfo]:
+    def put_group(self, name: str, attempts_max: int, retry: RetryPolicy | None) -> Answer[GroupInfo]:
         """Makes or changes one; 0 and None leave what is there, or take the default."""
 
     def delete_group(self, name: str) -> Answer[None]:
@@ -270,8 +271,10 @@ class AdminPort(Protocol):
     def end_transaction(self, number: int, *, commit: bool) -> Answer[None]:
         """As its producer would. Raises as transaction, and NOT_FOUND where it can only be rolled back."""
 
-    def advance(self, ms: int) -> int:
-        """Moves the clock, does all that is due; the new wall time. Raises BAD_REQUEST without --manual-clock."""
+    def advance(self, ms: int) -> Answer[int]:
+        """Moves the clock, does all that is due before it returns; the new wall time, once that is safe and can be
+        received. Raises BAD_REQUEST without --manual-clock.
+        """
 
     def reset(self) -> Answer[None]:
         """Deletes every topic and group but those of the configuration. Raises BAD_REQUEST outside flush memory."""

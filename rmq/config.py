@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta, inspect
 
 from rmq.message import MessageType
+from rmq.retry import RetryPolicy
 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 HOUR_MS = 3_600_000
@@ -33,10 +34,17 @@ class GroupSetting(msgspec.Struct, frozen=True):
     """A consumer group to make at start. `attempts_max` counts deliveries, the first included.
 
     `retry_ms`: how long after delivery 1, 2, ... the next may come, the last one repeating; empty: RocketMQ's steps.
+    `backoff`: an exponential policy instead.
     """
 
     attempts_max: int
     retry_ms: tuple[int, ...] = ()
+    backoff: RetryPolicy | None = None
+
+    @property
+    def retry(self) -> RetryPolicy:
+        """What these say."""
+        return self.backoff or (RetryPolicy(self.retry_ms) if self.retry_ms else RetryPolicy())
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -85,6 +93,7 @@ class Config(msgspec.Struct, frozen=True):
     sql_chars_max: Annotated[int, Meta(ge=1, le=65_536)] = 4096
     sql_depth_max: Annotated[int, Meta(ge=2, le=300)] = 100
     sql_kept_chars_max: Annotated[int, Meta(ge=0, le=100_000_000)] = 262_144
+    lower_priority_nth: Annotated[int, Meta(ge=2, le=1_000_000)] = 100
     delay_ms_max: Annotated[int, Meta(ge=1, le=3660 * 24 * HOUR_MS)] = 40 * 24 * HOUR_MS
     timers_max: Annotated[int, Meta(ge=0, le=100_000_000)] = 1_000_000
     transactions_max: Annotated[int, Meta(ge=0, le=100_000_000)] = 200_000

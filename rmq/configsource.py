@@ -15,11 +15,12 @@ import msgspec
 from rmq.config import FIELDS, Config, GroupSetting, TopicSetting, allowed, number_text, read
 from rmq.errors import ConfigError
 from rmq.message import MessageType
+from rmq.retry import BACKOFF_FIELDS, MULTIPLIER_MAX, RetryPolicy
 
 ENV_PREFIX = "RMQ_"
 ENV_FILE = "RMQ_CONFIG"
 ENV_ENDPOINT = "RMQ_ENDPOINT"  # which server the other commands ask: no setting of a server
-TOPIC_TYPES = ("NORMAL", "FIFO", "DELAY", "TRANSACTION", "LITE", "MIXED")
+TOPIC_TYPES = ("NORMAL", "FIFO", "DELAY", "TRANSACTION", "PRIORITY", "LITE", "MIXED")
 TOPIC_CHARS_MAX = 127
 GROUP_CHARS_MAX = 120  # the limits and characters of names are RocketMQ 5.5's (facts: grpc.md 4.1)
 RETRY_STEPS_MAX = 64
@@ -102,7 +103,7 @@ class _Table(msgspec.Struct, frozen=True):
 
 _TABLES = {
     "topics": _Table("topic", TOPIC_CHARS_MAX, ("type", "queues"), 2),
-    "groups": _Table("group", GROUP_CHARS_MAX, ("attempts_max", "retry_ms"), 1),
+    "groups": _Table("group", GROUP_CHARS_MAX, ("attempts_max", "retry_ms", "backoff"), 1),
 }
 
 
@@ -154,10 +155,31 @@ def _group(origin: str, fields: Mapping[str, object]) -> GroupSetting:
     steps = fields.get("retry_ms", [])
     if not isinstance(steps, list) or len(steps) > RETRY_STEPS_MAX:
         raise ConfigError(f"{origin}: retry_ms is {_shown(steps)}, must be a list of at most {RETRY_STEPS_MAX} numbers")
+    backoff = fields.get("backoff")
+    if backoff is not None and steps:
+        raise ConfigError(f"{origin}: retry_ms and backoff exclude each other; leave one of them out")
     return GroupSetting(
         0 if attempts is None else _bounded(origin, "attempts_max", attempts, "attempts_max"),
         tuple(_bounded(origin, "retry_ms", step, "invisible_ms_max") for step in steps),
+        None if backoff is None else _backoff(origin, backoff),
     )
+
+
+def _backoff(origin: str, raw: object) -> RetryPolicy:
+    usual = RetryPolicy(())
+    fields = raw if isinstance(raw, dict) else {None: raw}
+    if not fields.keys() <= set(BACKOFF_FIELDS):
+        raise ConfigError(f"{origin}: backoff is {_shown(raw)}, must be a mapping of {' and '.join(BACKOFF_FIELDS)}")
+    initial_ms, max_ms = (
+        _bounded(origin, field, fields.get(field, getattr(usual, field)), "invisible_ms_max")
+        for field in ("initial_ms", "max_ms")
+    )
+    if initial_ms > max_ms:
+        raise ConfigError(f"{origin}: initial_ms ({initial_ms}) must not be above max_ms ({max_ms})")
+    multiplier = fields.get("multiplier", usual.multiplier)
+    if isinstance(multiplier, bool) or not isinstance(multiplier, int | float) or not 1 <= multiplier <= MULTIPLIER_MAX:
+        raise ConfigError(f"{origin}: multiplier is {_shown(multiplier)}, must be 1 to {MULTIPLIER_MAX}")
+    return RetryPolicy((), initial_ms, max_ms, float(multiplier))
 
 
 def _bounded(origin: str, field: str, raw: object, like: str) -> int:
@@ -216,7 +238,9 @@ def _from_flags(flags: Mapping[str, object]) -> Iterator[Setting]:
 def _filled(config: Config) -> Config:
     """Topics and groups get what they left open."""
     topics = {n: TopicSetting(t.type, t.queues or config.topic_queues) for n, t in config.topics.items()}
-    groups = {n: GroupSetting(g.attempts_max or config.attempts_max, g.retry_ms) for n, g in config.groups.items()}
+    groups = {
+        n: GroupSetting(g.attempts_max or config.attempts_max, g.retry_ms, g.backoff) for n, g in config.groups.items()
+    }
     return msgspec.structs.replace(config, topics=topics, groups=groups)
 
 

@@ -3,16 +3,18 @@
 from collections.abc import Sequence
 
 from rmq import message as m
+from rmq import priority
 from rmq.config import Config
 from rmq.errors import ClientError, Code
 from rmq.lite import LiteTopics
-from rmq.message import Outgoing
+from rmq.message import MessageType, Outgoing
 from rmq.shard import queue_of
 from rmq_store import record
 from rmq_store.commitlog import CommitLog
 from rmq_store.record import Draft
 from rmq_store.state import Topic
 
+_PRIORITY = MessageType.PRIORITY.value
 _ORIGIN = m.RMQ_ORIGIN.encode()
 _ORIGIN_BYTES = 1024  # what a dead letter or a carried message adds to its properties, at most
 PROPERTIES_BYTES_MAX = record.PROPERTIES_BYTES_MAX - _ORIGIN_BYTES
@@ -28,7 +30,7 @@ class Drafts:
 
     def of(self, topic: Topic, shared_id: int, messages: Sequence[Outgoing]) -> list[tuple[Draft, int]]:
         """The records of one call, each with its tags code, for the queue `shared_id` or that of its message group or
-        lite topic.
+        lite topic or priority.
 
         They leave room for what a dead letter or a carried message says of its origin. Raises
         ILLEGAL_MESSAGE_PROPERTY_KEY, MESSAGE_PROPERTIES_TOO_LARGE, MESSAGE_BODY_TOO_LARGE,
@@ -37,6 +39,7 @@ class Drafts:
         name, queues, own = topic.name_bytes, len(topic.queues), self._own_properties
         fixed = record.fixed_bytes(name)
         size_max = self._log.segment_bytes - record.BLANK_BYTES - _ORIGIN_BYTES
+        by_priority = topic.type == _PRIORITY
         drafts = []
         fresh: set[int] = set()
         for message in messages:
@@ -54,6 +57,8 @@ class Drafts:
                 if group:
                     raise _both(message)
                 queue_id = self._lites.queue_for(topic, message.lite_topic, fresh)
+            elif by_priority and not group:
+                queue_id = priority.queue_of(message.priority, queues)
             draft = Draft(
                 name, queue_id, body, properties, message.sys_flag,
                 message.born_ms, host, message.born_port, 0, 0, size,

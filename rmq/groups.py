@@ -61,10 +61,14 @@ class Groups:
             return GroupView(False, self._config.attempts_max, self.default_retry)
         known = self._views.get(name)
         if known is None or known[0] is not put:
-            retry = RetryPolicy(put.steps_ms, put.initial_ms, put.max_ms, put.multiplier)
-            known = self._views[name] = (put, GroupView(False, put.attempts_max, retry))
+            known = self._views[name] = (put, GroupView(False, put.attempts_max, policy(put)))
         return known[1]
 
     def forget(self, name: str) -> None:
         """It is about to be deleted."""
         self._views.pop(name, None)
+
+
+def policy(put: GroupPut) -> RetryPolicy:
+    """The group's back-off, as it is stored."""
+    return RetryPolicy(put.steps_ms, put.initial_ms, put.max_ms, put.multiplier)

@@ -122,6 +122,7 @@ class LiteTopics:
             ends = [(queue.queue_id, queue.visible) for queue in topic.queues]
             self._store.apply(Cursors(home.group, home.topic, ends))
             self._store.apply(LitePlaces(home.group, home.topic, []))
+            self._pop.subscription(home.group, topic)  # a topic's priorities have no say here
 
     def _place(self, home: Subscription, topic: Topic, keys: Iterable[int], start: LiteStart) -> None:
         group = self._lites.group(home.group, home.topic)

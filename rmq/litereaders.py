@@ -134,7 +134,7 @@ class LiteReaders:
                 if self._take_lite(take, reader, topic, key, moved):
                     reader.pending[key] = None  # behind the others
         except OSError:
-            home.ready.extendleft(reversed(take.popped))
+            self._leases.put_back(home, take.popped)
             reader.pending.update(dict.fromkeys(before))
             raise
         if take.stalled and not take.messages and not take.settled:

@@ -1,4 +1,5 @@
-"""Pop consumption, first half: who gets which message next. A topic's queues all at once; order.py has a say.
+"""Pop consumption, first half: who gets which message next. A topic's queues all at once; order.py and priority.py have
+a say.
 
     never delivered --take--> leased --ack--> settled
                                | ^ |--change invisible: leased until then, under a new handle
@@ -10,7 +11,8 @@ journaled before its answer but the answer does not wait for the disk: a lost le
 lease time (rmq/clock.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from rmq.clock import Clock
 from rmq.config import Config
@@ -20,18 +22,21 @@ from rmq.handle import Handle, HandleMakers
 from rmq.message import SHARDING_KEY, Delivered, MessageType
 from rmq.order import Order
 from rmq.port import ReceiveRequest
+from rmq.priority import Turns
 from rmq.scan import SCAN_MAX
 from rmq.take import Take, Taken, delivered
 from rmq.topics import Topics
 from rmq.traffic import Traffic
+from rmq_store.bands import Bands
 from rmq_store.consumequeue import ConsumeQueue, Entry
 from rmq_store.journal import Acked, Cursors, Grouped, Leased, lease_part, steps
-from rmq_store.ledger import Ledger, Subscription
+from rmq_store.ledger import Ledger, Open, Subscription
 from rmq_store.lines import key_of
 from rmq_store.state import Topic
 from rmq_store.store import Store
 
 _ORDERED = (MessageType.FIFO.value, MessageType.MIXED.value)  # topics whose message groups have a say
+_PRIORITY = MessageType.PRIORITY.value
 
 
 class Pop:
@@ -58,18 +63,25 @@ class Pop:
         self._online = online
         self.order = Order(store, config.parked_max)
         self.looked = 0  # queue entries that all takes looked at, as SCAN_MAX counts them
+        for topic in store.state.topics.values():
+            for subscription in self._leases.by_topic.get(topic.name, {}).values():
+                self._go_by(subscription, topic)
 
     def subscription(self, group: str, topic: Topic) -> Subscription:
         """The group's places in a topic; a new group starts at 0 where nothing was deleted from the queue, else at the
         end.
         """
         subscription = self._leases.subscription(group, topic.name)
+        self._go_by(subscription, topic)
         known = len(subscription.ledgers)
         if known < len(topic.queues):
             fresh = [q for q in topic.queues if q.queue_id not in subscription.ledgers]
             starts = [(q.queue_id, q.visible if not known and q.min_offset else q.min_offset) for q in fresh]
             self._store.apply(Cursors(group, topic.name, starts))
         return subscription
+
+    def _go_by(self, subscription: Subscription, topic: Topic) -> None:
+        self._leases.go_by_queue(subscription, wanted=topic.type == _PRIORITY and not subscription.lite)
 
     def take(
         self, subscription: Subscription, request: ReceiveRequest, others: Sequence[Filter] = ()
@@ -84,7 +96,7 @@ class Pop:
         if topic is None or not self.has_more(subscription):
             return []
         free = self._config.leases_max - self._leases.open_count  # what is ready is counted in already
-        if free <= 0 and not subscription.ready and not subscription.lines:
+        if free <= 0 and not subscription.has_ready and not subscription.lines:
             self._refuse_new(subscription, topic)
             return []
         room = min(request.batch, self._config.receive_batch_max)
@@ -92,13 +104,18 @@ class Pop:
             room, self._config.receive_bytes_max, free, request.filter, others,
             ordered=topic.type in _ORDERED, fifo=request.fifo,
         )  # fmt: skip
+        self.subscription(subscription.group, topic)  # with queues and type that the topic has by now
+        bands = subscription.bands
         try:
-            self.take_ready(take, subscription)
-            self.order.take_lines(take, subscription)
-            take.room = min(take.room, max(take.free, 0))
-            self._take_pending(take, self.subscription(subscription.group, topic), topic)
+            if bands is None:
+                self.take_ready(take, subscription)
+                self.order.take_lines(take, subscription)
+                self._take_pending(take, subscription, topic)
+            else:
+                self.order.take_lines(take, subscription)
+                self._take_by_priority(take, subscription, topic, bands)
         except OSError:
-            subscription.ready.extendleft(reversed(take.popped))
+            self._leases.put_back(subscription, take.popped)
             subscription.lines.extendleft(reversed(take.places))
             raise
         if take.free <= 0 and subscription.lines and not take.messages and not take.settled:
@@ -119,16 +136,46 @@ class Pop:
 
     def has_more(self, subscription: Subscription) -> bool:
         """A take that found nothing may find something in its next turn."""
-        return bool(subscription.ready or subscription.lines or subscription.pending)
+        return bool(subscription.has_ready or subscription.lines or subscription.pending)
 
     def take_ready(self, take: Take, subscription: Subscription) -> None:
         """What was delivered, and is to be again, but has no message group."""
-        spared = []
-        while subscription.ready and take.goes_on:
+        self._take_ready(take, subscription, partial(self._next_ready, subscription))
+
+    def _take_by_priority(self, take: Take, subscription: Subscription, topic: Topic, bands: Bands) -> None:
+        turns = Turns(bands, self._waiting(subscription, topic, bands), self._config.lower_priority_nth)
+        while take.goes_on and (turn := turns.next()) is not None:
+            queue_id, limit = turn
+            room, before = take.room, len(take.messages)
+            take.room = wanted = min(room, limit or room)
+            self._take_ready(take, subscription, partial(self._leases.pop_ready, subscription, bands, queue_id))
+            take.room = min(take.room, max(take.free, 0))
+            if queue_id in subscription.pending:
+                self._take_new(take, subscription, topic, queue_id)
+            count = len(take.messages) - before
+            take.room = room - count
+            more = queue_id in subscription.pending or queue_id in bands
+            turns.took(queue_id, count, ended=count < wanted or not more)
+
+    def _waiting(self, subscription: Subscription, topic: Topic, bands: Bands) -> set[int]:
+        """Queues that hold something for the group."""
+        for queue_id in list(subscription.pending):
+            if topic.queues[queue_id].visible <= subscription.ledgers[queue_id].next:
+                del subscription.pending[queue_id]
+        return {*subscription.pending, *bands}
+
+    @staticmethod
+    def _next_ready(subscription: Subscription) -> Open | None:
+        while subscription.ready:
             found = subscription.ready.popleft()
+            if found.ledger.open.get(found.offset) is found and found.lease is None:
+                return found
+        return None
+
+    def _take_ready(self, take: Take, subscription: Subscription, next_one: Callable[[], Open | None]) -> None:
+        spared: list[Open] = []
+        while take.goes_on and (found := next_one()) is not None:
             ledger, offset = found.ledger, found.offset
-            if ledger.open.get(offset) is not found or found.lease is not None:
-                continue
             take.budget -= 1
             take.popped.append(found)
             name, name_offset = self._leases.name(found)
@@ -142,22 +189,29 @@ class Pop:
                 spared.append(found)
             else:
                 take.settle(name, name_offset)
-        subscription.ready.extendleft(reversed(spared))
+        if spared:
+            self._leases.put_back(subscription, spared)
+            kept_back = set(spared)
+            take.popped = [found for found in take.popped if found not in kept_back]
 
     def _take_pending(self, take: Take, subscription: Subscription, topic: Topic) -> None:
+        take.room = min(take.room, max(take.free, 0))
         for queue_id in list(subscription.pending):
             if not take.goes_on:
                 break
-            queue, ledger = topic.queues[queue_id], subscription.ledgers[queue_id]
-            start = max(ledger.next, queue.min_offset)
-            offset = self._take_queue(take, ledger, queue, start)
-            if offset != ledger.next:
-                take.nexts[ledger] = offset
-            del subscription.pending[queue_id]
-            if take.stalled:
-                self.order.stall(take, ledger)
-            elif offset < queue.visible:
-                subscription.pending[queue_id] = None  # the next receive begins with another queue
+            self._take_new(take, subscription, topic, queue_id)
+
+    def _take_new(self, take: Take, subscription: Subscription, topic: Topic, queue_id: int) -> None:
+        queue, ledger = topic.queues[queue_id], subscription.ledgers[queue_id]
+        start = max(take.nexts.get(ledger, ledger.next), queue.min_offset)
+        offset = self._take_queue(take, ledger, queue, start)
+        if offset != ledger.next:
+            take.nexts[ledger] = offset
+        del subscription.pending[queue_id]
+        if take.stalled:
+            self.order.stall(take, ledger)
+        elif offset < queue.visible:
+            subscription.pending[queue_id] = None  # the next receive begins with another queue
 
     def _take_queue(self, take: Take, ledger: Ledger, queue: ConsumeQueue, offset: int) -> int:
         """Passes over new entries from an offset on; returns the offset behind the last one."""

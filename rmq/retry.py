@@ -7,6 +7,10 @@ RETRY_STEPS_MS = tuple(
 )
 
 
+MULTIPLIER_MAX = 100
+BACKOFF_FIELDS = ("initial_ms", "max_ms", "multiplier")
+
+
 class RetryPolicy(msgspec.Struct, frozen=True):
     """A group's redelivery back-off: `steps_ms` (customized), or exponential where `steps_ms` is empty.
 

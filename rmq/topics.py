@@ -1,9 +1,12 @@
 """Topics: which there are, how they come to be, what they accept, which queue is next.
 
 Profile dev: a topic is made at its first send or subscription and its route lists every type that we serve; its stored
-type only records what came. Profile strict: as Apache 5.5, nothing is made by a client and the type decides; a topic
-that is still without one gets that of its first message. The clients' trace topic is made on first use in both.
+type only records what came, and with priorities is the one that heeds them. Profile strict: as Apache 5.5, nothing is
+made by a client and the type decides; a topic that is still without one gets that of its first message. The clients'
+trace topic is made on first use in both.
 """
+
+import logging
 
 from rmq.config import Config
 from rmq.errors import ClientError, Code
@@ -15,7 +18,16 @@ from rmq_store.record import TOPIC_BYTES_MAX
 from rmq_store.state import Topic
 from rmq_store.store import Store
 
-SERVED = (MessageType.NORMAL, MessageType.FIFO, MessageType.DELAY, MessageType.TRANSACTION, MessageType.LITE)
+log_ = logging.getLogger("rmq.topics")
+_PRIORITY = MessageType.PRIORITY.value
+SERVED = (
+    MessageType.NORMAL,
+    MessageType.FIFO,
+    MessageType.DELAY,
+    MessageType.TRANSACTION,
+    MessageType.PRIORITY,
+    MessageType.LITE,
+)
 
 
 class Topics:
@@ -95,16 +107,14 @@ class Topics:
         return SERVED if kind in (MessageType.MIXED, MessageType.UNSPECIFIED) else (kind,)
 
     def known(self, name: str, kind: MessageType) -> Topic | None:
-        """The short way of `admit`, for most sends: the topic, where it is of this very type, which we serve."""
+        """The short way of `admit`, for most sends: the topic, where it is of this very type."""
         topic = self._store.state.topics.get(name)
-        return topic if topic is not None and topic.type == kind and kind in SERVED else None
+        return topic if topic is not None and topic.type == kind else None
 
     def admit(self, name: str, kinds: set[MessageType]) -> Topic:
-        """The topic of a send of such messages. Raises, before anything changed, NOT_IMPLEMENTED, BAD_REQUEST,
+        """The topic of a send of such messages. Raises, before anything changed, BAD_REQUEST,
         MESSAGE_PROPERTY_CONFLICT_WITH_TYPE, and as require.
         """
-        for kind in kinds.difference(SERVED):
-            raise ClientError(Code.NOT_IMPLEMENTED, f"{kind.name} messages are not served yet (topic {name})")
         if MessageType.TRANSACTION in kinds and len(kinds) > 1:
             raise ClientError(
                 Code.BAD_REQUEST, f"transactional and other messages in one request (topic {name}): send them apart"
@@ -119,8 +129,21 @@ class Topics:
                 Code.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE,
                 f"message type conflicts with topic {name}: expected {stored.name}, actual {came}",
             )
-        seen = {stored, *kinds} - {MessageType.UNSPECIFIED}
-        return self.make(name, seen.pop() if len(seen) == 1 else MessageType.MIXED, len(topic.queues))
+        return self._become(topic, {stored, *kinds} - {MessageType.UNSPECIFIED})
+
+    def _become(self, topic: Topic, seen: set[MessageType]) -> Topic:
+        """The type that has a place for all of these."""
+        if MessageType.PRIORITY in seen and MessageType.FIFO not in seen:
+            kind = MessageType.PRIORITY
+        elif len(seen) == 1:
+            (kind,) = seen
+        else:
+            kind = MessageType.MIXED
+            if MessageType.PRIORITY in seen:
+                log_.warning(
+                    "topic %s holds FIFO messages as well: it is MIXED now, priority has no say in it", topic.name
+                )
+        return self.make(topic.name, kind, len(topic.queues))
 
     def must_take(self, name: str, kind: MessageType) -> None:
         """Raises MESSAGE_PROPERTY_CONFLICT_WITH_TYPE where profile strict lets no such message into the topic, and
@@ -131,7 +154,9 @@ class Topics:
             raise ClientError(Code.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE, text)
 
     def next_queue(self, topic: Topic) -> ConsumeQueue:
-        """The queue of the next send."""
+        """The queue of the next send, but for messages whose group or priority has a queue."""
+        if topic.type == _PRIORITY:
+            return topic.queues[0]
         turn = self._turns.get(topic.name, 0)
         self._turns[topic.name] = turn + 1
         return topic.queues[turn % len(topic.queues)]

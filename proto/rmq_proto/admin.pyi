@@ -169,18 +169,32 @@ class DeleteTopicResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class Backoff(_message.Message):
+    __slots__ = ("initial_ms", "max_ms", "multiplier")
+    INITIAL_MS_FIELD_NUMBER: _ClassVar[int]
+    MAX_MS_FIELD_NUMBER: _ClassVar[int]
+    MULTIPLIER_FIELD_NUMBER: _ClassVar[int]
+    initial_ms: int
+    max_ms: int
+    multiplier: float
+    def __init__(
+        self, initial_ms: _Optional[int] = ..., max_ms: _Optional[int] = ..., multiplier: _Optional[float] = ...
+    ) -> None: ...
+
 class PutGroupRequest(_message.Message):
-    __slots__ = ("name", "attempts_max", "retry_ms", "must_be_new", "must_exist")
+    __slots__ = ("name", "attempts_max", "retry_ms", "must_be_new", "must_exist", "backoff")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_MAX_FIELD_NUMBER: _ClassVar[int]
     RETRY_MS_FIELD_NUMBER: _ClassVar[int]
     MUST_BE_NEW_FIELD_NUMBER: _ClassVar[int]
     MUST_EXIST_FIELD_NUMBER: _ClassVar[int]
+    BACKOFF_FIELD_NUMBER: _ClassVar[int]
     name: str
     attempts_max: int
     retry_ms: _containers.RepeatedScalarFieldContainer[int]
     must_be_new: bool
     must_exist: bool
+    backoff: Backoff
     def __init__(
         self,
         name: _Optional[str] = ...,
@@ -188,6 +202,7 @@ class PutGroupRequest(_message.Message):
         retry_ms: _Optional[_Iterable[int]] = ...,
         must_be_new: _Optional[bool] = ...,
         must_exist: _Optional[bool] = ...,
+        backoff: _Optional[_Union[Backoff, _Mapping[str, object]]] = ...,
     ) -> None: ...
 
 class Place(_message.Message):
@@ -266,17 +281,19 @@ class GroupTopic(_message.Message):
     ) -> None: ...
 
 class Group(_message.Message):
-    __slots__ = ("name", "attempts_max", "retry_ms", "topics", "clients")
+    __slots__ = ("name", "attempts_max", "retry_ms", "topics", "clients", "backoff")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_MAX_FIELD_NUMBER: _ClassVar[int]
     RETRY_MS_FIELD_NUMBER: _ClassVar[int]
     TOPICS_FIELD_NUMBER: _ClassVar[int]
     CLIENTS_FIELD_NUMBER: _ClassVar[int]
+    BACKOFF_FIELD_NUMBER: _ClassVar[int]
     name: str
     attempts_max: int
     retry_ms: _containers.RepeatedScalarFieldContainer[int]
     topics: _containers.RepeatedCompositeFieldContainer[GroupTopic]
     clients: _containers.RepeatedScalarFieldContainer[str]
+    backoff: Backoff
     def __init__(
         self,
         name: _Optional[str] = ...,
@@ -284,6 +301,7 @@ class Group(_message.Message):
         retry_ms: _Optional[_Iterable[int]] = ...,
         topics: _Optional[_Iterable[_Union[GroupTopic, _Mapping[str, object]]]] = ...,
         clients: _Optional[_Iterable[str]] = ...,
+        backoff: _Optional[_Union[Backoff, _Mapping[str, object]]] = ...,
     ) -> None: ...
 
 class ListGroupsRequest(_message.Message):

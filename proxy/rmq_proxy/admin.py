@@ -19,6 +19,7 @@ from rmq.errors import ClientError, Code
 from rmq.filter import Filter, Filters, by_tag
 from rmq.message import MessageType
 from rmq.port import Answer
+from rmq.retry import MULTIPLIER_MAX, RetryPolicy
 from rmq_proto import admin as pb
 from rmq_proxy import adminconvert as convert
 from rmq_proxy import validate
@@ -35,7 +36,7 @@ Request = TypeVar("Request")
 Reply = TypeVar("Reply", bound="Message | bytes")
 
 NAME = "rmq.admin.v1.Admin"
-TOPIC_TYPES = ("NORMAL", "FIFO", "DELAY", "TRANSACTION", "LITE", "MIXED")
+TOPIC_TYPES = ("NORMAL", "FIFO", "DELAY", "TRANSACTION", "PRIORITY", "LITE", "MIXED")
 MESSAGES_DEFAULT = 32
 MESSAGES_MAX = 1000
 PAGE_BYTES_MAX = 3 * 1024 * 1024  # a stock gRPC client refuses an answer beyond 4 MiB
@@ -180,8 +181,13 @@ class AdminService:
         steps_ms = tuple(request.retry_ms)
         if len(steps_ms) > RETRY_STEPS_MAX or not all(1 <= step_ms <= RETRY_MS_MAX for step_ms in steps_ms):
             raise _bad(f"retry_ms takes up to {RETRY_STEPS_MAX} numbers from 1 to {RETRY_MS_MAX}")
+        retry = RetryPolicy(steps_ms) if steps_ms else None
+        if request.HasField("backoff"):
+            if steps_ms:
+                raise _bad("retry_ms and backoff exclude each other")
+            retry = _backoff(request.backoff)
         self._must(request, f"group {name}", lambda: self._admin.group_info(name), Code.CONSUMER_GROUP_NOT_FOUND)
-        return then(self._admin.put_group(name, request.attempts_max, steps_ms or None), convert.group)
+        return then(self._admin.put_group(name, request.attempts_max, retry), convert.group)
 
     def _list_groups(self, _: Call, request: pb.ListGroupsRequest) -> Answer[bytes]:
         if request.name:
@@ -287,10 +293,10 @@ class AdminService:
 
     # -- tests -------------------------------------------------------------------------------------------
 
-    def _advance(self, _: Call, request: pb.AdvanceRequest) -> pb.AdvanceResponse:
+    def _advance(self, _: Call, request: pb.AdvanceRequest) -> Answer[pb.AdvanceResponse]:
         if not 0 <= request.ms <= ADVANCE_MS_MAX:
             raise _bad(f"time only moves forward, by 0 to {ADVANCE_MS_MAX} ms, not by {request.ms}")
-        return pb.AdvanceResponse(now_ms=self._admin.advance(request.ms))
+        return then(self._admin.advance(request.ms), lambda now_ms: pb.AdvanceResponse(now_ms=now_ms))
 
     def _reset(self, _: Call, request: pb.ResetRequest) -> Answer[pb.ResetResponse]:
         del request
@@ -396,3 +402,11 @@ def _not_negative(what: str, number: int) -> int:
 
 def _bad(text: str) -> ClientError:
     return ClientError(Code.BAD_REQUEST, text)
+
+
+def _backoff(asked: pb.Backoff) -> RetryPolicy:
+    if not 1 <= asked.initial_ms <= asked.max_ms <= RETRY_MS_MAX:
+        raise _bad(f"backoff goes from initial_ms to max_ms, 1 to {RETRY_MS_MAX}")
+    if not 1 <= asked.multiplier <= MULTIPLIER_MAX:
+        raise _bad(f"multiplier is {asked.multiplier:g}, it takes 1 to {MULTIPLIER_MAX}")
+    return RetryPolicy((), asked.initial_ms, asked.max_ms, asked.multiplier)

@@ -140,12 +140,18 @@ class AdminClient:
         attempts_max: int = 0,
         retry_ms: Sequence[int] = (),
         *,
+        backoff: pb.Backoff | None = None,
         must_be_new: bool = False,
         must_exist: bool = False,
     ) -> pb.Group:
         """Makes or changes one; 0 and empty leave what is there, or take the server's default."""
         request = pb.PutGroupRequest(
-            name=name, attempts_max=attempts_max, retry_ms=retry_ms, must_be_new=must_be_new, must_exist=must_exist
+            name=name,
+            attempts_max=attempts_max,
+            retry_ms=retry_ms,
+            backoff=backoff,
+            must_be_new=must_be_new,
+            must_exist=must_exist,
         )
         return self._ask("PutGroup", request, pb.Group.FromString)
 
@@ -255,6 +261,7 @@ class AdminClient:
         properties: Mapping[str, str] | None = None,
         message_group: str = "",
         delivery_ms: int | None = None,
+        priority: int | None = None,
     ) -> Sent:
         """One message as any producer sends it; `delivery_ms` is the time of its delivery. Raises also `invalid`."""
         request = v2.SendMessageRequest()
@@ -267,6 +274,8 @@ class AdminClient:
             system.tag = tag
         if message_group:
             system.message_group = message_group
+        if priority is not None:
+            system.priority = priority
         if delivery_ms is not None:
             system.delivery_timestamp.seconds, rest_ms = divmod(delivery_ms, 1000)
             system.delivery_timestamp.nanos = rest_ms * 1_000_000

@@ -56,7 +56,7 @@ def outgoing(message: v2.Message, topic: str, born_at: tuple[str, int], limits: 
     body, system, user = message.body, message.system_properties, message.user_properties
     validate.body(body, limits)
     kind, message_id, tag, keys = NORMAL, system.message_id, system.tag, system.keys
-    size = 0
+    size, priority = 0, -1
     if user or keys:
         stored, joined, size = _label(user, tag, keys, limits)
     else:
@@ -90,8 +90,9 @@ def outgoing(message: v2.Message, topic: str, born_at: tuple[str, int], limits: 
         stored += f"{LITE_TOPIC}\x01{lite_topic}\x02"
     if system.HasField("priority"):
         kind = MessageType.PRIORITY if kind is NORMAL else kind
-        validate.priority(system.priority)
-        stored += f"{PRIORITY}\x01{system.priority}\x02"
+        priority = system.priority
+        validate.priority(priority)
+        stored += f"{PRIORITY}\x01{priority}\x02"
     if kind is MessageType.TRANSACTION:
         _only_transactional(system)
     attempt = system.delivery_attempt
@@ -113,7 +114,9 @@ def outgoing(message: v2.Message, topic: str, born_at: tuple[str, int], limits: 
     properties = stored.encode()
     validate.stored_size(len(properties), limits)
     sys_flag = SYS_FLAG_COMPRESSED if system.body_encoding == GZIP else 0
-    return Outgoing(topic, body, message_id, properties, kind, tag, born_ms, *born_at, sys_flag, group, lite_topic)
+    return Outgoing(
+        topic, body, message_id, properties, kind, tag, born_ms, *born_at, sys_flag, group, lite_topic, priority
+    )
 
 
 def _label(user: Mapping[str, str], tag: str, keys: Sequence[str], limits: Limits) -> tuple[str, str, int]:

@@ -17,6 +17,7 @@ from rmq_proxy.answers import then
 from rmq_proxy.caller import Caller, parse
 from rmq_proxy.consume import ACK_FAILED, CHANGE_FAILED, DEAD_LETTER_FAILED, Consuming
 from rmq_proxy.endpoints import Advertiser
+from rmq_proxy.knowntypes import known
 from rmq_proxy.litesync import FAILED as SYNC_FAILED
 from rmq_proxy.litesync import LiteSyncing
 from rmq_proxy.produce import END_FAILED, RECALL_FAILED, Producing
@@ -174,10 +175,11 @@ class Messaging:
             response = v2.QueryRouteResponse()
             write_ok(response.status)
             for broker in brokers:
+                accepts = [kind.value for kind in known(broker.accepts, caller.call)]
                 for queue_id, permission in enumerate(permissions(broker)):
                     queue = response.message_queues.add()
                     _fill_queue(queue, request.topic, endpoints, broker.broker, queue_id, permission)
-                    queue.accept_message_types.extend(kind.value for kind in broker.accepts)
+                    queue.accept_message_types.extend(accepts)
             return response.SerializeToString()
 
         return then(self._broker.route(topic), encode, ROUTE_FAILED)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SHOWN_MAX = 100_000
 FOUND_MAX = 1000
+PRIORITY_MAX = 2**31 - 1
 LINE_CHARS_MAX = 400
 _filter = click.option("--filter", "tags", metavar="TAGS", default="", help="As a consumer writes it: a || b.")
 _sql = click.option("--sql", metavar="EXPRESSION", default="", help='A SQL92 filter on properties: "price > 5".')
@@ -51,6 +52,9 @@ message.add_command(messagelife.verify)
     help="A property of yours; may be repeated.",
 )
 @click.option("--message-group", metavar="NAME", default="", help="In order with all others of this name (FIFO).")
+@click.option(
+    "--priority", type=click.IntRange(0, PRIORITY_MAX), help="Before lower ones, on a topic of type PRIORITY."
+)
 @click.option("--delay", "delay_ms", metavar="DURATION", type=values.duration, help="Delivered so much later: 10s, 5m.")
 @click.option("--at", "at_ms", metavar="TIME", type=values.moment, help="Delivered at that time.")
 @json_option
@@ -62,6 +66,7 @@ def send(
     keys: tuple[str, ...],
     properties: tuple[tuple[str, str], ...],
     message_group: str,
+    priority: int | None,
     delay_ms: int | None,
     at_ms: int | None,
     as_json: bool,
@@ -73,7 +78,7 @@ def send(
     with connected(endpoint) as client:
         if delay_ms is not None:
             at_ms = client.describe().now_ms + delay_ms  # by the server's clock, moved or not
-        sent = client.send(topic, content, tag, keys, dict(properties), message_group, at_ms)
+        sent = client.send(topic, content, tag, keys, dict(properties), message_group, at_ms, priority)
     if as_json:
         output.document({"topic": topic, "message_id": sent.message_id, "offset": sent.offset})
     else:

@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 
 from rmq import output
+from rmq.commands.views import backoff_document
+from rmq.groups import policy
 from rmq.message import KEYS, TAGS, UNIQ_KEY, MessageType
 from rmq_store import journal
 from rmq_store.commitlog import CommitLog, Gap
@@ -92,6 +94,7 @@ def _group(found: Inspection, name: str) -> dict[str, Any]:
         "name": name,
         "attempts_max": put.attempts_max if put else 0,
         "retry_ms": list(put.steps_ms) if put else [],
+        "backoff": backoff_document(policy(put)) if put and not put.steps_ms else None,
         "places": [_place(found, s.topic, s.ledgers[queue_id]) for s in mine for queue_id in sorted(s.ledgers)],
     }
 

@@ -3,6 +3,7 @@
 Each function turns a word into its value, for click's `type=`, and raises click.BadParameter that says how to write it.
 """
 
+import math
 import re
 from datetime import datetime
 
@@ -42,6 +43,19 @@ def duration(text: str) -> int:
 def durations(text: str) -> tuple[int, ...]:
     """Several, with commas between them."""
     return tuple(duration(part) for part in text.split(","))
+
+
+def backoff(text: str) -> tuple[int, int, float]:
+    """INITIAL,MAX[,MULTIPLIER]: two durations and a number, 2 where it is left out."""
+    initial, comma, rest = text.partition(",")
+    most, _, factor = rest.partition(",")
+    try:
+        multiplier = float(factor or 2)
+    except ValueError:
+        multiplier = math.nan
+    if not comma or math.isnan(multiplier):
+        raise click.BadParameter(f"{text!r} is no back-off, write 5s,2h or 5s,2h,1.5")
+    return duration(initial), duration(most), multiplier
 
 
 def place(text: str) -> str | int:

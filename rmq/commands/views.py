@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rmq import output
 
 if TYPE_CHECKING:
+    from rmq.retry import RetryPolicy
     from rmq_proto import admin as pb
 
 BODY_BYTES_MAX = 64 << 20  # of a compressed body that is opened
@@ -45,9 +46,15 @@ def group_document(group: "pb.Group") -> dict[str, Any]:
         "name": group.name,
         "attempts_max": group.attempts_max,
         "retry_ms": list(group.retry_ms),
+        "backoff": backoff_document(group.backoff) if group.HasField("backoff") else None,
         "topics": [_group_topic_document(topic) for topic in group.topics],
         "clients": list(group.clients),
     }
+
+
+def backoff_document(backoff: "pb.Backoff | RetryPolicy") -> dict[str, Any]:
+    """Exponential back-off."""
+    return {"initial_ms": backoff.initial_ms, "max_ms": backoff.max_ms, "multiplier": backoff.multiplier}
 
 
 def _group_topic_document(topic: "pb.GroupTopic") -> dict[str, Any]:

@@ -80,10 +80,12 @@ class Connection(Views):
         properties: Mapping[str, str] | None = None,
         message_group: str = "",
         delivery_ms: int | None = None,
+        priority: int | None = None,
     ) -> str:
         """Sends one message as any producer would; its id. `delivery_ms`: not before then, in ms since 1970."""
         data = body.encode() if isinstance(body, str) else body
-        return self.admin.send(topic, data, tag, keys, properties, message_group, delivery_ms).message_id
+        sent = self.admin.send(topic, data, tag, keys, properties, message_group, delivery_ms, priority)
+        return sent.message_id
 
     def reset(self) -> None:
         """Deletes every topic and group, but for those of the configuration. Needs flush="memory".

@@ -102,7 +102,8 @@ class Broker(Views):
 
     def advance(self, *, hours: float = 0, minutes: float = 0, seconds: float = 0, ms: int = 0) -> int:
         """As Connection.advance."""
-        return self.admin.advance(step_ms(hours, minutes, seconds, ms))
+        self.admin.advance(step_ms(hours, minutes, seconds, ms))
+        return self._clock.wall_ms()
 
     async def send(
         self,
@@ -114,13 +115,16 @@ class Broker(Views):
         properties: Mapping[str, str] | None = None,
         message_group: str = "",
         delivery_ms: int | None = None,
+        priority: int | None = None,
     ) -> str:
         """As Connection.send: over the wire, like any producer's."""
         from rmq_proxy.admin_client import AdminClient
 
         data = body.encode() if isinstance(body, str) else body
         with AdminClient(self.endpoint) as client:
-            sent = await asyncio.to_thread(client.send, topic, data, tag, keys, properties, message_group, delivery_ms)
+            sent = await asyncio.to_thread(
+                client.send, topic, data, tag, keys, properties, message_group, delivery_ms, priority
+            )
         return sent.message_id
 
     async def reset(self) -> None:

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
-from rmq.config import FIELDS, Config
+from rmq.config import FIELDS, Config, GroupSetting
 from rmq.configsource import Setting, build, parse, settings
 from rmq.errors import ConfigError
+from rmq.retry import BACKOFF_FIELDS
 
 ORIGIN = "rmq.testing"
 DEFAULTS: Mapping[str, object] = {
@@ -24,7 +25,7 @@ NOT_FROM_A_FILE = ("advertise", "data", "flush", "host", "manual_clock", "port",
 """A test must not meet the port or the data of the server that the file was written for."""
 
 _OTHERS = ("config", "endpoint", "timeout_s")
-_FIELDS_OF = {"topics": ("type", "queues"), "groups": ("attempts_max", "retry_ms")}
+_FIELDS_OF = {"topics": ("type", "queues"), "groups": ("attempts_max", "retry_ms", "backoff")}
 
 
 def config_of(options: Mapping[str, object], path: str | Path | None = None) -> Config:
@@ -76,7 +77,12 @@ def file_of(config: Config) -> str:
         if key not in _FIELDS_OF and getattr(config, key) != getattr(usual, key)
     }
     plain["topics"] = {name: {"type": t.type.name, "queues": t.queues} for name, t in config.topics.items()}
-    plain["groups"] = {
-        name: {"attempts_max": g.attempts_max, "retry_ms": list(g.retry_ms)} for name, g in config.groups.items()
-    }
+    plain["groups"] = {name: _group(group) for name, group in config.groups.items()}
     return json.dumps(plain, indent=1)
+
+
+def _group(group: GroupSetting) -> dict[str, object]:
+    pauses: dict[str, object] = {"retry_ms": list(group.retry_ms)}
+    if group.backoff is not None:
+        pauses = {"backoff": {field: getattr(group.backoff, field) for field in BACKOFF_FIELDS}}
+    return {"attempts_max": group.attempts_max, **pauses}

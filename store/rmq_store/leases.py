@@ -6,6 +6,7 @@ The same ones live and in replay. No clock, no log, no policy. An open message w
 
 from collections.abc import Callable, Iterable, Iterator
 
+from rmq_store.bands import Bands
 from rmq_store.journal import Acked, Cursors, Extended, Grouped, Leased
 from rmq_store.ledger import Lease, Ledger, Open, Subscription
 from rmq_store.lines import CHUNK_BITS, Lines
@@ -163,11 +164,52 @@ class Leases:
         ledger, offset = self.name(found)
         key = ledger.key(offset)
         if key is None:
-            ledger.subscription.ready.append(found)
+            self.make_ready(found)
             self.woken[ledger.subscription] = None
         elif ledger.is_front(key, offset):
             self._wake(ledger, key)
         self._mark(found.ledger, found.offset)
+
+    def make_ready(self, found: Open) -> None:
+        """It is among those to be delivered again."""
+        ledger, offset = self.name(found)
+        bands = ledger.subscription.bands
+        if bands is None:
+            ledger.subscription.ready.append(found)
+        else:
+            bands.add(ledger.queue_id, offset)
+
+    def put_back(self, subscription: Subscription, taken: list[Open]) -> None:
+        """Out of those to be delivered again, and not delivered: they are the next, in this order."""
+        if subscription.bands is None:
+            subscription.ready.extendleft(reversed(taken))
+            return
+        for found in taken:
+            self.make_ready(found)
+
+    def go_by_queue(self, subscription: Subscription, *, wanted: bool) -> None:
+        """How what is to be delivered again is kept from now on; a look at each of them, if that is new."""
+        bands = subscription.bands
+        if (bands is not None) == wanted:
+            return
+        waiting = list(subscription.ready) if bands is None else list(self._in_bands(subscription, bands))
+        subscription.ready.clear()
+        subscription.bands = Bands() if wanted else None
+        for found in waiting:
+            self.make_ready(found)
+
+    def _in_bands(self, subscription: Subscription, bands: Bands) -> Iterator[Open]:
+        for queue_id in list(bands):
+            while (found := self.pop_ready(subscription, bands, queue_id)) is not None:
+                yield found
+
+    def pop_ready(self, subscription: Subscription, bands: Bands, queue_id: int) -> Open | None:
+        """The oldest one of a queue."""
+        while (offset := bands.pop(queue_id)) is not None:
+            found = subscription.ledger(queue_id).find(offset)
+            if found is not None and found.lease is None:
+                return found
+        return None
 
     def name(self, found: Open) -> tuple[Ledger, int]:
         """Where it was delivered from: its place, or the one that it was carried forward from."""
@@ -192,7 +234,6 @@ class Leases:
             self.open_count += 1
             if ledger.key(offset) is not None:
                 self._park(ledger, -1)
-            ledger.subscription.ready.append(found)
             self.woken[ledger.subscription] = None
         assert found is not None
         found.ledger, found.offset = to, to_offset
@@ -200,6 +241,8 @@ class Leases:
         to.origins[to_offset] = (ledger, offset)
         ledger.moved[offset] = found
         self._mark(to, to_offset)
+        if found is restored:
+            self.make_ready(found)
 
     def postpone(self, lease: Lease, due_ms: int) -> None:
         """Renewal, or the end of one: due at another time, the handles stay valid."""
@@ -239,7 +282,7 @@ class Leases:
             for found in ledger.open.values():
                 name, offset = self.name(found)
                 if found.lease is None and name.key(offset) is None:
-                    name.subscription.ready.append(found)
+                    self.make_ready(found)
 
     def restore_lines(self, ledger: Ledger, chunk: int, entries: list[int], early: list[tuple[int, int]]) -> None:
         """From a checkpoint; `count_parked` follows when every place is known."""

@@ -11,6 +11,7 @@ Their transitions are in leases.py.
 
 from collections import deque
 
+from rmq_store.bands import Bands
 from rmq_store.lines import Lines
 
 
@@ -99,16 +100,18 @@ class Subscription:
     """One group on one topic. `pending`: queues that may hold something new; `ready`: what is to be delivered again.
 
     `lines`: message groups whose front may be delivered, each as ledger and key; some may have been meanwhile. `lite`:
-    it reads the topic by its lite topics (lites.py); then lines that are over are among `lines`, too.
+    it reads the topic by its lite topics (lites.py); then lines that are over are among `lines`, too. `bands`: takes
+    the place of `ready` where receives go by queue.
     """
 
-    __slots__ = ("group", "ledgers", "lines", "lite", "pending", "ready", "topic")
+    __slots__ = ("bands", "group", "ledgers", "lines", "lite", "pending", "ready", "topic")
 
     def __init__(self, group: str, topic: str) -> None:
         self.group = group
         self.topic = topic
         self.ledgers: dict[int, Ledger] = {}
         self.ready: deque[Open] = deque()
+        self.bands: Bands | None = None
         self.lines: deque[tuple[Ledger, int]] = deque()
         self.pending: dict[int, None] = {}
         self.lite = False
@@ -117,6 +120,13 @@ class Subscription:
         """Nothing of what was delivered or parked comes any more."""
         self.ready.clear()
         self.lines.clear()
+        if self.bands is not None:
+            self.bands.clear()
+
+    @property
+    def has_ready(self) -> bool:
+        """Something is to be delivered again, or was and is settled meanwhile."""
+        return bool(self.ready or self.bands)
 
     def ledger(self, queue_id: int) -> Ledger:
         """Made at offset 0 on first use."""

@@ -35,7 +35,7 @@ class Language:
 
     `shared`: a folder of sources that are built with its own. `reports_ack`: whether its ack raises what the server
     answered. `delays`: its driver sends and recalls delayed messages. `transacts`: it ends transactions and answers
-    checks.
+    checks. `prioritizes`: its messages may have a priority.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Language:
     changes_invisible: bool = True
     reports_ack: bool = True
     delays: bool = False
+    prioritizes: bool = False
     transacts: bool = False
     body_bytes_max: int = 4 * MIB
 
@@ -145,7 +146,13 @@ def old_python(version: str) -> Language:
 
 
 PYTHON = Language(
-    "python", (), build_python, lambda target: [sys.executable, str(target / "driver.py")], delays=True, transacts=True
+    "python",
+    (),
+    build_python,
+    lambda target: [sys.executable, str(target / "driver.py")],
+    delays=True,
+    transacts=True,
+    prioritizes=True,
 )
 FOREIGN = (
     Language(
@@ -165,9 +172,19 @@ FOREIGN = (
         env=WITHOUT_TLS,
         reports_ack=False,
         transacts=True,
+        prioritizes=True,
         body_bytes_max=2 * MIB - ENVELOPE_BYTES,
     ),
-    Language("java", ("java", "javac", "mvn"), build_java, java, env=WITHOUT_TLS, delays=True, transacts=True),
+    Language(
+        "java",
+        ("java", "javac", "mvn"),
+        build_java,
+        java,
+        env=WITHOUT_TLS,
+        delays=True,
+        transacts=True,
+        prioritizes=True,
+    ),
     Language(
         "rust",
         ("cargo",),

@@ -10,7 +10,7 @@ bodies are base64.
     producer  endpoint, topic                                      -
     simple    endpoint, group, topic, filter, await_s              -
     push      endpoint, group, topic, filter, nack_first           -          refuses deliveries 1 to nack_first
-    send      topic, body, tag, keys, properties, message_group    message_id
+    send      topic, body, tag, keys, properties, message_group    message_id     `priority`, too, where it has one
     deciding  endpoint, topic, decision                            -          a producer with a transaction checker
     begin     topic, body                                          message_id of a transaction that is begun with it
     end       message_id, commit                                   -
@@ -176,11 +176,14 @@ class Producer(Client):
         keys: Sequence[str] = (),
         properties: Mapping[str, str] | None = None,
         message_group: str | None = None,
+        priority: int | None = None,
     ) -> str:
         """Sends to its topic; returns the message id."""
         text = base64.b64encode(body).decode()
         args: JSON = {"topic": self.topic, "tag": tag, "keys": list(keys), "properties": dict(properties or {})}
         args["message_group"] = message_group
+        if priority is not None:
+            args["priority"] = priority
         message_id: str = self.process.call("send", self.name, body=text, **args)["message_id"]
         return message_id
 

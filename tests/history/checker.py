@@ -2,10 +2,10 @@
 
 What is promised (users-and-peers 5b): an acknowledged send, and any message that someone has seen, comes to every group
 until that group has settled it; nothing comes that was not sent, or was refused, or otherwise than sent; a message has
-one place; a settled one stays settled; a leased one stays invisible; a message group keeps its order; a timer is not
-early; a half message is seen only when committed; a dead letter is made once, for a reason. Retention is not judged:
-nothing may be deleted unseen while a history is written. A rule judges only what its history cannot excuse: a call that
-was cut off may have done what it was asked for.
+one place; a settled one stays settled; a leased one stays invisible; a message group keeps its order; a higher priority
+comes first, but for one message of so many; a timer is not early; a half message is seen only when committed; a dead
+letter is made once, for a reason. Retention is not judged: nothing may be deleted unseen while a history is written. A
+rule judges only what its history cannot excuse: a call that was cut off may have done what it was asked for.
 """
 
 from bisect import bisect_right
@@ -20,6 +20,7 @@ from tests.history.history import DLQ, Ack, Bury, Change, Delivery, History, Out
 
 LOST, PHANTOM, CHANGED, DOUBLED, UNDONE, LEASED = "lost", "phantom", "changed", "doubled", "undone", "leased"
 DISORDER, EARLY, LATE, HALF, RECALLED, DEAD = "disorder", "early", "late", "half", "recalled", "dead"
+OUTRANKED = "outranked"
 Pair: TypeAlias = tuple[str, str]  # group, key
 
 
@@ -234,6 +235,43 @@ def _predecessors(sends: Iterable[Send]) -> Iterator[tuple[Send, Send]]:
                 yield send, max(earlier, key=lambda s: s.began_ms)
 
 
+def _outranked(index: Index) -> Iterator[Problem]:
+    """What was surely there and is higher, or as high and older, was delivered before; lower ones have their turns."""
+    history = index.history
+    for group in history.groups if history.priorities else ():
+        mine = [d for d in history.deliveries if d.group == group and not d.place[0].startswith(DLQ)]
+        firsts = {delivery.key: (at, delivery) for at, delivery in reversed(list(enumerate(mine)))}
+        turns = len(mine) // history.lower_nth
+        for at, delivery in enumerate(mine):
+            for send in index.sends.values():
+                if not _passed_over(index, send, delivery, at, firsts.get(send.key)):
+                    continue
+                higher = _band(history, send) - _band(history, index.sends[delivery.key])
+                turns -= higher > 0
+                if turns < 0 or not higher:
+                    yield Problem(OUTRANKED, delivery.key, f"came before {send.key}: {delivery}, {send}")
+                break
+
+
+def _passed_over(index: Index, send: Send, delivery: Delivery, at: int, first: tuple[int, Delivery] | None) -> bool:
+    """`send` was there and had not come when `delivery`, the group's delivery number `at`, came, and should have."""
+    other = index.sends.get(delivery.key)
+    if other is None or send.topic != other.topic or send.outcome is not Outcome.OK or send.deliver_ms or send.half:
+        return False
+    bands = _band(index.history, send), _band(index.history, other)
+    if bands[0] < bands[1] or (bands[0] == bands[1] and send.ended_ms >= other.began_ms):
+        return False
+    if first is not None and first[1].call == delivery.call:
+        return first[0] > at
+    hidden = (delivery.group, send.topic) in index.history.cut_off  # it may have been in an answer that was lost
+    later = first is None or first[1].began_ms > delivery.ended_ms
+    return send.ended_ms < delivery.began_ms and later and not hidden
+
+
+def _band(history: History, send: Send) -> int:
+    return max(min(send.message.priority, history.priorities - 1), 0)
+
+
 def _untimely(index: Index) -> Iterator[Problem]:
     for send in (send for send in index.sends.values() if send.deliver_ms):
         for group in index.history.groups:
@@ -300,6 +338,7 @@ RULES: tuple[Callable[[Index], Iterator[Problem]], ...] = (
     _undone,
     _while_leased,
     _disorder,
+    _outranked,
     _untimely,
     _half,
     _recalled,

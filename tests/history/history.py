@@ -30,6 +30,7 @@ class Message:
     tag: str = ""
     keys: str = ""
     message_group: str = ""
+    priority: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +135,14 @@ class History:
 
     `groups` receive from every topic. `kills`: when a process was known to be dead. `cut_off`: (group, topic) of each
     receive whose answer may have been lost. `attempts_max` and `late_ms_max` are the server's promises, 0 for none.
+    `priorities`: how many each topic has, 0 where none has any; every `lower_nth` message may be a lower one.
     """
 
     groups: Sequence[str]
     attempts_max: int = 0
     late_ms_max: int = 0
+    priorities: int = 0
+    lower_nth: int = 0
     sends: list[Send] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
     acks: list[Ack] = field(default_factory=list)

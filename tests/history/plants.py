@@ -15,6 +15,7 @@ from rmq.expiry import Expiry
 from rmq.groups import Groups
 from rmq.message import Outgoing, SendResult
 from rmq.port import GroupView
+from rmq.priority import Turns
 from rmq.transaction import Transactions
 from rmq_store import halves, record, recovery
 from rmq_store.checkpoint import Checkpoint
@@ -26,7 +27,7 @@ from rmq_store.record import Record
 from rmq_store.state import Origin, State
 from rmq_store.timers import TOPIC as TIMERS
 from rmq_store.timers import Timers
-from tests.history.checker import CHANGED, DEAD, DOUBLED, EARLY, HALF, LEASED, LOST, RECALLED, UNDONE
+from tests.history.checker import CHANGED, DEAD, DOUBLED, EARLY, HALF, LEASED, LOST, OUTRANKED, RECALLED, UNDONE
 from tests.history.stage import GROUPS, Stage
 
 Scene = Callable[[Stage], None]
@@ -122,6 +123,16 @@ def use_up_and_bury(stage: Stage) -> None:
     stage.advance(31_000)
     stage.receive(FIRST)
     stage.advance(31_000)
+
+
+def rank_and_die(stage: Stage) -> None:
+    """Messages of several priorities, some to be delivered again; the next server has others to come."""
+    stage.prioritize(3)
+    stage.send_ranked(m1=0, m2=2, m3=1, m4=2)
+    for held in stage.receive(FIRST):
+        stage.change(held, 0)
+    stage.die()
+    stage.send_ranked(m5=1, m6=9)
 
 
 def look_before_its_time(stage: Stage) -> None:
@@ -345,6 +356,16 @@ def lose_a_tag() -> AbstractContextManager[object]:
     return mock.patch.object(record, "encode", misnamed)
 
 
+def take_the_lowest_first() -> AbstractContextManager[object]:
+    """Every turn is the lowest one's."""
+    return mock.patch.object(Turns, "next", lambda turns: (turns._left[-1], 0) if turns._left else None)
+
+
+def lose_the_priority() -> AbstractContextManager[object]:
+    """Every message goes to the queue of the lowest."""
+    return mock.patch("rmq.priority.queue_of", return_value=0)
+
+
 def show_half_messages() -> AbstractContextManager[object]:
     """They are stored as any message, and forgotten when they are rolled back."""
 
@@ -397,6 +418,8 @@ PLANTS = (
     Plant("show unflushed messages", LOST, see_and_lose_power, show_unflushed_messages),
     Plant("reuse an offset", DOUBLED, send_before_and_after, reuse_an_offset),
     Plant("wrong dead letter", DEAD, use_up_and_bury, give_up_too_soon),
+    Plant("take the lowest first", OUTRANKED, rank_and_die, take_the_lowest_first),
+    Plant("lose the priority", OUTRANKED, rank_and_die, lose_the_priority),
     Plant("half messages seen", HALF, begin_and_look, show_half_messages),
     Plant("forget how a transaction ended", HALF, end_twice_with_a_kill_between, forget_ends),
     Plant("commit twice", DOUBLED, end_twice_with_a_kill_between, forget_ends),

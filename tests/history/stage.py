@@ -36,7 +36,8 @@ Held = tuple[str, Delivered]  # group, message
 def message_of(body: bytes, properties: dict[str, str]) -> Message:
     """What the checker compares."""
     digest = hashlib.blake2b(body, digest_size=8).digest()
-    return Message(digest, properties.get(m.TAGS, ""), properties.get(m.KEYS, ""))
+    priority = int(properties.get(m.PRIORITY, -1))
+    return Message(digest, properties.get(m.TAGS, ""), properties.get(m.KEYS, ""), priority=priority)
 
 
 class Stage:
@@ -55,6 +56,7 @@ class Stage:
         self.rig = Rig(settings, disk=self.disk)
         self.history = History(GROUPS, attempts_max=ATTEMPTS_MAX)
         self._calls = itertools.count()
+        self._ranks: dict[str, int] = {}
         self._left: list[asyncio.Future[object]] = []  # answers that nobody waits for any more
 
     def __enter__(self) -> Self:
@@ -88,6 +90,16 @@ class Stage:
         self._answer(self.rig.broker.send([self._outgoing(key) for key in keys]))
         self._sent(keys, began_ms, Outcome.OK)
 
+    def prioritize(self, priorities: int) -> None:
+        """The topic has so many from now on."""
+        self._answer(self.rig.broker.admin.put_topic(TOPIC, m.MessageType.PRIORITY, priorities))
+        self.history.priorities, self.history.lower_nth = priorities, self.rig.config.lower_priority_nth
+
+    def send_ranked(self, **ranks: int) -> None:
+        """As send; each key has a priority."""
+        self._ranks.update(ranks)
+        self.send(*ranks)
+
     def send_and_leave(self, *keys: str) -> None:
         """The sender does not live to see the answer."""
         answer = self.rig.broker.send([self._outgoing(key) for key in keys])
@@ -112,7 +124,8 @@ class Stage:
 
     def _outgoing(self, key: str, due_ms: int = 0) -> m.Outgoing:
         later = {m.TIMER_DELIVER_MS: str(due_ms)} if due_ms else {}
-        return outgoing(f"{key} body", tag="a", **{m.UNIQ_KEY: key, m.KEYS: f"{key} all"}, **later)
+        rank = {m.PRIORITY: str(self._ranks[key])} if key in self._ranks else {}
+        return outgoing(f"{key} body", tag="a", **{m.UNIQ_KEY: key, m.KEYS: f"{key} all"}, **later, **rank)
 
     def _sent(self, keys: Sequence[str], began_ms: int, outcome: Outcome, due_ms: int = 0) -> None:
         for key in keys:

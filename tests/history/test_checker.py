@@ -2,11 +2,12 @@
 
 import pytest
 
+from tests.history import handmade, ranked
 from tests.history.checker import check
-from tests.history.handmade import ALLOWED, PLANTS, Plant, good, ordered
+from tests.history.handmade import Plant, good, ordered
 
 
-@pytest.mark.parametrize(("plant", "kind"), PLANTS)
+@pytest.mark.parametrize(("plant", "kind"), [*handmade.PLANTS, *ranked.PLANTS])
 def test_finds_what_is_planted(plant: Plant, kind: str) -> None:
     """Each fault under its name, and nothing of another."""
     history = good()
@@ -14,7 +15,7 @@ def test_finds_what_is_planted(plant: Plant, kind: str) -> None:
     assert {problem.kind for problem in check(history)} == {kind}
 
 
-@pytest.mark.parametrize("allowed", ALLOWED)
+@pytest.mark.parametrize("allowed", [*handmade.ALLOWED, *ranked.ALLOWED])
 def test_accepts_what_is_allowed(allowed: Plant) -> None:
     """At least once, and no certainty about what was cut off."""
     history = good()

@@ -92,6 +92,7 @@ class Crashes(Model):
 
     def _after_start(self) -> None:
         self.polls.clear()
+        self.ranks.begin_anew()
         self.online = set(self.rig.broker.recovered_clients)
         now_ms = self._now_ms()
         for _, _, _, lease in self._held():

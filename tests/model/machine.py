@@ -15,14 +15,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from rmq.errors import ClientError, Code
-from rmq.message import SHARDING_KEY
+from rmq.message import PRIORITY, SHARDING_KEY
+from tests.model import ranks
 from tests.model.crashes import PAUSE, Crashes
-from tests.model.model import AUDITOR, CLIENTS, GROUPS, TAGS, TOPICS, Lease, Place, Sent
+from tests.model.model import ALL_TOPICS, AUDITOR, CLIENTS, GROUPS, TAGS, TOPICS, Lease, Place, Sent
 from tests.rmq.rig import outgoing, request
 from tests.sim.rig import quiet, unsynced
 
 POLLS_MAX = 4
-PAIR = st.tuples(st.sampled_from(sorted(GROUPS)), st.sampled_from(TOPICS))
+PAIR = st.tuples(st.sampled_from(sorted(GROUPS)), st.sampled_from(ALL_TOPICS))
 INVISIBLE = st.sampled_from((1_000, 30_000, 200_000))
 FIFO_ROW = st.tuples(st.sampled_from(("a", "a", "b")), st.sampled_from(("x", "y")))  # tag and message group
 
@@ -38,7 +39,7 @@ class BrokerMachine(Crashes):
 
     # -- rules -------------------------------------------------------------------------------------------------------
 
-    @rule(topic=st.sampled_from(TOPICS), tags=st.lists(st.sampled_from(TAGS), min_size=1, max_size=4))
+    @rule(topic=st.sampled_from(ALL_TOPICS), tags=st.lists(st.sampled_from(TAGS), min_size=1, max_size=4))
     def send(self, topic: str, tags: list[str]) -> None:
         """One call with as many messages as there are tags."""
         self._send(topic, [(tag, "") for tag in tags])
@@ -48,6 +49,17 @@ class BrokerMachine(Crashes):
         """Messages with a tag and a message group each."""
         self._send(topic, rows)
         self._count("sent in order", len(rows))
+
+    @rule(rows=st.lists(st.tuples(st.sampled_from(TAGS), st.integers(0, ranks.QUEUES)), min_size=1, max_size=5))
+    def send_ranked(self, rows: list[tuple[str, int]]) -> None:
+        """Messages with a tag and a priority each; the queue is the priority, at most the last."""
+        messages = [
+            outgoing(self._next_name(), topic=ranks.TOPIC, tag=tag, **{PRIORITY: str(rank)}) for tag, rank in rows
+        ]
+        for message, (tag, rank), result in zip(messages, rows, self.rig.send(*messages), strict=True):
+            assert result.queue_id == min(rank, ranks.QUEUES - 1)
+            self._stored(message.body.decode(), Sent(ranks.TOPIC, tag, result.queue_id, result.queue_offset))
+        self._count("sent with priority", len(rows))
 
     def _send(self, topic: str, rows: list[tuple[str, str]]) -> None:
         messages = [
@@ -182,7 +194,7 @@ class BrokerMachine(Crashes):
         """Old segments go: what was never delivered goes with them, what was delivered and not settled lives on."""
         self.rig.send(*(outgoing("x" * 8_000, topic="filler") for _ in range(10)))
         self.rig.clean()
-        topics = {name: self.rig.broker.topics.find(name) for name in TOPICS}
+        topics = {name: self.rig.broker.topics.find(name) for name in ALL_TOPICS}
         for (group, name), place in self.places.items():
             sent = self.sent[name]
             topic = topics[sent.topic]

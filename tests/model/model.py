@@ -2,6 +2,7 @@
 
 Owns what is known of each message for each group, and takes what the broker delivers: it must have been sent and
 wanted, not be invisible nor settled, have the attempt that is next, and be next in its message group.
+What priority promises is ranks.py's.
 """
 
 import asyncio
@@ -18,15 +19,18 @@ from typing import ClassVar
 
 from hypothesis.stateful import RuleBasedStateMachine
 
-from rmq.config import GroupSetting
+from rmq.config import GroupSetting, TopicSetting
 from rmq.filter import by_tag
-from rmq.message import Delivered
+from rmq.message import Delivered, MessageType
 from rmq.port import Answer, ReceiveRequest
+from tests.model import ranks
+from tests.model.ranks import Ranks
 from tests.rmq.rig import SMALL, config, request
 from tests.sim.disk import SimDisk
 from tests.sim.rig import SimRig
 
 TOPICS = ("orders", "bills")
+ALL_TOPICS = (*TOPICS, ranks.TOPIC)
 GROUPS: Mapping[str, str] = {"all": "*", "some": "a || Aa"}  # and their filters
 TAGS = ("a", "b", "Aa", "BB", "")
 CLIENTS = ("", "ann", "bob")  # "": not renewed by the server
@@ -120,6 +124,8 @@ class Model(RuleBasedStateMachine):
         super().__init__()
         small: dict[str, object] = {**SMALL, "segment_bytes": 64 << 10, "log_bytes_max": 64 << 10}
         small |= {"topic_queues": 2, "flush_interval_ms": 1, "auto_renew_ms": RENEW_MS}
+        small |= {"topics": {ranks.TOPIC: TopicSetting(MessageType.PRIORITY, ranks.QUEUES)}}
+        small |= {"lower_priority_nth": ranks.NTH}
         groups = {group: GroupSetting(ATTEMPTS_MAX, (RETRY_MS,)) for group in GROUPS}
         with ExitStack() as owned:
             folder = Path(owned.enter_context(tempfile.TemporaryDirectory()))
@@ -138,6 +144,7 @@ class Model(RuleBasedStateMachine):
         self.unanswered: dict[str, tuple[str, str]] = {}  # sends that may or may not be stored: topic, tag
         self.past: dict[int, list[Place]] = {}  # what each place was, since everything was safe
         self.aged = 0
+        self.ranks = Ranks()
 
     def _next_name(self) -> str:
         self.named += 1
@@ -170,6 +177,7 @@ class Model(RuleBasedStateMachine):
         if client:
             self.online.add((group, client))
         self.found_before = set(self._found())
+        ranked = self._ranked(group)
         busy = not turns and self.rig.broker._serving  # it lines up behind others of this very turn
         answer = self.rig.broker.receive(wanted)
         if isinstance(answer, asyncio.Future):
@@ -177,6 +185,7 @@ class Model(RuleBasedStateMachine):
             self.polls.append((wanted, answer))
         else:
             self._take(wanted, answer)
+            self._judge(wanted, answer, ranked if turns else None)
         self.rig.turn(turns)
         return answer
 
@@ -186,7 +195,7 @@ class Model(RuleBasedStateMachine):
     # -- the model ---------------------------------------------------------------------------------------------------
 
     def _pairs(self) -> list[tuple[str, str]]:
-        return [(group, topic) for group in GROUPS for topic in TOPICS]
+        return [(group, topic) for group in GROUPS for topic in ALL_TOPICS]
 
     def _now_ms(self) -> int:
         return self.rig.clock.lease_ms()
@@ -199,6 +208,24 @@ class Model(RuleBasedStateMachine):
         for (group, name), place in self.places.items():
             if place.is_available(fifo=fifo):
                 yield group, self.sent[name].topic
+
+    def _ranked(self, group: str) -> set[ranks.Rank]:
+        """What is available to it of the topic with priorities."""
+        mine = [(name, place) for (owner, name), place in self.places.items() if owner == group]
+        sent = [self.sent[name] for name, place in mine if place.is_available(fifo=False)]
+        return {(one.queue_id, one.offset) for one in sent if one.topic == ranks.TOPIC}
+
+    def _judge(self, wanted: ReceiveRequest, messages: Sequence[Delivered], available: set[ranks.Rank] | None) -> None:
+        """Of the topic with priorities; None where nobody knows what was available."""
+        if wanted.topic != ranks.TOPIC:
+            return
+        if available is None:
+            self.ranks.unseen(wanted.group, len(messages))
+            return
+        came = [(message.queue_id, message.queue_offset) for message in messages]
+        turns = self.ranks.judge(wanted.group, came, available, filtered=GROUPS[wanted.group] != "*")
+        self._count("came in a lower one's turn", turns)
+        self._count("judged by priority", len(came))
 
     def _held(self) -> Iterator[tuple[str, str, Place, Lease]]:
         for (group, name), place in self.places.items():
@@ -227,6 +254,7 @@ class Model(RuleBasedStateMachine):
         """Polls that were answered meanwhile."""
         for wanted, answer in [poll for poll in self.polls if poll[1].done()]:
             self._take(wanted, answer.result())
+            self._judge(wanted, answer.result(), None)
         self.polls = [poll for poll in self.polls if not poll[1].done()]
 
     def _take(self, wanted: ReceiveRequest, messages: Sequence[Delivered]) -> None:

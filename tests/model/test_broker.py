@@ -12,7 +12,16 @@ from tests.sim.rig import quiet, unsynced
 EXAMPLES = int(os.environ.get("RMQ_MODEL_EXAMPLES", "40"))
 
 ROUNDS_MAX = 5  # chance may pass over something in one
-COUNTED = ("came due", "recalled", "pulled", "places committed", "committed", "checked")
+COUNTED = (
+    "came due",
+    "recalled",
+    "pulled",
+    "places committed",
+    "committed",
+    "checked",
+    "judged by priority",
+    "came in a lower one's turn",
+)
 
 
 def missed() -> list[str]:

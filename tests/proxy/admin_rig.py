@@ -29,6 +29,7 @@ from rmq.errors import ClientError, Code
 from rmq.filter import ALL, Filter
 from rmq.message import MessageType
 from rmq.port import Answer
+from rmq.retry import RetryPolicy
 from rmq_proto import admin as pb
 from rmq_proxy.admin import AdminService
 from rmq_proxy.admin_client import AdminClient, AdminError
@@ -60,7 +61,7 @@ def a_group(name: str = GROUP, opens: int = 0) -> GroupInfo:
     """A group on one topic, with so many open messages."""
     leases = [OpenInfo(0, at, 1, NOW_MS + 5000, CLIENT, f"id-0-{at}") for at in range(opens)]
     topic = GroupTopicInfo(TOPIC, 12, 3400, opens, 1, 2, [Place(0, 5, 3, 17, opens)], leases)
-    return GroupInfo(name, 17, [1000, 5000], [topic], [CLIENT])
+    return GroupInfo(name, 17, RetryPolicy((1000, 5000)), [topic], [CLIENT])
 
 
 def a_transaction(number: int) -> Transaction:
@@ -138,8 +139,8 @@ class FakeAdmin:
     def renewed(self, group: str, client_id: str) -> int:
         return self._now(2, "renewed", group, client_id)
 
-    def put_group(self, name: str, attempts_max: int, retry_ms: Sequence[int] | None) -> Answer[GroupInfo]:
-        return self._answer(a_group(name), "put_group", name, attempts_max, retry_ms)
+    def put_group(self, name: str, attempts_max: int, retry: RetryPolicy | None) -> Answer[GroupInfo]:
+        return self._answer(a_group(name), "put_group", name, attempts_max, retry)
 
     def delete_group(self, name: str) -> Answer[None]:
         return self._answer(None, "delete_group", name)
@@ -212,8 +213,8 @@ class FakeAdmin:
     def end_transaction(self, number: int, *, commit: bool) -> Answer[None]:
         return self._answer(None, "end_transaction", number, commit)
 
-    def advance(self, ms: int) -> int:
-        return self._now(NOW_MS + ms, "advance", ms)
+    def advance(self, ms: int) -> Answer[int]:
+        return self._answer(NOW_MS + ms, "advance", ms)
 
     def reset(self) -> Answer[None]:
         return self._answer(None, "reset")

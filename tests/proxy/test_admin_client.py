@@ -11,6 +11,7 @@ from rmq.adminport import Start
 from rmq.errors import ClientError, Code
 from rmq.filter import by_tag
 from rmq.message import MessageType
+from rmq.retry import RetryPolicy
 from rmq_proto import v2
 from rmq_proxy.admin_client import AdminClient, AdminError, split_endpoint
 from rmq_proxy.rpc import Kind, Row
@@ -51,7 +52,7 @@ def test_changes(make: Maker, run: Run) -> None:
             await asked(lambda admin: admin.delete_topic("t"))
             await asked(lambda admin: admin.delete_group("g"))
             assert port.of("put_topic") == [("t", MessageType.FIFO, 4)]
-            assert port.of("put_group") == [("g", 3, (10, 20))]
+            assert port.of("put_group") == [("g", 3, RetryPolicy((10, 20)))]
             assert (port.of("delete_topic"), port.of("delete_group")) == ([("t",)], [("g",)])
 
     run(scenario())

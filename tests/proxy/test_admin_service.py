@@ -6,11 +6,13 @@ from typing import cast
 import pytest
 from google.protobuf.message import Message
 
-from rmq.adminport import AdminPort, Start, Timer, Transaction, TransactionState
+from rmq.adminport import AdminPort, GroupInfo, Start, Timer, Transaction, TransactionState
 from rmq.errors import ClientError, Code
 from rmq.message import MessageType
+from rmq.retry import RetryPolicy
 from rmq_proto import admin as pb
 from rmq_proto import v2
+from rmq_proxy import adminconvert as convert
 from rmq_proxy.admin import NAME, PAGE_BYTES_MAX, is_local
 from rmq_proxy.adminclients import CLIENTS_MAX
 from rmq_proxy.rpc import Call, GrpcCode, RpcError, Unary
@@ -53,12 +55,24 @@ MISSING = [
 ]
 WRONG: list[tuple[str, Message, str]] = [
     ("PutTopic", pb.PutTopicRequest(name="a b"), "illegal characters"),
-    ("PutTopic", pb.PutTopicRequest(name="t", type="fifo"), "choose NORMAL, FIFO, DELAY, TRANSACTION or MIXED"),
+    (
+        "PutTopic",
+        pb.PutTopicRequest(name="t", type="fifo"),
+        "choose NORMAL, FIFO, DELAY, TRANSACTION, PRIORITY or MIXED",
+    ),
     ("PutTopic", pb.PutTopicRequest(name="t", queues=-1), "queues is -1"),
     ("PutGroup", pb.PutGroupRequest(name=""), "blank"),
     ("PutGroup", pb.PutGroupRequest(name="g", attempts_max=1001), "1 to 1000"),
     ("PutGroup", pb.PutGroupRequest(name="g", retry_ms=[1000, 0]), "up to 64 numbers from 1"),
     ("PutGroup", pb.PutGroupRequest(name="g", retry_ms=[1] * 65), "up to 64 numbers from 1"),
+    ("PutGroup", pb.PutGroupRequest(name="g", retry_ms=[1], backoff=pb.Backoff()), "exclude each other"),
+    ("PutGroup", pb.PutGroupRequest(name="g", backoff=pb.Backoff(initial_ms=2, max_ms=1)), "from initial_ms to max_ms"),
+    ("PutGroup", pb.PutGroupRequest(name="g", backoff=pb.Backoff(max_ms=1, multiplier=1)), "from initial_ms to max_ms"),
+    (
+        "PutGroup",
+        pb.PutGroupRequest(name="g", backoff=pb.Backoff(initial_ms=1, max_ms=1, multiplier=0.5)),
+        "multiplier is 0.5, it takes 1 to 100",
+    ),
     ("DeleteTopic", pb.DeleteTopicRequest(), "name a topic"),
     ("DeleteGroup", pb.DeleteGroupRequest(name=" "), "name a group"),
     ("ResetOffset", pb.ResetOffsetRequest(group="g", topic="t"), "begin, end or time_ms"),
@@ -222,7 +236,13 @@ def test_putting_a_group(make: Maker, run: Run) -> None:
             await admin.ask("PutGroup", pb.PutGroupRequest(name="g"), pb.Group.FromString)
             full = pb.PutGroupRequest(name="g", attempts_max=3, retry_ms=[10, 20])
             assert (await admin.ask("PutGroup", full, pb.Group.FromString)).name == "g"
-            assert admin.port.of("put_group") == [("g", 0, None), ("g", 3, (10, 20))]
+            growing = pb.PutGroupRequest(name="g", backoff=pb.Backoff(initial_ms=10, max_ms=500, multiplier=3))
+            await admin.ask("PutGroup", growing, pb.Group.FromString)
+            assert admin.port.of("put_group") == [
+                ("g", 0, None),
+                ("g", 3, RetryPolicy((10, 20))),
+                ("g", 0, RetryPolicy((), 10, 500, 3.0)),
+            ]
 
     run(scenario())
 
@@ -500,3 +520,11 @@ def test_transactions(make: Maker, run: Run) -> None:
             assert admin.port.of("end_transaction") == [(3, True), (3, False)]
 
     run(scenario())
+
+
+def test_a_group_shows_pauses_or_how_they_grow() -> None:
+    """Never both."""
+    steps = convert.group(GroupInfo("g", 3, RetryPolicy((10, 20)), [], []))
+    assert (list(steps.retry_ms), steps.HasField("backoff")) == ([10, 20], False)
+    growing = convert.group(GroupInfo("g", 3, RetryPolicy((), 10, 500, 3.0), [], []))
+    assert (list(growing.retry_ms), growing.backoff) == ([], pb.Backoff(initial_ms=10, max_ms=500, multiplier=3))

@@ -110,6 +110,31 @@ def test_transport_without_authority(host: str, told: str) -> None:
     assert spelled(queue.broker.endpoints) == (v2.DOMAIN_NAME, [("mq.example", 1)])
 
 
+PLAIN = [MessageType.NORMAL, MessageType.FIFO]
+OLD_CLIENTS = [
+    ("JAVA", "5.1.0", PLAIN),
+    ("java", "5.0.8", PLAIN),
+    ("JAVA", "", PLAIN),
+    ("JAVA", "5.2.0", [*PLAIN, MessageType.PRIORITY]),
+    ("JAVA", "5.10.0-SNAPSHOT", [*PLAIN, MessageType.PRIORITY]),
+    ("DOTNET", "5.2.0-rc1", PLAIN),
+    ("DOTNET", "5.2.1+1f3c", [*PLAIN, MessageType.PRIORITY]),
+    ("GOLANG", "5.0.0", [*PLAIN, MessageType.PRIORITY]),
+    ("", "", [*PLAIN, MessageType.PRIORITY]),
+]
+
+
+@pytest.mark.parametrize(("language", "version", "told"), OLD_CLIENTS)
+def test_a_client_is_told_of_no_type_that_would_make_it_refuse_the_route(
+    language: str, version: str, told: list[MessageType]
+) -> None:
+    """Java's and C#'s raise an error for a type that is newer than they are."""
+    rig = Rig()
+    rig.broker.queues = [BrokerQueues("broker-a", 1, 1, True, True, (*PLAIN, MessageType.PRIORITY))]
+    (queue,) = route(rig, asking(), a_call(x_mq_language=language, x_mq_client_version=version)).message_queues
+    assert list(queue.accept_message_types) == [kind.value for kind in told]
+
+
 BAD_ENDPOINTS = [
     ("port 0", (v2.IPv4, [("127.0.0.1", 0)]), "x:1"),
     ("port -1", (v2.IPv4, [("127.0.0.1", -1)]), "x:1"),

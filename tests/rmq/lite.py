@@ -1,6 +1,7 @@
 """What the tests of lite topics share: messages named after their lite topic, and short verbs."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from rmq import message as m
 from rmq.message import Delivered, Outgoing
@@ -23,14 +24,13 @@ def send(rig: Rig, *names: str) -> None:
 def sync(
     rig: Rig,
     *names: str,
-    action: str = "add",
+    action: Literal["add", "remove", "replace"] = "add",
     start: LiteStart | None = None,
     version: int | None = None,
     client: str = "client",
     group: str = GROUP,
 ) -> None:
     """A client's call."""
-    assert action in ("add", "remove", "replace")
     wanted = LiteSync(group, TOPIC, client, action, names, start or LiteStart(), version)
     rig.wait(rig.broker.sync_lite(wanted))
 

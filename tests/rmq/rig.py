@@ -54,6 +54,7 @@ def outgoing(body: str, *, topic: str = TOPIC, tag: str = "", **properties: str)
         born_ms=1,
         message_group=named.get(m.SHARDING_KEY, ""),
         lite_topic=named.get(m.LITE_TOPIC, ""),
+        priority=int(named.get(m.PRIORITY, -1)),
     )
 
 

@@ -12,6 +12,7 @@ from rmq.config import GroupSetting, TopicSetting
 from rmq.errors import Code
 from rmq.groupviews import READY_COUNTED
 from rmq.message import MessageType
+from rmq.retry import RetryPolicy
 from tests.rmq.admin_rig import OTHER, admin, bury_all, letters, make, of_topic, refused, replay
 from tests.rmq.conftest import MakeRig
 from tests.rmq.rig import GROUP, INVISIBLE_MS, TOPIC, Rig, bodies, request
@@ -113,10 +114,14 @@ def test_a_listing_leaves_out_what_is_deleted_meanwhile(rig: Rig) -> None:
 def test_a_group_is_made_changed_and_shown(rig: Rig) -> None:
     """What is not said stays."""
     info = rig.wait(admin(rig).put_group(GROUP, 0, None))
-    assert (info.name, info.attempts_max, info.retry_ms[:2]) == (GROUP, 17, (1000, 5000))
+    assert (info.name, info.attempts_max, info.retry.steps_ms[:2]) == (GROUP, 17, (1000, 5000))
     rig.wait(admin(rig).put_group(GROUP, 3, None))
-    info = rig.wait(admin(rig).put_group(GROUP, 0, (7, 8)))
-    assert (info.attempts_max, list(info.retry_ms)) == (3, [7, 8])
+    info = rig.wait(admin(rig).put_group(GROUP, 0, RetryPolicy((7, 8))))
+    assert (info.attempts_max, info.retry.steps_ms) == (3, (7, 8))
+    growing = RetryPolicy((), 10, 500, 3.0)
+    rig.wait(admin(rig).put_group(GROUP, 0, growing))
+    info = rig.wait(admin(rig).put_group(GROUP, 4, None))
+    assert (info.attempts_max, info.retry) == (4, growing)
 
 
 def test_a_group_shows_what_it_holds(rig: Rig) -> None:

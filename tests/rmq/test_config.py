@@ -11,6 +11,7 @@ from rmq.config import FIELDS, Config, GroupSetting, TopicSetting, allowed, choi
 from rmq.configsource import build, load, manual, settings
 from rmq.errors import ConfigError
 from rmq.message import MessageType
+from rmq.retry import RetryPolicy
 
 
 def refusal(path: str | None, environ: Mapping[str, str], flags: Mapping[str, object]) -> str:
@@ -194,7 +195,8 @@ def test_topics_and_groups_of_all_sources_add_up_by_name(tmp_path: Path) -> None
         """
         topic_queues: 3
         topics: {orders: {type: delay, queues: 4}, audit: }
-        groups: {billing: {attempts_max: 3, retry_ms: [1000, 5000]}, mail: {}}
+        groups: {billing: {attempts_max: 3, retry_ms: [1000, 5000]}, mail: {},
+          slow: {backoff: {initial_ms: 1000, multiplier: 3}}, usual: {backoff: {}}}
         """.replace("\n        ", "\n"),
     )
     config = load(path, {"RMQ_TOPICS": "orders:FIFO,ns%a|b:MIXED:1"}, {"topics": ("x", "y"), "groups": ("g:2",)})
@@ -208,6 +210,8 @@ def test_topics_and_groups_of_all_sources_add_up_by_name(tmp_path: Path) -> None
     assert config.groups == {
         "billing": GroupSetting(3, (1000, 5000)),
         "mail": GroupSetting(17),
+        "slow": GroupSetting(17, (), RetryPolicy((), 1000, 7_200_000, 3.0)),
+        "usual": GroupSetting(17, (), RetryPolicy(())),
         "g": GroupSetting(2),
     }
 
@@ -223,12 +227,22 @@ def test_topics_and_groups_of_all_sources_add_up_by_name(tmp_path: Path) -> None
         (f"groups: {{{'g' * 121}: {{}}}}", "is no group name, must be 1 to 120"),
         ("topics: {a: FIFO}", "a is 'FIFO', must be a mapping of type and queues"),
         ("topics: {a: {typ: FIFO}}", "a has no 'typ', only type and queues"),
-        ("topics: {a: {type: LITE}}", "type is 'LITE', must be NORMAL or FIFO or DELAY or TRANSACTION or MIXED"),
+        (
+            "topics: {a: {type: RETRY}}",
+            "type is 'RETRY', must be NORMAL or FIFO or DELAY or TRANSACTION or PRIORITY or LITE or MIXED",
+        ),
         ("topics: {a: {queues: 0}}", "queues is 0, must be 1 to 4096"),
         ("groups: {a: {attempts_max: 0}}", "attempts_max is 0, must be 1 to 1000"),
         ("groups: {a: {retry_ms: 1000}}", "retry_ms is 1000, must be a list of at most 64 numbers"),
         ("groups: {a: {retry_ms: [0]}}", "retry_ms is 0, must be 1 to 604800000"),
         (f"groups: {{a: {{retry_ms: {[1] * 65}}}}}", "must be a list of at most 64 numbers"),
+        ("groups: {a: {backoff: 5}}", "backoff is 5, must be a mapping of initial_ms and max_ms and multiplier"),
+        ("groups: {a: {backoff: {first: 5}}}", "must be a mapping of initial_ms and max_ms and multiplier"),
+        ("groups: {a: {backoff: {initial_ms: 0}}}", "initial_ms is 0, must be 1 to 604800000"),
+        ("groups: {a: {backoff: {initial_ms: 9, max_ms: 8}}}", "initial_ms (9) must not be above max_ms (8)"),
+        ("groups: {a: {backoff: {multiplier: 0.5}}}", "multiplier is 0.5, must be 1 to 100"),
+        ("groups: {a: {backoff: {multiplier: two}}}", "multiplier is 'two', must be 1 to 100"),
+        ("groups: {a: {retry_ms: [1], backoff: {}}}", "retry_ms and backoff exclude each other"),
     ],
 )
 def test_a_wrong_topic_or_group_is_refused(tmp_path: Path, text: str, said: str) -> None:

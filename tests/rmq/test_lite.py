@@ -1,5 +1,7 @@
 """Lite topics: who gets what, in which order, from where on, within which limits."""
 
+from typing import Literal
+
 import pytest
 
 from rmq import message as m
@@ -14,7 +16,7 @@ from tests.rmq.lite import drain, lite, of_lite, receive, send, sync, take
 from tests.rmq.rig import GROUP, INVISIBLE_MS, TOPIC, Rig, bodies, outgoing, request
 
 
-def code_of(rig: Rig, *names: str, action: str = "add", client: str = "client") -> Code:
+def code_of(rig: Rig, *names: str, action: Literal["add", "replace"] = "add", client: str = "client") -> Code:
     """What a refused call of a client is answered."""
     with pytest.raises(ClientError) as caught:
         sync(rig, *names, action=action, client=client)
@@ -264,6 +266,15 @@ def test_too_many_leases(make_rig: MakeRig) -> None:
     assert caught.value.code is Code.TOO_MANY_REQUESTS
     rig.ack(first.handle)
     assert len(take(rig)) == 1
+
+
+def test_priorities_have_no_say(rig: Rig) -> None:
+    """Of a topic that had messages with a priority before: what comes again, comes."""
+    rig.send(outgoing("p1", **{m.PRIORITY: "1"}))
+    assert bodies(rig.receive(request())) == ["p1"]
+    sync(rig, "a")
+    rig.advance(INVISIBLE_MS)
+    assert take(rig) == ["p1"]
 
 
 def test_a_message_has_a_group_or_a_lite_topic(rig: Rig) -> None:

@@ -12,28 +12,30 @@ from rmq_store.lines import key_of
 from tests.rmq.conftest import MakeRig
 from tests.rmq.lite import drain, lite, of_lite, receive, send, sync, take
 from tests.rmq.rig import GROUP, INVISIBLE_MS, SMALL, TOPIC, Rig, bodies, outgoing, request
+from tests.rmq.test_transaction_checks import Producers
 
 WAYS = pytest.mark.parametrize("way", ["restart", "crash", "replay"])
 TTL_MS = 3_600_000
 MINUTE_MS = 60_000
 
 
-def again(rig: Rig, way: str, **settings: object) -> None:
+def again(rig: Rig, way: str) -> None:
     """The next server on what this one leaves; `replay`: of which only the log is left."""
     rig.settle()
     if way == "replay":
-        rig.crash(**settings)
+        rig.crash()
         rig.broker.close()
         shutil.rmtree(Path(rig.config.data) / "rmq" / "checkpoint")
         rig._start(0, {})
     else:
-        getattr(rig, way)(**settings)
+        getattr(rig, way)()
 
 
-class Told:
+class Told(Producers):
     """A ClientPort that remembers who was told what."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.ended: list[tuple[str, str]] = []
 
     def unsubscribe_lite(self, client_id: str, lite_topic: str) -> None:
@@ -176,7 +178,7 @@ def short_lived(make_rig: MakeRig, tmp_path: Path) -> Rig:
 def test_a_lite_topic_ends_after_its_last_message(short_lived: Rig) -> None:
     """Who subscribes it is told; a group that comes back begins anew."""
     rig, told = short_lived, Told()
-    rig.broker._lites.clients = told  # type: ignore[assignment]
+    rig.broker.asks(told)
     sync(rig, "a")
     sync(rig, "a", group="audit", client="auditor")
     rig.advance(TTL_MS // 2)

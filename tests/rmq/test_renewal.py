@@ -6,6 +6,7 @@ from rmq.config import GroupSetting
 from rmq.filter import ALL
 from rmq.message import Delivered
 from rmq.port import ReceiveRequest
+from rmq.retry import RetryPolicy
 from tests.rmq.conftest import MakeRig
 from tests.rmq.rig import GROUP, TOPIC, Rig, bodies, request
 
@@ -40,6 +41,21 @@ def test_a_lease_is_kept_while_its_client_lives_then_released_with_the_retry_del
     passed_ms, again = held_until(rig, 2 * TOTAL_MS)
     assert again is not None
     assert (passed_ms, again.attempt) == (TOTAL_MS + 7_000, 2)
+
+
+def test_the_back_off_may_grow_with_each_delivery(make_rig: MakeRig) -> None:
+    """Exponential: three times as long each time, up to its longest."""
+    growing = RetryPolicy((), 2_000, 10_000, 3.0)
+    rig = make_rig(renew_total_ms_max=TOTAL_MS, groups={GROUP: GroupSetting(17, backoff=growing)})
+    rig.send("a")
+    pauses = []
+    for _ in range(4):
+        rig.one(push())
+        passed_ms, again = held_until(rig, 2 * TOTAL_MS)
+        assert again is not None
+        pauses.append(passed_ms - TOTAL_MS)
+        rig.change(again.handle, 0, suspend=True)
+    assert pauses == [2_000, 6_000, 10_000, 10_000]
 
 
 def test_the_total_holds_though_it_is_no_multiple_of_the_renewal(make_rig: MakeRig) -> None:

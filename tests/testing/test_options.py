@@ -59,7 +59,7 @@ def test_groups_have_a_long_form_and_short_ones(groups: object, wanted: GroupSet
         ({"topics": {"a": "FIFA"}}, "type is 'FIFA', must be NORMAL or FIFO"),
         ({"topics": {"a": 3.5}}, "a is 3.5, must be a mapping of type and queues"),
         ({"topics": 7}, "topics is 7, must be a mapping of names"),
-        ({"groups": {"g": {"attempts": 1}}}, "g has no 'attempts', only attempts_max and retry_ms"),
+        ({"groups": {"g": {"attempts": 1}}}, "g has no 'attempts', only attempts_max and retry_ms and backoff"),
     ],
 )
 def test_a_mistake_is_one_line_that_says_what_is_right(options: Mapping[str, object], text: str) -> None:
@@ -95,7 +95,7 @@ def test_the_file_for_the_server_s_process_means_the_same(tmp_path: Path) -> Non
             "data": tmp_path,
             "message_bytes_max": "2 MiB",
             "topics": {"a": "FIFO:4", "b": None},
-            "groups": {"g": {"retry_ms": [5]}, "h": 2},
+            "groups": {"g": {"retry_ms": [5]}, "h": 2, "i": {"backoff": {"initial_ms": 7, "multiplier": 3}}},
             "profile": "strict",
         }
     )

@@ -29,6 +29,7 @@ type command struct {
 	Keys       []string          `json:"keys"`
 	Properties map[string]string `json:"properties"`
 	Line       string            `json:"message_group"`
+	Priority   *int32            `json:"priority"`
 	Max        int32             `json:"max"`
 	InvisibleS int               `json:"invisible_s"`
 	Receipt    string            `json:"receipt"`
@@ -150,6 +151,11 @@ func (d *driver) send(c *command) (reply, error) {
 	}
 	if c.Line != "" {
 		message.SetMessageGroup(c.Line)
+	}
+	if c.Priority != nil {
+		if err := message.SetPriority(*c.Priority); err != nil {
+			return nil, err
+		}
 	}
 	for key, value := range c.Properties {
 		message.AddProperty(key, value)

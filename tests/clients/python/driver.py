@@ -136,6 +136,8 @@ class Driver:
             message.tag = args["tag"]
         if args["message_group"]:
             message.message_group = args["message_group"]
+        if args.get("priority") is not None:
+            message.priority = args["priority"]
         for key in args["keys"]:
             message.keys = key
         for key, value in args["properties"].items():

@@ -179,12 +179,20 @@ def _sent(request: v2.SendMessageRequest) -> tuple[object, ...]:
     due = system.delivery_timestamp
     due_ms = due.seconds * 1000 + due.nanos // 1_000_000 if system.HasField("delivery_timestamp") else None
     properties = dict(one.user_properties)
-    return one.topic.name, one.body, system.tag, tuple(system.keys), properties, system.message_group, due_ms
+    priority = system.priority if system.HasField("priority") else None
+    named = system.tag, tuple(system.keys), properties, system.message_group
+    return one.topic.name, one.body, *named, due_ms, priority
 
 
 def _send_result(sent: Sent) -> v2.SendMessageResponse:
     entry = v2.SendResultEntry(message_id=sent.message_id, offset=sent.offset)
     return v2.SendMessageResponse(status=v2.Status(code=v2.OK), entries=[entry])
+
+
+def _pauses(request: pb.PutGroupRequest) -> tuple[float, ...] | str:
+    if request.HasField("backoff"):
+        return f"{request.backoff.initial_ms},{request.backoff.max_ms},{request.backoff.multiplier:g}"
+    return tuple(request.retry_ms)
 
 
 def _health(serves: bool) -> health_pb.HealthCheckResponse:
@@ -215,7 +223,7 @@ VERBS: Mapping[str, Verb] = {
     ),
     "PutGroup": Verb(
         "put_group", pb.PutGroupRequest.FromString,
-        lambda r: (r.name, r.attempts_max, tuple(r.retry_ms), r.must_be_new, r.must_exist),
+        lambda r: (r.name, r.attempts_max, _pauses(r), r.must_be_new, r.must_exist),
     ),
     "ListGroups": Verb(
         "groups", pb.ListGroupsRequest.FromString, lambda r: (r.name, r.leases),

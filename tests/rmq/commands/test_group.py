@@ -51,6 +51,26 @@ def test_create_takes_a_retry_policy(rmq: Commands, server: FakeServer) -> None:
     assert server.asked("put_group") == [("billing", 3, (500, 10_000, 120_000), True, False)]
 
 
+@pytest.mark.parametrize(("given", "sent"), [("5s,2h", "5000,7200000,2"), ("500ms,1m,1.5", "500,60000,1.5")])
+def test_pauses_may_grow(rmq: Commands, server: FakeServer, given: str, sent: str) -> None:
+    """From the first to the longest, by a factor; for a new group and one that is there."""
+    initial_ms, max_ms, multiplier = sent.split(",")
+    growing = pb.Backoff(initial_ms=int(initial_ms), max_ms=int(max_ms), multiplier=float(multiplier))
+    server.answers["put_group"] = pb.Group(name="billing", attempts_max=17, backoff=growing)
+    told = rmq("group", "create", "billing", "--backoff", given).out
+    assert f"each pause {multiplier} times the one before, at most" in told
+    assert rmq("group", "update", "billing", "--backoff", given).code == 0
+    assert [asked[2] for asked in server.asked("put_group")] == [sent, sent]
+
+
+@pytest.mark.parametrize("given", ["5s", "5s,", "5s,2h,x", "5,2h", "5s,2h,nan"])
+def test_a_back_off_that_is_none_is_refused(rmq: Commands, given: str) -> None:
+    """With how to write it; so are two policies at once."""
+    assert "write" in rmq.fails("group", "create", "billing", "--backoff", given, code=2)
+    both = rmq.fails("group", "create", "billing", "--backoff", "5s,2h", "--retry", "1s", code=2)
+    assert "exclude each other" in both
+
+
 def test_create_fails_where_the_group_is_there(rmq: Commands, server: FakeServer) -> None:
     """In the server's words."""
     server.fail("put_group", "exists", "group billing is there already")

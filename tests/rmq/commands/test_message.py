@@ -32,9 +32,22 @@ def bodies(out: str) -> list[str]:
 
 def test_send_hands_over_all_it_is_told(rmq: Commands, server: FakeServer) -> None:
     """And says under which id it went."""
-    args = ["--tag", "a", "--key", "k1", "--key", "k2", "--property", "x=1=2", "--message-group", "m"]
+    args = [
+        "--tag",
+        "a",
+        "--key",
+        "k1",
+        "--key",
+        "k2",
+        "--property",
+        "x=1=2",
+        "--message-group",
+        "m",
+        "--priority",
+        "3",
+    ]
     assert rmq("message", "send", "orders", "hello", *args) == (0, "sent 01AB to orders\n", "")
-    assert server.asked("send") == [("orders", b"hello", "a", ("k1", "k2"), {"x": "1=2"}, "m", None)]
+    assert server.asked("send") == [("orders", b"hello", "a", ("k1", "k2"), {"x": "1=2"}, "m", None, 3)]
 
 
 def test_send_as_json(rmq: Commands, server: FakeServer) -> None:
@@ -60,13 +73,13 @@ def test_nobody_is_left_waiting_for_a_body_on_a_terminal(rmq: Commands, server: 
 def test_a_delay_counts_by_the_server_s_clock(rmq: Commands, server: FakeServer) -> None:
     """Which tests move by hand."""
     assert rmq("message", "send", "orders", "x", "--delay", "90s").code == 0
-    assert server.asked("send")[0][-1] == NOW_MS + 90_000
+    assert server.asked("send")[0][6] == NOW_MS + 90_000
 
 
 def test_a_message_for_a_certain_time(rmq: Commands, server: FakeServer) -> None:
     """Local time unless it names a zone; the tests' zone is UTC."""
     assert rmq("message", "send", "orders", "x", "--at", "2026-09-21T14:13:20").code == 0
-    assert server.asked("send")[0][-1] == NOW_MS
+    assert server.asked("send")[0][6] == NOW_MS
 
 
 @pytest.mark.parametrize(

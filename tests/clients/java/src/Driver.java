@@ -55,6 +55,7 @@ public class Driver {
         String body;
         String tag;
         String message_group;
+        Integer priority;
         List<String> keys;
         Map<String, String> properties;
         int max;
@@ -151,6 +152,9 @@ public class Driver {
         }
         if (c.message_group != null) {
             builder.setMessageGroup(c.message_group);
+        }
+        if (c.priority != null) {
+            builder.setPriority(c.priority);
         }
         Producer producer = (Producer) clients.get(c.name);
         if (c.due_ms > 0) {
