@@ -1,5 +1,7 @@
 """SyncLiteSubscription, receives of lite consumers, and the notice that a subscription has ended."""
 
+from collections.abc import Callable
+
 import pytest
 
 from rmq.errors import ClientError, Code
@@ -85,7 +87,7 @@ def test_versions() -> None:
     assert told(request).version == 0
 
 
-WRONG = [
+WRONG: list[tuple[Callable[[v2.SyncLiteSubscriptionRequest], object], Code]] = [
     (lambda request: request.topic.Clear(), Code.ILLEGAL_TOPIC),
     (lambda request: request.group.Clear(), Code.ILLEGAL_CONSUMER_GROUP),
     (lambda request: request.lite_topic_set.append(" "), Code.ILLEGAL_LITE_TOPIC),
