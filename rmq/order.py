@@ -4,6 +4,9 @@ While one of a group is leased, or waits to be delivered again, nothing later of
 of the same queue flow on. The cursor reads each queue entry once: what may not be delivered yet is parked
 (rmq_store/lines.py), at most `parked_max` messages in all, beyond which cursors stop at the next one to be parked.
 
+For a group that is orderly (RocketMQ 4.x: consumeMessageOrderly) the same holds of each queue of a topic: what has no
+message group on it, or is on a topic whose message groups have no say, is in line with its queue.
+
 A client that was told fifo=true gets several messages of a group in one receive, in order, every other at most one.
 """
 

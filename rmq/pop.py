@@ -31,7 +31,7 @@ from rmq_store.bands import Bands
 from rmq_store.consumequeue import ConsumeQueue, Entry
 from rmq_store.journal import Acked, Cursors, Grouped, Leased, lease_part, steps
 from rmq_store.ledger import Ledger, Open, Subscription
-from rmq_store.lines import key_of
+from rmq_store.lines import WHOLE_QUEUE, key_of
 from rmq_store.state import Topic
 from rmq_store.store import Store
 
@@ -80,6 +80,10 @@ class Pop:
             self._store.apply(Cursors(group, topic.name, starts))
         return subscription
 
+    def _is_orderly(self, group: str) -> bool:
+        known = self._store.state.groups.get(group)
+        return known is not None and known.orderly
+
     def _go_by(self, subscription: Subscription, topic: Topic) -> None:
         self._leases.go_by_queue(subscription, wanted=topic.type == _PRIORITY and not subscription.lite)
 
@@ -102,7 +106,7 @@ class Pop:
         room = min(request.batch, self._config.receive_batch_max)
         take = Take(
             room, self._config.receive_bytes_max, free, request.filter, others,
-            ordered=topic.type in _ORDERED, fifo=request.fifo,
+            ordered=topic.type in _ORDERED, fifo=request.fifo, orderly=self._is_orderly(request.group),
         )  # fmt: skip
         self.subscription(subscription.group, topic)  # with queues and type that the topic has by now
         bands = subscription.bands
@@ -233,6 +237,8 @@ class Pop:
         if take.wanted.matches(properties):
             if take.ordered and (message_group := properties.get(SHARDING_KEY)):
                 return self.order.admit(take, ledger, offset, key_of(message_group), found, properties)
+            if take.orderly:
+                return self.order.admit(take, ledger, offset, WHOLE_QUEUE, found, properties)
             take.add(ledger, offset, 1, found, properties)
             return True
         take.budget -= reading_cost(found.size)

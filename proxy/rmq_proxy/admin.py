@@ -187,7 +187,8 @@ class AdminService:
                 raise _bad("retry_ms and backoff exclude each other")
             retry = _backoff(request.backoff)
         self._must(request, f"group {name}", lambda: self._admin.group_info(name), Code.CONSUMER_GROUP_NOT_FOUND)
-        return then(self._admin.put_group(name, request.attempts_max, retry), convert.group)
+        orderly = request.orderly if request.HasField("orderly") else None
+        return then(self._admin.put_group(name, request.attempts_max, retry, orderly=orderly), convert.group)
 
     def _list_groups(self, _: Call, request: pb.ListGroupsRequest) -> Answer[bytes]:
         if request.name:

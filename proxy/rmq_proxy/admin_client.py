@@ -141,15 +141,17 @@ class AdminClient:
         retry_ms: Sequence[int] = (),
         *,
         backoff: pb.Backoff | None = None,
+        orderly: bool | None = None,
         must_be_new: bool = False,
         must_exist: bool = False,
     ) -> pb.Group:
-        """Makes or changes one; 0 and empty leave what is there, or take the server's default."""
+        """Makes or changes one; 0, None and empty leave what is there, or take the server's default."""
         request = pb.PutGroupRequest(
             name=name,
             attempts_max=attempts_max,
             retry_ms=retry_ms,
             backoff=backoff,
+            orderly=orderly,
             must_be_new=must_be_new,
             must_exist=must_exist,
         )

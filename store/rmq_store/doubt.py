@@ -111,13 +111,16 @@ class Doubt:
         while entries := queue.read(offset, end - offset):
             for entry in entries:
                 if entry.size != FILLER_SIZE:
-                    yield offset, self._key(entry)
+                    yield offset, self._key(entry, ledger.subscription.group)
                 offset += 1
 
-    def _key(self, entry: Entry) -> int | None:
+    def _key(self, entry: Entry, group: str) -> int | None:
         try:
             found = self._log.read(entry.position, entry.size)
         except Damaged:
             return None
         message_group = found.decode_properties().get(lines.PROPERTY)
-        return lines.key_of(message_group) if message_group else None
+        if message_group:
+            return lines.key_of(message_group)
+        known = self._state.groups.get(group)
+        return lines.WHOLE_QUEUE if known is not None and known.orderly else None

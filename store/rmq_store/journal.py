@@ -35,7 +35,10 @@ class TopicDrop(msgspec.Struct, array_like=True, tag="T", frozen=True):
 
 
 class GroupPut(msgspec.Struct, array_like=True, tag="g", frozen=True):
-    """A consumer group as it is from now on; the retry policy's fields are opaque here."""
+    """A consumer group as it is from now on; the retry policy's fields are opaque here.
+
+    `orderly`: what has no message group is in order per queue (4.x: consumeMessageOrderly).
+    """
 
     name: str
     attempts_max: int
@@ -43,6 +46,7 @@ class GroupPut(msgspec.Struct, array_like=True, tag="g", frozen=True):
     initial_ms: int
     max_ms: int
     multiplier: float
+    orderly: bool = False
 
 
 class GroupDrop(msgspec.Struct, array_like=True, tag="G", frozen=True):
