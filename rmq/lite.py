@@ -19,7 +19,7 @@ from rmq.pop import Pop
 from rmq.port import Answer, ClientPort, LiteStart, LiteSync
 from rmq.shard import queue_of
 from rmq.topics import Topics
-from rmq_store.journal import Acked, Cursors, LitePlaces, LitePut, LitesDropped, LiteSubscribed
+from rmq_store.journal import Acked, Cursors, LitePlaces, LitesDropped, LitesPut, LiteSubscribed
 from rmq_store.ledger import Subscription
 from rmq_store.lines import key_of
 from rmq_store.lites import Lite, LiteGroup
@@ -112,9 +112,9 @@ class LiteTopics:
         """All of them, or none."""
         fresh = [name for name in names if self._find(topic.name, name) is None]
         self._must_have_room(len(fresh))
-        now_ms = self._clock.wall_ms()
-        for name in fresh:
-            self._store.apply(LitePut(topic.name, name, queue_of(name, len(topic.queues)), 0, now_ms))
+        now_ms, queues = self._clock.wall_ms(), len(topic.queues)
+        if fresh:
+            self._store.apply(LitesPut(topic.name, [(name, queue_of(name, queues), 0, now_ms) for name in fresh]))
 
     def _bind(self, home: Subscription, topic: Topic) -> None:
         """From now on the group reads this topic so: what it had not read before is read by its lite topic, or not."""

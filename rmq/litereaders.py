@@ -13,6 +13,7 @@ from rmq.filter import reading_cost
 from rmq.message import Delivered
 from rmq.pop import Pop
 from rmq.port import ReceiveRequest
+from rmq.scan import SCAN_MAX
 from rmq.take import Take
 from rmq.topics import Topics
 from rmq_store.consumequeue import ConsumeQueue
@@ -141,6 +142,7 @@ class LiteReaders:
             raise self._pop.too_many()
         for ledger in take.grouped if take.messages else ():
             take.nexts[ledger] = max(ledger.next, topic.queues[ledger.queue_id].visible)
+        self._pop.looked += SCAN_MAX - take.budget
         messages = self._pop.lease(take, home, request)
         if moved:
             self._store.apply(LitePlaces(reader.group, reader.topic, list(moved.items())))

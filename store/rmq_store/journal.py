@@ -155,17 +155,14 @@ class HalfOutcomes(msgspec.Struct, array_like=True, tag="o", frozen=True):
     ends: bytes
 
 
-class LitePut(msgspec.Struct, array_like=True, tag="L", frozen=True):
-    """A lite topic is there, although nothing was sent to it yet; or, as part of the repeated state, still.
+class LitesPut(msgspec.Struct, array_like=True, tag="L", frozen=True):
+    """Lite topics are there, although nothing was sent to them yet; or, as part of the repeated state, still.
 
-    `number`: how many messages it had before; `touched_ms`: wall time of the last one, or of its making.
+    Each: (name, queue id, how many messages it had before, wall time ms of the last one or of its making).
     """
 
     topic: str
-    name: str
-    queue_id: int
-    number: int
-    touched_ms: int
+    lites: list[tuple[str, int, int, int]]
 
 
 class LitesDropped(msgspec.Struct, array_like=True, tag="x", frozen=True):
@@ -223,7 +220,7 @@ Change = (
     | HalfChecked
     | HalfEnded
     | HalfOutcomes
-    | LitePut
+    | LitesPut
     | LitesDropped
     | LitePlaces
     | LiteSubscribed

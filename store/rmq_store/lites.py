@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 
 from rmq_store import halves, timers
-from rmq_store.journal import LitePlaces, LitePut, LitesDropped, LiteSubscribed
+from rmq_store.journal import LitePlaces, LitesDropped, LitesPut, LiteSubscribed
 from rmq_store.lines import key_of
 from rmq_store.wheel import Wheel
 
@@ -180,13 +180,14 @@ class Lites:
         lite.saved = max(lite.saved, lite.first)
         self.dirty[lite.key] = None
 
-    def apply_put(self, change: LitePut) -> None:
-        """It is there; it had at least so many messages before those that follow in the log."""
-        lite = self._make(change.topic, change.name, change.queue_id, change.number, change.touched_ms)
-        lite.first = max(lite.first, change.number - len(lite.offsets))
-        lite.saved = max(lite.saved, lite.first)
-        lite.touched_ms = max(lite.touched_ms, change.touched_ms)
-        self.dirty[lite.key] = None
+    def apply_put(self, change: LitesPut) -> None:
+        """They are there; each had at least so many messages before those that follow in the log."""
+        for name, queue_id, number, touched_ms in change.lites:
+            lite = self._make(change.topic, name, queue_id, number, touched_ms)
+            lite.first = max(lite.first, number - len(lite.offsets))
+            lite.saved = max(lite.saved, lite.first)
+            lite.touched_ms = max(lite.touched_ms, touched_ms)
+            self.dirty[lite.key] = None
 
     def apply_dropped(self, change: LitesDropped) -> None:
         """They are no more, nor is anyone's place in them."""

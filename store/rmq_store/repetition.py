@@ -10,7 +10,7 @@ from rmq_store.journal import (
     Cursors,
     HalfOutcomes,
     LitePlaces,
-    LitePut,
+    LitesPut,
     LiteSubscribed,
     QueueEnds,
     Started,
@@ -48,7 +48,7 @@ def changes(state: State, start_number: int, base: int) -> Iterator[list[Change]
 def _lites(lites: Lites) -> Iterator[list[Change]]:
     for key in list(lites.keys()):
         if (lite := lites.get(key)) is not None:
-            yield [LitePut(lite.topic, lite.name, lite.queue_id, lite.end, lite.touched_ms)]
+            yield [LitesPut(lite.topic, [(lite.name, lite.queue_id, lite.end, lite.touched_ms)])]
     for name, topic in [(group.group, group.topic) for groups in lites.groups.values() for group in groups.values()]:
         known = lites.group(name, topic)
         keys = list(known.places) if known is not None else []

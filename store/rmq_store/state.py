@@ -88,7 +88,7 @@ class State:
                 self.halves.rolled_back(change.number)
             case journal.HalfOutcomes():
                 self.halves.repeat(change.chunk, change.ends)
-            case journal.LitePut():
+            case journal.LitesPut():
                 self.lites.apply_put(change)
             case journal.LitesDropped():
                 self.lites.apply_dropped(change)
