@@ -72,7 +72,7 @@ class LiteTopics:
         return lite
 
     def _must_have_room(self, count: int) -> None:
-        if len(self._lites) + count > self._config.lite_topics_max:
+        if count and len(self._lites) + count > self._config.lite_topics_max:
             text = f"there are lite_topics_max = {self._config.lite_topics_max} lite topics: use those, or wait"
             raise ClientError(Code.LITE_TOPIC_QUOTA_EXCEEDED, text)
 
@@ -80,6 +80,8 @@ class LiteTopics:
 
     def sync(self, sync: LiteSync) -> Answer[None]:
         """See BrokerPort."""
+        if len(sync.names) > self._config.lite_subscriptions_max:  # before anything is done for each
+            raise self._too_many()
         self._topics.must_take(sync.topic, MessageType.LITE)
         topic = self._topics.require(sync.topic)
         home = self._pop.subscription(sync.group, topic)
@@ -93,8 +95,7 @@ class LiteTopics:
         wanted = {} if sync.action == "remove" else named
         added = {key: name for key, name in wanted.items() if key not in mine}
         if len(mine) + len(added) - len(removed) > self._config.lite_subscriptions_max:
-            text = f"a client subscribes lite_subscriptions_max = {self._config.lite_subscriptions_max} lite topics"
-            raise ClientError(Code.LITE_SUBSCRIPTION_QUOTA_EXCEEDED, f"{text} at most: unsubscribe some")
+            raise self._too_many()
         placed = wanted if sync.action == "add" else added
         self._make(topic, placed.values())
         self._bind(home, topic)
@@ -107,6 +108,10 @@ class LiteTopics:
             assert known is not None
             self._readers.tell(known, key)
         return self._store.when_safe(None)
+
+    def _too_many(self) -> ClientError:
+        text = f"a client subscribes lite_subscriptions_max = {self._config.lite_subscriptions_max} lite topics at most"
+        return ClientError(Code.LITE_SUBSCRIPTION_QUOTA_EXCEEDED, f"{text}: unsubscribe some")
 
     def _make(self, topic: Topic, names: Iterable[str]) -> None:
         """All of them, or none."""
@@ -183,7 +188,7 @@ class LiteTopics:
             known = self._lites.group(group, topic)
             if known is not None and client in known.clients:
                 self._store.apply(LiteSubscribed(group, topic, client, [], list(known.clients[client])))
-            self._readers.gone(group, topic, client)
+        self._readers.gone(group, client)
 
     # -- agenda ------------------------------------------------------------------------------------------------------
 

@@ -6,8 +6,6 @@ each reader has a list of those that may have something, which grows when a mess
 before it is settled, and when a subscription begins.
 """
 
-from collections.abc import Callable
-
 from rmq.config import Config
 from rmq.filter import reading_cost
 from rmq.message import Delivered
@@ -40,39 +38,32 @@ class Reader(Subscription):
 
 
 class LiteReaders:
-    """All readers. `wake(reader)`: it may have something."""
+    """All readers. Those that may have something are told to the table of leases, as `woken`."""
 
-    def __init__(
-        self, store: Store, topics: Topics, pop: Pop, config: Config, wake: Callable[[Subscription], None]
-    ) -> None:
+    def __init__(self, store: Store, topics: Topics, pop: Pop, config: Config) -> None:
         self._store = store
         self._lites = store.state.lites
         self._leases = store.state.leases
         self._topics = topics
         self._pop = pop
         self._config = config
-        self._wake = wake
-        self._readers: dict[tuple[str, str, str], Reader] = {}
+        self._readers: dict[tuple[str, str], dict[str, Reader]] = {}  # group and client -> parent topic
         self._lites.unseen.clear()  # of the replay: a new reader looks at all it subscribes
 
     def of(self, home: Subscription, client: str) -> Reader:
         """The client's, made on first use."""
-        name = (home.group, home.topic, client)
-        reader = self._readers.get(name)
+        mine = self._readers.setdefault((home.group, client), {})
+        reader = mine.get(home.topic)
         if reader is None or reader.home is not home:  # the topic or the group was dropped meanwhile, and made again
-            reader = self._readers[name] = Reader(home, client)
+            reader = mine[home.topic] = Reader(home, client)
             group = self._lites.group(home.group, home.topic)
             if group is not None:
                 reader.pending.update(group.clients.get(client, {}))
         return reader
 
-    def known(self, group: str, topic: str, client: str) -> Reader | None:
-        """None for a client that has not received, nor changed what it subscribes."""
-        return self._readers.get((group, topic, client))
-
-    def gone(self, group: str, topic: str, client: str) -> None:
+    def gone(self, group: str, client: str) -> None:
         """The client is no more."""
-        self._readers.pop((group, topic, client), None)
+        self._readers.pop((group, client), None)
 
     # -- what is new -------------------------------------------------------------------------------------------------
 
@@ -93,23 +84,21 @@ class LiteReaders:
             _, key = home.lines.popleft()
             if group is not None:
                 self.tell(group, key)
-        if home.ready and group is not None:
-            for client in group.clients:
-                self._wake_client(group, client)
+        for client in group.clients if group is not None and home.ready else ():
+            if (reader := self._known(home, client)) is not None:
+                self._leases.woken[reader] = None
 
     def tell(self, group: LiteGroup, key: int) -> None:
         """A lite topic may have something for whoever subscribes it."""
         place = group.places.get(key)
         for client in place.clients if place is not None else ():
-            reader = self.known(group.group, group.topic, client)
-            if reader is not None:
+            if (reader := self._known(group, client)) is not None:
                 reader.pending[key] = None
-                self._wake(reader)
+                self._leases.woken[reader] = None
 
-    def _wake_client(self, group: LiteGroup, client: str) -> None:
-        reader = self.known(group.group, group.topic, client)
-        if reader is not None:
-            self._wake(reader)
+    def _known(self, of: LiteGroup | Subscription, client: str) -> Reader | None:
+        """None for a client that has not received, nor changed what it subscribes."""
+        return self._readers.get((of.group, client), {}).get(of.topic)
 
     # -- take --------------------------------------------------------------------------------------------------------
 
@@ -140,7 +129,7 @@ class LiteReaders:
             raise
         if take.stalled and not take.messages and not take.settled:
             raise self._pop.too_many()
-        for ledger in take.grouped if take.messages else ():
+        for ledger in take.grouped:
             take.nexts[ledger] = max(ledger.next, topic.queues[ledger.queue_id].visible)
         self._pop.looked += SCAN_MAX - take.budget
         messages = self._pop.lease(take, home, request)
