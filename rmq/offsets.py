@@ -75,7 +75,7 @@ def go_on_at(store: Store, subscription: Subscription, offsets: Mapping[int, int
     Without it a place that goes back might stay where it was, and what was held be lost. The last entry is for a replay
     behind lost bytes of the log: there, what was settled moves the place.
     """
-    places = Cursors(subscription.group, subscription.topic, list(offsets.items()))
+    places = Cursors(subscription.group, subscription.topic, list(offsets.items()), settles=True)
     store.apply(places)
     if _settle(store, subscription, offsets):
         store.apply(places)
@@ -86,8 +86,7 @@ def _settle(store: Store, subscription: Subscription, queue_ids: Mapping[int, ob
     """Whether anything was held."""
     settled = False
     for queue_id in queue_ids:
-        ledger = subscription.ledger(queue_id)
-        held = [*ledger.open, *ledger.moved, *reversed(ledger.parked())]
+        held = subscription.ledger(queue_id).held()
         for at in range(0, len(held), _SETTLED_AT_ONCE):
             part = (queue_id, held[at : at + _SETTLED_AT_ONCE])
             store.apply(Acked(subscription.group, subscription.topic, [part]))

@@ -5,7 +5,8 @@
 An entry that says how far a group is implies that what lies before was taken by someone, or passed by a filter. Behind
 a loss that is not known. So what the first such entry of each place passes over is open again, and so is what lies
 before a message that is settled, extended or carried forward without a delivery that anybody knows of: delivered twice
-at most, never lost. (What a filter had passed comes once more, and is passed again.) Each of a message group is in line
+at most, never lost. (What a filter had passed comes once more, and is passed again.) Where a client committed a place,
+or an operator moved it, there is no doubt. Each of a message group is in line
 again, whether the record that said so is lost or not: it comes in its turn. A timer needs no doubt: where its
 end is lost it is due still, and is delivered; so is a half message checked still, and may be committed once more. A
 group that reads by lite topics passes over a queue for other reasons: of it only the places in these tell.
@@ -57,6 +58,9 @@ class Doubt:
                         self._was_delivered(ledger, offset)
             case Extended():
                 self._was_delivered(self._ledger(change.group, change.topic, change.queue_id), change.offset)
+            case Cursors(settles=True):
+                for queue_id, _ in change.nexts:
+                    self._is_settled(self._ledger(change.group, change.topic, queue_id))
             case Cursors():
                 for queue_id, next_offset in change.nexts:
                     self._goes_on(self._ledger(change.group, change.topic, queue_id), next_offset)
@@ -75,6 +79,12 @@ class Doubt:
 
     def _ledger(self, group: str, topic: str, queue_id: int) -> Ledger:
         return self._state.leases.subscription(group, topic).ledger(queue_id)
+
+    def _is_settled(self, ledger: Ledger) -> None:
+        """All that is before the place, by somebody's word; what lies behind it comes as if for the first time."""
+        self._found.add(ledger)
+        group, topic = ledger.subscription.group, ledger.subscription.topic
+        self._state.apply(Acked(group, topic, [(ledger.queue_id, ledger.held())]))
 
     def _goes_on(self, ledger: Ledger, next_offset: int) -> None:
         if ledger not in self._found:

@@ -56,11 +56,15 @@ class GroupDrop(msgspec.Struct, array_like=True, tag="G", frozen=True):
 
 
 class Cursors(msgspec.Struct, array_like=True, tag="c", frozen=True):
-    """The next offset to deliver, per queue: (queue id, next)."""
+    """The next offset to deliver, per queue: (queue id, next).
+
+    `settles`: a client or an operator said so: whatever lies before is settled, whoever had it or had it not.
+    """
 
     group: str
     topic: str
     nexts: list[tuple[int, int]]
+    settles: bool = False
 
 
 class Leased(msgspec.Struct, array_like=True, tag="l", frozen=True):

@@ -81,6 +81,10 @@ class Ledger:
         """Of its message group, while it is in line."""
         return None if self.lines is None else self.lines.key(offset)
 
+    def held(self) -> list[int]:
+        """The offsets of all that is delivered, ready again or parked, wherever it lies now."""
+        return [*self.open, *self.moved, *reversed(self.parked())]
+
     def parked(self) -> list[int]:
         """Offsets that wait for others of their message group and were never delivered."""
         return [offset for offset in self.lines or () if self.find(offset) is None]

@@ -325,3 +325,26 @@ def test_the_topic_of_a_transaction_is_there_though_the_record_that_made_it_is_l
     assert "t" in rig.store.state.topics
     assert list(rig.store.state.halves.firsts()) == [0, 1]
     rig.crash()
+
+
+def test_a_place_that_somebody_set_is_in_no_doubt_behind_lost_bytes(tmp_path: Path) -> None:
+    """A commit of one who pulls names no message: what it passed stays settled, what doubt had opened again, too."""
+    rig = Rig(tmp_path, SimDisk())
+    for _ in range(4):
+        rig.send("t")
+    rig.turn()
+    doubt = Doubt(rig.store.state, rig.store.log)
+    doubt.begin(rig.store.log.end)
+    ledger = rig.store.state.leases.subscription("g", "t").ledger(0)
+    for nexts, settles, opened in (([(0, 2)], True, []), ([(0, 4)], False, []), ([(0, 1)], True, [])):
+        change = Cursors("g", "t", nexts, settles)
+        assert doubt.before(change)
+        rig.store.state.apply(change)
+        assert (sorted(ledger.open), ledger.committed()) == (opened, nexts[0][1])
+    doubt.begin(rig.store.log.end)
+    for nexts, settles, committed in (([(0, 3)], False, 1), ([(0, 2)], True, 2)):
+        change = Cursors("g", "t", nexts, settles)
+        assert doubt.before(change)
+        rig.store.state.apply(change)
+        assert ledger.committed() == committed
+    rig.crash()
