@@ -259,10 +259,10 @@ class Store:
         if len(drafts) > 1:
             self.log.make_room(sum([draft.size for draft, _ in drafts]))
         first = queue.max_offset
-        append, now_ms = self.log.append, self._now_ms()
+        append, now_ms, of_lite = self.log.append, self._now_ms(), lites.PROPERTY_BYTES
         for offset, (draft, tags_code) in enumerate(drafts, first):
             queue.append(offset, append(draft, offset, now_ms), draft.size, tags_code)
-            if lites.PROPERTY_BYTES in draft.properties:
+            if of_lite in draft.properties:
                 self._list_lite(queue, offset, draft, now_ms)
         self.state.dirty_queues[queue] = None
         self._unseen.append((self.log.end, queue, len(drafts)))
