@@ -26,7 +26,6 @@ PARSED = [
     "ForwardMessageToDeadLetterQueue",
     "Heartbeat",
     "NotifyClientTermination",
-    "SyncLiteSubscription",
 ]
 
 
