@@ -264,6 +264,7 @@ class AdminClient:
         message_group: str = "",
         delivery_ms: int | None = None,
         priority: int | None = None,
+        lite_topic: str = "",
     ) -> Sent:
         """One message as any producer sends it; `delivery_ms` is the time of its delivery. Raises also `invalid`."""
         request = v2.SendMessageRequest()
@@ -278,6 +279,8 @@ class AdminClient:
             system.message_group = message_group
         if priority is not None:
             system.priority = priority
+        if lite_topic:
+            system.lite_topic = lite_topic
         if delivery_ms is not None:
             system.delivery_timestamp.seconds, rest_ms = divmod(delivery_ms, 1000)
             system.delivery_timestamp.nanos = rest_ms * 1_000_000

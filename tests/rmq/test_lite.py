@@ -245,9 +245,12 @@ def test_limits(make_rig: MakeRig) -> None:
     rig = make_rig(lite_topics_max=3, lite_subscriptions_max=2)
     assert code_of(rig, "a", "b", "c") is Code.LITE_SUBSCRIPTION_QUOTA_EXCEEDED
     sync(rig, "a", "b")
+    sync(rig, "b", "x", action="remove")
+    sync(rig, "b")
     assert code_of(rig, "c") is Code.LITE_SUBSCRIPTION_QUOTA_EXCEEDED
     sync(rig, "b", "c", action="replace")
     assert code_of(rig, "d", client="other") is Code.LITE_TOPIC_QUOTA_EXCEEDED
+    assert code_of(rig, "a", "b", "c", action="replace") is Code.LITE_SUBSCRIPTION_QUOTA_EXCEEDED
     with pytest.raises(ClientError) as caught:
         rig.send(of_lite("c1"), of_lite("d1"))
     assert caught.value.code is Code.LITE_TOPIC_QUOTA_EXCEEDED
@@ -292,6 +295,42 @@ def test_profile_strict_wants_a_topic_of_type_lite(make_rig: MakeRig) -> None:
     with pytest.raises(ClientError) as caught:
         send(rig, "a1")
     assert caught.value.code is Code.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE
+
+
+def test_what_cannot_be_read_is_passed_over(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a receive, and where a subscription looks for a time."""
+    sync(rig, "a")
+    send(rig, "a1", "a2")
+    store = rig.broker._store
+    read = store.read_message
+    monkeypatch.setattr(store, "read_message", lambda *place: None if place[2] == 0 else read(*place))
+    sync(rig, "a", start=LiteStart("time", 0), client="second")
+    assert take(rig, client="second") == ["a2"]
+
+
+def test_a_failing_disk_takes_nothing_away(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a receive was about to give comes with the next."""
+    sync(rig, "a", "b")
+    send(rig, "a1", "b1")
+
+    def fail(*_: object) -> None:
+        raise OSError("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.broker._store, "read_message", fail)
+        with pytest.raises(OSError, match="no"):
+            receive(rig)
+    assert take(rig) == ["a1", "b1"]
+
+
+def test_a_long_backlog_of_what_nobody_wants_is_read_in_turns(rig: Rig) -> None:
+    """A poll goes on by itself, and its end is not lost."""
+    sync(rig, "a")
+    for _ in range(30):
+        rig.send(*(outgoing(f"a{number}", tag="x", **{m.LITE_TOPIC: "a"}) for number in range(100)))
+    rig.send(outgoing("last", tag="y", **{m.LITE_TOPIC: "a"}))
+    wanted = request(lite=True, poll_ms=20_000, tag="y")
+    assert bodies(rig.wait(rig.broker.receive(wanted))) == ["last"]
 
 
 def test_two_names_never_share_a_key(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

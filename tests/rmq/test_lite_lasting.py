@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rmq.port import LiteStart, LiteSync
+from rmq_store.journal import TopicDrop
 from rmq_store.lines import key_of
 from tests.rmq.conftest import MakeRig
 from tests.rmq.lite import drain, lite, of_lite, receive, send, sync, take
@@ -163,6 +164,19 @@ def test_a_poll_outlives_the_topic(rig: Rig) -> None:
     send(rig, "a1")
     assert take(rig) == ["a1"]
     rig.broker.end_polls()
+    assert rig.until(polling) == []
+
+
+def test_a_poll_that_is_served_when_its_topic_is_gone(rig: Rig) -> None:
+    """It gets nothing of it, and ends in its time without a spin."""
+    sync(rig, "a")
+    send(rig, "a1")
+    assert drain(rig) == ["a1"]
+    polling = rig.poll(request(lite=True, poll_ms=100))
+    rig.broker.sync_lite(LiteSync(GROUP, TOPIC, "client", "add", ["a"], LiteStart("min")))
+    rig.broker._store.apply(TopicDrop(TOPIC))
+    rig.turn()
+    assert not rig.broker._serving._lines
     assert rig.until(polling) == []
 
 

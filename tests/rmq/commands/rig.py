@@ -184,7 +184,7 @@ def _sent(request: v2.SendMessageRequest) -> tuple[object, ...]:
     properties = dict(one.user_properties)
     priority = system.priority if system.HasField("priority") else None
     named = system.tag, tuple(system.keys), properties, system.message_group
-    return one.topic.name, one.body, *named, due_ms, priority
+    return one.topic.name, one.body, *named, due_ms, priority, *filter(None, [system.lite_topic])
 
 
 def _send_result(sent: Sent) -> v2.SendMessageResponse:
