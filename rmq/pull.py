@@ -125,10 +125,10 @@ class Pulls:
         try:
             self._read(poll.subscription, poll.queue, poll.request, poll.pulled)
         except OSError as error:
-            poll.set_exception(error)
+            poll.reject(error)
             return
         if poll.pulled.messages:
-            poll.set_result(poll.pulled)
+            poll.resolve(poll.pulled)
         else:
             self._look_again(poll)
 

@@ -119,11 +119,11 @@ class Serving:
             try:
                 messages = self._take(line, waiter.request)
             except (ClientError, OSError) as error:
-                waiter.set_exception(error)
+                waiter.reject(error)
                 answered += 1
                 continue
             if messages:
-                waiter.set_result(messages)
+                waiter.resolve(messages)
                 answered += 1
             else:
                 in_vain.add(wanted)

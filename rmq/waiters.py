@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 from rmq.errors import ClientError, Code
 from rmq.filter import Filter
 from rmq.message import Delivered
-from rmq.port import ReceiveRequest
+from rmq.port import Later, ReceiveRequest
 from rmq_store.ledger import Subscription
 from rmq_store.wheel import Wheel
 
@@ -24,13 +24,13 @@ _GRAIN_MS = 25
 _ENDS_A_TURN = 1000
 
 
-class Poll(asyncio.Future[T]):
+class Poll(Later[T]):
     """One poll, in the line of a group on a topic: resolves with what came, or at its end with `nothing`."""
 
     __slots__ = ("_waiters", "key", "nothing", "subscription")
 
     def __init__(self, waiters: "Waiters", subscription: Subscription, nothing: T) -> None:
-        super().__init__(loop=waiters.loop)
+        super().__init__(waiters.loop)
         self._waiters = waiters
         self.key = 0
         self.subscription = subscription
@@ -38,21 +38,21 @@ class Poll(asyncio.Future[T]):
 
     def end(self) -> None:
         """Nothing came."""
-        self.set_result(self.nothing)
+        self.resolve(self.nothing)
 
     def leave(self) -> None:
         """It waits no more: its own last act."""
         self._waiters.leave(self)
 
-    def set_result(self, result: T) -> None:
+    def resolve(self, result: Any) -> None:
         """The end of the poll."""
-        super().set_result(result)
         self.leave()
+        super().resolve(result)
 
-    def set_exception(self, error: type | BaseException) -> None:
+    def reject(self, error: Exception) -> None:
         """The end of the poll."""
-        super().set_exception(error)
         self.leave()
+        super().reject(error)
 
     def cancel(self, msg: Any | None = None) -> bool:
         """The end of the poll."""
@@ -179,8 +179,9 @@ class Waiters:
             self._timer.cancel()
 
     def leave(self, poll: Poll[Any]) -> None:
-        """It waits no more."""
-        del self._by_key[poll.key]
+        """It waits no more; once more is no matter."""
+        if self._by_key.pop(poll.key, None) is None:
+            return
         line = self._lines[poll.subscription]
         line.leave(poll)
         if not line:

@@ -30,8 +30,8 @@ def then(
     With `abandoned`, cancelling what is returned cancels `answer` too, and a result that comes all the same is handed
     to it; without, `answer` is left alone: other calls may wait for the same fsync.
     """
-    if isinstance(answer, Later) and abandoned is None:
-        return answer.then(step, failed)
+    if isinstance(answer, Later):
+        return answer.then(step, failed, abandoned)
     if isinstance(answer, asyncio.Future):
         return Later.of(answer, step, failed, abandoned)
     return step(answer)

@@ -16,24 +16,33 @@ R = TypeVar("R")
 class Later(asyncio.Future[T]):
     """A result that is still to come, for one who waits for it."""
 
-    _step: Callable[[Any], Any] | None = None
-    _failed: Callable[[Exception], Any] | None = None
-    _abandoned: Callable[[Any], None] | None = None
-    _inner: "asyncio.Future[Any] | None" = None  # what it waits for, where cancelling is passed on to it
-    _follower: "Callable[[Later[T]], None] | None" = None
+    __slots__ = ("_abandoned", "_failed", "_follower", "_inner", "_step")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self._step: Callable[[Any], Any] | None = None
+        self._failed: Callable[[Exception], Any] | None = None
+        self._abandoned: Callable[[Any], None] | None = None
+        self._inner: asyncio.Future[Any] | None = None  # what it waits for, where cancelling is passed on to it
+        self._follower: Callable[[Later[T]], None] | None = None
 
     def follow(self, follower: "Callable[[Later[T]], None]") -> None:
         """`follower` hears, once, that it is done or cancelled; in the very frame, so it must not raise."""
         self._follower = follower
 
-    def then(self, step: "Callable[[T], R | asyncio.Future[R]]", failed: Callable[[Exception], R] | None) -> "Later[R]":
+    def then(
+        self,
+        step: "Callable[[T], R | asyncio.Future[R]]",
+        failed: Callable[[Exception], R] | None,
+        abandoned: Callable[[T], None] | None = None,
+    ) -> "Later[R]":
         """It resolves with `step` of its result instead; `failed` turns an error into a result, or raises another.
 
-        The same object, where nobody has asked for it in its first shape.
+        The same object, where nobody has asked for it in its first shape. `abandoned`: see `of`.
         """
         if self._step is not None or self._follower is not None or self.done():
-            return Later.of(self, step, failed)
-        self._step, self._failed = step, failed
+            return Later.of(self, step, failed, abandoned)
+        self._step, self._failed, self._abandoned = step, failed, abandoned
         return cast("Later[R]", self)
 
     @classmethod

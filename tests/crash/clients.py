@@ -66,13 +66,27 @@ class Owed:
     groups: Sequence[str]
     begun: list[Begun] = field(default_factory=list)
     left: set[tuple[str, str]] = field(default_factory=set)
+    _parked: dict[tuple[str, str], int] = field(
+        default_factory=dict
+    )  # those of message groups, and how many came before
     _seen: set[str] = field(default_factory=set)
     _came: set[tuple[str, str]] = field(default_factory=set)
 
-    def sent(self, key: str) -> None:
+    @property
+    def is_enough(self) -> bool:
+        """Retention takes what has not come: few may be owed, and one that waits for others of its message group, as
+        long as they are with somebody, must not fall far behind.
+        """
+        oldest = next(iter(self._parked.values()), len(self._seen))
+        return len(self.left) >= OWED_MAX or len(self._seen) - oldest >= OWED_MAX
+
+    def sent(self, key: str, message_group: str = "") -> None:
         """It must come to every group."""
         self._seen.add(key)
-        self.left.update({(group, key) for group in self.groups} - self._came)
+        owed = {(group, key) for group in self.groups} - self._came
+        self.left.update(owed)
+        if message_group:
+            self._parked.update(dict.fromkeys(owed, len(self._seen)))
 
     def buried(self, group: str, key: str) -> None:
         """Its dead letter must come."""
@@ -88,6 +102,7 @@ class Owed:
         if key not in self._seen:
             self.sent(key)
         self.left.discard((to, key))
+        self._parked.pop((to, key), None)
 
 
 class Clients:
@@ -149,7 +164,7 @@ class Clients:
 
     async def _sender(self, topics: Sequence[str], plan: Plan) -> None:
         while not self._over:
-            if len(self._owed.left) < OWED_MAX:
+            if not self._owed.is_enough:
                 topic = self._rng.choice(topics)
                 await self._recall_some(topic, await self._send_some(topic, plan))
             else:
@@ -157,7 +172,7 @@ class Clients:
 
     async def _transactor(self, topics: Sequence[str]) -> None:
         while not self._over:
-            if len(self._owed.left) >= OWED_MAX:
+            if self._owed.is_enough:
                 await asyncio.sleep(0.005)
             elif self._owed.begun and self._rng.random() < AGAIN:
                 await self._end_one(self._rng.choice(self._owed.begun[-50:]))
@@ -231,7 +246,7 @@ class Clients:
             deliver_ms = wire.get_ms(message.system_properties.delivery_timestamp)
             self._history.sends.append(Send(key, topic, seen(message), began_ms, now_ms(), outcome, deliver_ms))
             if outcome is Outcome.OK:
-                self._owed.sent(key)
+                self._owed.sent(key, message.system_properties.message_group)
         return handles
 
     async def _recall_some(self, topic: str, handles: Handles) -> None:

@@ -170,7 +170,7 @@ def test_dump_prints_every_record_in_order(rmq: Commands, tmp_path: Path) -> Non
     assert lines[3] == message
     assert lines[4] == f"{places[2][0]} DAMAGED {places[2][1]} bytes"
     assert lines[5].endswith("orders 1@0 UNIQ_KEY=ID3 TAGS=a (2 bytes, not text)")
-    assert lines[7] == "    Cursors group=billing topic=orders nexts=[(0, 0), (1, 0)]"
+    assert lines[7] == "    Cursors group=billing topic=orders nexts=[(0, 0), (1, 0)] settles=False"
 
 
 def test_dump_as_json_is_a_document_a_line(rmq: Commands, tmp_path: Path) -> None:
