@@ -177,11 +177,13 @@ class Admin:
         """See AdminPort."""
         return len(self._state.leases.by_client.get((group, client_id), ()))
 
-    def put_group(self, name: str, attempts_max: int, retry: RetryPolicy | None) -> Answer[GroupInfo]:
+    def put_group(
+        self, name: str, attempts_max: int, retry: RetryPolicy | None, *, orderly: bool | None = None
+    ) -> Answer[GroupInfo]:
         """See AdminPort."""
         known = self._state.groups.get(name)
         attempts = attempts_max or (known.attempts_max if known else self._config.attempts_max)
-        self._groups.make(name, attempts, retry or self._groups.rules(name).retry)
+        self._groups.make(name, attempts, retry or self._groups.rules(name).retry, orderly=orderly)
         return self._store.when_safe(self.group_info(name))
 
     def delete_group(self, name: str) -> Answer[None]:

@@ -75,6 +75,7 @@ class GroupInfo(msgspec.Struct):
     retry: RetryPolicy
     topics: Sequence[GroupTopicInfo]
     clients: Sequence[str]
+    orderly: bool = False  # in order per queue where there are no message groups
 
 
 class StoreInfo(msgspec.Struct):
@@ -210,7 +211,9 @@ class AdminPort(Protocol):
     def renewed(self, group: str, client_id: str) -> int:
         """How many leases the server renews for this client; 0 where there is no such group or client."""
 
-    def put_group(self, name: str, attempts_max: int, retry: RetryPolicy | None) -> Answer[GroupInfo]:
+    def put_group(
+        self, name: str, attempts_max: int, retry: RetryPolicy | None, *, orderly: bool | None = None
+    ) -> Answer[GroupInfo]:
         """Makes or changes one; 0 and None leave what is there, or take the default."""
 
     def delete_group(self, name: str) -> Answer[None]:

@@ -24,12 +24,14 @@ from rmq.expiry import Expiry
 from rmq.filter import Filter
 from rmq.groups import Groups
 from rmq.handle import HandleMakers
+from rmq.lite import LiteTopics
+from rmq.litereaders import LiteReaders
 from rmq.message import Delivered, MessageType, Outgoing, SendResult
 from rmq.offsets import Offsets, require_queue
 from rmq.pop import Pop
-from rmq.port import Answer, BrokerQueues, ClientPort, GroupView, Pulled, PullRequest, ReceiveRequest
+from rmq.port import Answer, BrokerQueues, ClientPort, GroupView, LiteSync, Pulled, PullRequest, ReceiveRequest
 from rmq.pull import Pulls
-from rmq.scan import SCAN_MAX
+from rmq.serving import Serving
 from rmq.settle import Settling
 from rmq.storesettings import store_settings
 from rmq.topics import Topics
@@ -50,7 +52,7 @@ NORMAL = MessageType.NORMAL
 _TICK_LEASES = 500  # leases ended in one turn: a few milliseconds
 _TICK_TIMERS = 100  # delayed messages delivered in one turn: as long
 _TICK_CHECKS = 50  # producers asked about transactions in one turn: as long
-_POLLS_A_TURN = 32  # waiting polls answered in one turn, of at most receive_batch_max messages each
+_TICK_LITES = 500  # lite topics looked at, whether they end, in one turn: as long
 _RETENTION_S = 10.0  # Apache: cleanResourceInterval
 _MEMORY_RETENTION_S = 1.0  # how long the ring may overshoot memory_bytes_max
 
@@ -94,8 +96,11 @@ class Broker:
         self._settling = Settling(self._store, makers, burial, self._expiry, clock, traffic)
         self._delay = Delay(self._store, self.topics, clock, config)
         self._transactions = Transactions(self._store, self.topics, clock, config, traffic)
-        self._drafts = Drafts(self._store.log, config)
+        self._readers = LiteReaders(self._store, self.topics, self._pop, config)
+        self._lites = LiteTopics(self._store, self.topics, self._pop, self._readers, clock, config)
+        self._drafts = Drafts(self._store.log, self._lites, config)
         self._waiters = Waiters(loop, polls_max=config.polls_max, per_group_max=config.polls_per_group_max)
+        self._serving = Serving(self._pop, self._readers, self._waiters, self._store.state.leases, loop, done=self._arm)
         self._pulls = Pulls(self._store, self._waiters, self._traffic, config, loop)
         self._offsets = Offsets(self._store, self.topics, self.groups)
         self.admin = Admin(
@@ -114,12 +119,10 @@ class Broker:
             tick=self.tick,
             catch_up=self.catch_up,
         )
-        self._to_serve: dict[Subscription, None] = {}
-        self._serving = False  # _serve is on its way
         self._lease_alarm = Alarm(loop, clock.lease_ms, self.tick)
         self._timer_alarm = Alarm(loop, clock.wall_ms, self.tick)
-        self._ending = self._closed = False
-        self.recovered_clients = self._expiry.rearm()
+        self._closed = False
+        self.recovered_clients = list(dict.fromkeys([*self._expiry.rearm(), *self._lites.subscribers()]))
         self._declare()
         memory = mode is Mode.MEMORY
         self._retention = Retention(
@@ -190,6 +193,7 @@ class Broker:
     def offline(self, group: str, client_id: str) -> None:
         """See BrokerPort."""
         self._expiry.gone(group, client_id)
+        self._lites.gone(group, client_id)
         self._arm()
 
     # -- send --------------------------------------------------------------------------------------------------------
@@ -252,6 +256,7 @@ class Broker:
     def asks(self, clients: ClientPort) -> None:
         """Whom the broker asks what only clients know. Nobody is asked before."""
         self._transactions.clients = clients
+        self._lites.clients = clients
 
     def _admit(self, messages: Sequence[Outgoing]) -> Topic:
         name, kind = messages[0].topic, messages[0].type
@@ -271,86 +276,39 @@ class Broker:
         if again := self._pop.again(subscription, request):
             self._arm()
             return again
-        if self._serving and not request.filter.is_all and request.poll_ms > 0 and not self._ending:
-            waiting = self._waiters.add(subscription, request)  # a turn's scans are bounded in all, see _serve
-            self._serve_later(subscription)
-            return waiting
-        messages = self._pop.take(subscription, request, self._waiters.others(subscription, request.filter))
-        self._serve_woken()
-        if messages or request.poll_ms <= 0 or self._ending:
-            self._arm()
-            return messages
-        waiting = self._waiters.add(subscription, request)
-        if self._pop.has_more(subscription):
-            self._serve_later(subscription)
-        return waiting
+        line = self._readers.of(subscription, request.client_id) if request.lite or subscription.lite else subscription
+        return self._serving.receive(line, request)
+
+    def sync_lite(self, sync: LiteSync) -> Answer[None]:
+        """See BrokerPort."""
+        self.groups.require(sync.group)
+        try:
+            answer = self._lites.sync(sync)
+        except StoreFull as error:
+            raise _unavailable(error) from None
+        self._serving.go_on()
+        self._arm()
+        return answer
 
     def _visible(self, queue: ConsumeQueue) -> None:
         self.admin.visible(queue.topic)
+        self._readers.visible(queue)
         self._pulls.visible(queue)
+        self._serving.go_on()
         for subscription in self._store.state.leases.by_topic.get(queue.topic, {}).values():
             subscription.pending[queue.queue_id] = None
-            if self._waiters.any(subscription):
-                self._serve_later(subscription)
-
-    def _serve_later(self, subscription: Subscription) -> None:
-        self._to_serve[subscription] = None
-        if not self._serving:
-            self._serving = True
-            self._loop.call_soon(self._serve)
-
-    def _serve(self) -> None:
-        """Waiting polls of subscriptions that may have something now; who has more lines up behind the rest. A turn is
-        over when it looked at SCAN_MAX queue entries, however many groups have a filter and a long backlog.
-        """
-        self._serving = False
-        left = _POLLS_A_TURN
-        looked_max = self._pop.looked + SCAN_MAX
-        for subscription in list(self._to_serve):
-            if left <= 0 or self._pop.looked >= looked_max:
-                break
-            del self._to_serve[subscription]
-            left -= self._serve_line(subscription, left, looked_max)
-            if self._pop.has_more(subscription) and self._waiters.any(subscription):
-                self._to_serve[subscription] = None
-        self._serve_woken()
-        for subscription in list(self._to_serve)[:1]:
-            self._serve_later(subscription)
-        self._arm()
-
-    def _serve_line(self, subscription: Subscription, limit: int, looked_max: int) -> int:
-        """Polls in order of arrival; returns how many are answered. One in vain speaks for all with its filter."""
-        answered = 0
-        in_vain: set[Filter] = set()
-        for waiter in self._waiters.in_line(subscription):
-            if answered >= limit or self._pop.looked >= looked_max or not self._pop.has_more(subscription):
-                break
-            wanted = waiter.request.filter
-            if wanted in in_vain:
-                continue
-            try:
-                messages = self._pop.take(subscription, waiter.request, self._waiters.others(subscription, wanted))
-            except (ClientError, OSError) as error:
-                waiter.reject(error)
-                answered += 1
-                continue
-            if messages:
-                waiter.resolve(messages)
-                answered += 1
-            else:
-                in_vain.add(wanted)
-        return answered
+            self._serving.wake(subscription)
 
     def ack(self, group: str, topic: str, handles: Sequence[str]) -> Answer[Sequence[ClientError | None]]:
         """See BrokerPort."""
         answer = self._settling.ack(group, topic, handles)
-        self._serve_woken()
+        self._serving.go_on()
         return answer
 
     def change_invisible(self, group: str, topic: str, handle: str, invisible_ms: int, *, suspend: bool) -> Answer[str]:
         """See BrokerPort."""
         answer = self._settling.change_invisible(group, topic, handle, invisible_ms, suspend=suspend)
-        self._serve_woken()
+        self._serving.go_on()
         self._arm()
         return answer
 
@@ -360,16 +318,8 @@ class Broker:
             answer = self._settling.dead_letter(group, topic, handle)
         except StoreFull as error:
             raise _unavailable(error) from None
-        self._serve_woken()
+        self._serving.go_on()
         return answer
-
-    def _serve_woken(self) -> None:
-        self._pop.order.go_on()
-        woken = self._store.state.leases.woken
-        for subscription in woken:
-            if self._waiters.any(subscription):
-                self._serve_later(subscription)
-        woken.clear()
 
     # -- pull --------------------------------------------------------------------------------------------------------
 
@@ -382,12 +332,12 @@ class Broker:
             raise _unavailable(error) from None
         queue = require_queue(topic, request.queue_id)
         subscription = self._store.state.leases.subscription(request.group, topic.name)
-        return self._pulls.pull(subscription, queue, request, wait=not self._ending)
+        return self._pulls.pull(subscription, queue, request, wait=not self._serving.ending)
 
     def update_offset(self, group: str, topic: str, queue_id: int, offset: int) -> Answer[None]:
         """See BrokerPort."""
         self._offsets.update(group, topic, queue_id, offset)
-        self._serve_woken()
+        self._serving.go_on()
         self._arm()
         return self._store.when_safe(None)
 
@@ -406,8 +356,9 @@ class Broker:
         self._disarm()  # it was set by a clock that may have been moved since
         self._delay.tick(_TICK_TIMERS)
         self._transactions.tick(_TICK_CHECKS)
+        self._lites.tick(_TICK_LITES)
         self._expiry.tick(self._clock.lease_ms(), _TICK_LEASES)
-        self._serve_woken()
+        self._serving.go_on()
         self._arm()
 
     def catch_up(self) -> None:
@@ -420,7 +371,7 @@ class Broker:
         self._clean(all_of_it=True)
 
     def _is_due(self) -> bool:
-        lease_ms, timer_ms = self._next_lease_ms(), self._delay.next_due_ms()
+        lease_ms, timer_ms = self._next_lease_ms(), self._next_timer_ms()
         return (lease_ms is not None and lease_ms <= self._clock.lease_ms()) or (
             timer_ms is not None and timer_ms <= self._clock.wall_ms()
         )
@@ -430,10 +381,15 @@ class Broker:
         found = self._store.state.leases.wheel.next_due_ms(), self._transactions.next_due_ms()
         return min((due_ms for due_ms in found if due_ms is not None), default=None)
 
+    def _next_timer_ms(self) -> int | None:
+        """When a delayed message is due, or a lite topic is to be looked at."""
+        found = self._delay.next_due_ms(), self._lites.next_due_ms()
+        return min((due_ms for due_ms in found if due_ms is not None), default=None)
+
     def _arm(self) -> None:
         if not self._closed:
             self._lease_alarm.set(self._next_lease_ms())
-            self._timer_alarm.set(self._delay.next_due_ms())
+            self._timer_alarm.set(self._next_timer_ms())
 
     def _disarm(self) -> None:
         self._lease_alarm.cancel()
@@ -459,7 +415,7 @@ class Broker:
 
     def end_polls(self) -> None:
         """Every waiting receive is answered, with no message, and none waits any more."""
-        self._ending = True
+        self._serving.ending = True
         self._waiters.close()
 
     def close(self) -> None:

@@ -100,6 +100,9 @@ class Config(msgspec.Struct, frozen=True):
     transaction_check_ms: Annotated[int, Meta(ge=100, le=24 * HOUR_MS)] = 6000
     transaction_backoff_ms_max: Annotated[int, Meta(ge=100, le=24 * HOUR_MS)] = 60_000
     transaction_checks_max: Annotated[int, Meta(ge=0, le=1000)] = 15
+    lite_topics_max: Annotated[int, Meta(ge=0, le=10_000_000)] = 100_000
+    lite_subscriptions_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 2000
+    lite_ttl_ms: Annotated[int, Meta(ge=0, le=3660 * 24 * HOUR_MS)] = 72 * HOUR_MS
     leases_max: Annotated[int, Meta(ge=1, le=100_000_000)] = 1_000_000
     parked_max: Annotated[int, Meta(ge=0, le=10_000_000)] = 1_000_000
     client_silent_ms: Annotated[int, Meta(ge=1000, le=24 * HOUR_MS)] = 120_000

@@ -20,7 +20,7 @@ from rmq.retry import BACKOFF_FIELDS, MULTIPLIER_MAX, RetryPolicy
 ENV_PREFIX = "RMQ_"
 ENV_FILE = "RMQ_CONFIG"
 ENV_ENDPOINT = "RMQ_ENDPOINT"  # which server the other commands ask: no setting of a server
-TOPIC_TYPES = ("NORMAL", "FIFO", "DELAY", "TRANSACTION", "PRIORITY", "MIXED")
+TOPIC_TYPES = ("NORMAL", "FIFO", "DELAY", "TRANSACTION", "PRIORITY", "LITE", "MIXED")
 TOPIC_CHARS_MAX = 127
 GROUP_CHARS_MAX = 120  # the limits and characters of names are RocketMQ 5.5's (facts: grpc.md 4.1)
 RETRY_STEPS_MAX = 64

@@ -6,6 +6,7 @@ from rmq import message as m
 from rmq import priority
 from rmq.config import Config
 from rmq.errors import ClientError, Code
+from rmq.lite import LiteTopics
 from rmq.message import MessageType, Outgoing
 from rmq.shard import queue_of
 from rmq_store import record
@@ -22,22 +23,25 @@ PROPERTIES_BYTES_MAX = record.PROPERTIES_BYTES_MAX - _ORIGIN_BYTES
 class Drafts:
     """Adds what is the broker's to say, and knows what a record and a segment of this log hold."""
 
-    def __init__(self, log: CommitLog, config: Config) -> None:
+    def __init__(self, log: CommitLog, lites: LiteTopics, config: Config) -> None:
         self._log = log
+        self._lites = lites
         self._own_properties = record.encode_properties({m.CLUSTER: config.cluster_name})
 
     def of(self, topic: Topic, shared_id: int, messages: Sequence[Outgoing]) -> list[tuple[Draft, int]]:
         """The records of one call, each with its tags code, for the queue `shared_id` or that of its message group or
-        priority.
+        lite topic or priority.
 
         They leave room for what a dead letter or a carried message says of its origin. Raises
-        ILLEGAL_MESSAGE_PROPERTY_KEY, MESSAGE_PROPERTIES_TOO_LARGE, MESSAGE_BODY_TOO_LARGE.
+        ILLEGAL_MESSAGE_PROPERTY_KEY, MESSAGE_PROPERTIES_TOO_LARGE, MESSAGE_BODY_TOO_LARGE,
+        LITE_TOPIC_QUOTA_EXCEEDED, ILLEGAL_LITE_TOPIC, MESSAGE_PROPERTY_CONFLICT_WITH_TYPE.
         """
         name, queues, own = topic.name_bytes, len(topic.queues), self._own_properties
         fixed = record.fixed_bytes(name)
         size_max = self._log.segment_bytes - record.BLANK_BYTES - _ORIGIN_BYTES
         by_priority = topic.type == _PRIORITY
         drafts = []
+        fresh: set[int] = set()
         for message in messages:
             properties, body, tag, group = message.properties, message.body, message.tag, message.message_group
             if _ORIGIN in properties and record.property_bytes(properties, _ORIGIN):
@@ -49,7 +53,11 @@ class Drafts:
             if len(properties) > PROPERTIES_BYTES_MAX or size > size_max:
                 raise _too_large(len(properties), size, size_max)
             queue_id = queue_of(group, queues) if group else shared_id
-            if by_priority and not group:
+            if message.lite_topic:
+                if group:
+                    raise _both(message)
+                queue_id = self._lites.queue_for(topic, message.lite_topic, fresh)
+            elif by_priority and not group:
                 queue_id = priority.queue_of(message.priority, queues)
             draft = Draft(
                 name, queue_id, body, properties, message.sys_flag,
@@ -57,6 +65,11 @@ class Drafts:
             )  # fmt: skip
             drafts.append((draft, record.tags_code(tag) if tag else 0))
         return drafts
+
+
+def _both(message: Outgoing) -> ClientError:
+    text = f"a message has a message group or a lite topic, not both: {message.message_id}"
+    return ClientError(Code.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE, text)
 
 
 def _too_large(properties_bytes: int, size: int, size_max: int) -> ClientError:

@@ -35,8 +35,10 @@ class Groups:
             f"run `rmq group create {name}`, or list it under groups: in the server's config.yaml",
         )
 
-    def make(self, name: str, attempts_max: int, retry: RetryPolicy) -> None:
-        """Makes a group or changes it. Raises ILLEGAL_CONSUMER_GROUP or FORBIDDEN at the limits."""
+    def make(self, name: str, attempts_max: int, retry: RetryPolicy, *, orderly: bool | None = None) -> None:
+        """Makes a group or changes it; `orderly` None: as it is, or not. Raises ILLEGAL_CONSUMER_GROUP or FORBIDDEN at
+        the limits.
+        """
         groups = self._store.state.groups
         if len(name.encode()) > GROUP_BYTES_MAX:
             raise ClientError(Code.ILLEGAL_CONSUMER_GROUP, f"group name longer than {GROUP_BYTES_MAX} bytes: {name}")
@@ -44,8 +46,11 @@ class Groups:
             raise ClientError(
                 Code.FORBIDDEN, f"no more than groups_max = {self._config.groups_max} groups: delete some"
             )
-        put = GroupPut(name, attempts_max, retry.steps_ms, retry.initial_ms, retry.max_ms, retry.multiplier)
-        if groups.get(name) != put:
+        known = groups.get(name)
+        if orderly is None:
+            orderly = known is not None and known.orderly
+        put = GroupPut(name, attempts_max, retry.steps_ms, retry.initial_ms, retry.max_ms, retry.multiplier, orderly)
+        if known != put:
             self._store.apply(put)
 
     def view(self, name: str) -> GroupView:
@@ -61,7 +66,7 @@ class Groups:
             return GroupView(False, self._config.attempts_max, self.default_retry)
         known = self._views.get(name)
         if known is None or known[0] is not put:
-            known = self._views[name] = (put, GroupView(False, put.attempts_max, policy(put)))
+            known = self._views[name] = (put, GroupView(put.orderly, put.attempts_max, policy(put)))
         return known[1]
 
     def forget(self, name: str) -> None:

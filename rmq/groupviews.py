@@ -70,7 +70,7 @@ class GroupViews:
 
     def _info(self, put: GroupPut, clients: Sequence[str], open_max: int) -> GroupInfo:
         topics = [self._topic(subscription, open_max) for subscription in self.subscriptions(put.name)]
-        return GroupInfo(put.name, put.attempts_max, policy(put), topics, sorted(clients))
+        return GroupInfo(put.name, put.attempts_max, policy(put), topics, sorted(clients), put.orderly)
 
     def subscriptions(self, group: str) -> list[Subscription]:
         """By topic; what was carried into the retry topic is told under the topic that it came from."""

@@ -78,8 +78,8 @@ class Outgoing(msgspec.Struct, gc=False):
     """A message to store. `topic` is the stored name (`ns%name` with a namespace); `body` is still compressed.
 
     `properties` are as the record has them, `name 01 value 02` repeated in UTF-8, without those that the broker adds;
-    `message_id`, `type`, `tag`, `message_group` and `priority` (-1: none) say again what is in them, so that nobody has
-    to look for it.
+    `message_id`, `type`, `tag`, `message_group`, `lite_topic` and `priority` (-1: none) say again what is in them, so
+    that nobody has to look for it.
     """
 
     topic: str
@@ -93,6 +93,7 @@ class Outgoing(msgspec.Struct, gc=False):
     born_port: int = 0
     sys_flag: int = 0
     message_group: str = ""
+    lite_topic: str = ""
     priority: int = -1
 
 

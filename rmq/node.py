@@ -251,4 +251,5 @@ def _limits(config: Config) -> Limits:
         delay_ms_max=config.delay_ms_max,
         receive_batch_max=config.receive_batch_max,
         client_silent_ms=config.client_silent_ms,
+        lite_subscriptions_max=config.lite_subscriptions_max,
     )

@@ -4,6 +4,9 @@ While one of a group is leased, or waits to be delivered again, nothing later of
 of the same queue flow on. The cursor reads each queue entry once: what may not be delivered yet is parked
 (rmq_store/lines.py), at most `parked_max` messages in all, beyond which cursors stop at the next one to be parked.
 
+For a group that is orderly (RocketMQ 4.x: consumeMessageOrderly) the same holds of each queue of a topic: what has no
+message group on it, or is on a topic whose message groups have no say, is in line with its queue.
+
 A client that was told fifo=true gets several messages of a group in one receive, in order, every other at most one.
 """
 
@@ -33,12 +36,12 @@ class Order:
         while subscription.lines and take.goes_on:
             place = subscription.lines.popleft()
             take.places.append(place)
-            if place not in take.lines and self._take_line(take, *place):
+            if place not in take.lines and self.take_line(take, *place):
                 left.append(place)
         subscription.lines.extendleft(reversed(left))
 
-    def _take_line(self, take: Take, ledger: Ledger, key: int) -> bool:
-        """True where the front stays, to be taken another time."""
+    def take_line(self, take: Take, ledger: Ledger, key: int) -> bool:
+        """What may come of one line. True where the front stays, to be taken another time."""
         lines = ledger.lines
         before = take.room
         for index in range(lines.length(key) if lines is not None else 0):

@@ -31,7 +31,7 @@ from rmq_store.bands import Bands
 from rmq_store.consumequeue import ConsumeQueue, Entry
 from rmq_store.journal import Acked, Cursors, Grouped, Leased, lease_part, steps
 from rmq_store.ledger import Ledger, Open, Subscription
-from rmq_store.lines import key_of
+from rmq_store.lines import WHOLE_QUEUE, key_of
 from rmq_store.state import Topic
 from rmq_store.store import Store
 
@@ -65,20 +65,27 @@ class Pop:
         self.looked = 0  # queue entries that all takes looked at, as SCAN_MAX counts them
         for topic in store.state.topics.values():
             for subscription in self._leases.by_topic.get(topic.name, {}).values():
-                self._leases.go_by_queue(subscription, wanted=topic.type == _PRIORITY)
+                self._go_by(subscription, topic)
 
     def subscription(self, group: str, topic: Topic) -> Subscription:
         """The group's places in a topic; a new group starts at 0 where nothing was deleted from the queue, else at the
         end.
         """
         subscription = self._leases.subscription(group, topic.name)
-        self._leases.go_by_queue(subscription, wanted=topic.type == _PRIORITY)
+        self._go_by(subscription, topic)
         known = len(subscription.ledgers)
         if known < len(topic.queues):
             fresh = [q for q in topic.queues if q.queue_id not in subscription.ledgers]
             starts = [(q.queue_id, q.visible if not known and q.min_offset else q.min_offset) for q in fresh]
             self._store.apply(Cursors(group, topic.name, starts))
         return subscription
+
+    def _is_orderly(self, group: str) -> bool:
+        known = self._store.state.groups.get(group)
+        return known is not None and known.orderly
+
+    def _go_by(self, subscription: Subscription, topic: Topic) -> None:
+        self._leases.go_by_queue(subscription, wanted=topic.type == _PRIORITY and not subscription.lite)
 
     def take(
         self, subscription: Subscription, request: ReceiveRequest, others: Sequence[Filter] = ()
@@ -99,13 +106,13 @@ class Pop:
         room = min(request.batch, self._config.receive_batch_max)
         take = Take(
             room, self._config.receive_bytes_max, free, request.filter, others,
-            ordered=topic.type in _ORDERED, fifo=request.fifo,
+            ordered=topic.type in _ORDERED, fifo=request.fifo, orderly=self._is_orderly(request.group),
         )  # fmt: skip
         self.subscription(subscription.group, topic)  # with queues and type that the topic has by now
         bands = subscription.bands
         try:
             if bands is None:
-                self._take_ready(take, subscription, partial(self._next_ready, subscription))
+                self.take_ready(take, subscription)
                 self.order.take_lines(take, subscription)
                 self._take_pending(take, subscription, topic)
             else:
@@ -116,23 +123,28 @@ class Pop:
             subscription.lines.extendleft(reversed(take.places))
             raise
         if take.free <= 0 and subscription.lines and not take.messages and not take.settled:
-            raise self._too_many()
+            raise self.too_many()
         self.looked += SCAN_MAX - take.budget
-        return self._lease(take, subscription, request)
+        return self.lease(take, subscription, request)
 
     def _refuse_new(self, subscription: Subscription, topic: Topic) -> None:
         for queue_id in list(subscription.pending):
             if topic.queues[queue_id].visible > subscription.ledger(queue_id).next:
-                raise self._too_many()
+                raise self.too_many()
             del subscription.pending[queue_id]
 
-    def _too_many(self) -> ClientError:
+    def too_many(self) -> ClientError:
+        """At leases_max."""
         text = f"leases_max = {self._config.leases_max} messages are un-acknowledged: ack some first"
         return ClientError(Code.TOO_MANY_REQUESTS, text)
 
     def has_more(self, subscription: Subscription) -> bool:
         """A take that found nothing may find something in its next turn."""
         return bool(subscription.has_ready or subscription.lines or subscription.pending)
+
+    def take_ready(self, take: Take, subscription: Subscription) -> None:
+        """What was delivered, and is to be again, but has no message group."""
+        self._take_ready(take, subscription, partial(self._next_ready, subscription))
 
     def _take_by_priority(self, take: Take, subscription: Subscription, topic: Topic, bands: Bands) -> None:
         turns = Turns(bands, self._waiting(subscription, topic, bands), self._config.lower_priority_nth)
@@ -225,12 +237,15 @@ class Pop:
         if take.wanted.matches(properties):
             if take.ordered and (message_group := properties.get(SHARDING_KEY)):
                 return self.order.admit(take, ledger, offset, key_of(message_group), found, properties)
+            if take.orderly:
+                return self.order.admit(take, ledger, offset, WHOLE_QUEUE, found, properties)
             take.add(ledger, offset, 1, found, properties)
             return True
         take.budget -= reading_cost(found.size)
         return not take.spares(properties)
 
-    def _lease(self, take: Take, subscription: Subscription, request: ReceiveRequest) -> list[Delivered]:
+    def lease(self, take: Take, subscription: Subscription, request: ReceiveRequest) -> list[Delivered]:
+        """What was taken is with the client, and the journal knows."""
         group, topic = subscription.group, subscription.topic
         if take.settled:
             self._store.apply(Acked(group, topic, [(ledger.queue_id, done) for ledger, done in take.settled.items()]))
@@ -294,7 +309,8 @@ class Pop:
 
 
 def _grouped(ledger: Ledger, rows: list[tuple[int, int]]) -> tuple[int, list[int], list[int]]:
-    """A part of Grouped; rows are (offset, key), offsets rise."""
+    """A part of Grouped; rows are (offset, key)."""
+    rows = sorted(rows)
     return ledger.queue_id, steps([offset for offset, _ in rows]), [key for _, key in rows]
 
 

@@ -8,7 +8,7 @@ opaque to the caller.
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Literal, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -51,7 +51,7 @@ class ReceiveRequest(msgspec.Struct, gc=False):
 
     `attempt_id`: asked again with the same one, a client gets the same messages of message groups again, as long as it
     has acknowledged none of that answer and none has expired. `fifo`: the client was told so; to others one receive
-    gives at most one message of each message group.
+    gives at most one message of each message group. `lite`: only of the lite topics that the client subscribes.
     """
 
     group: str
@@ -64,6 +64,32 @@ class ReceiveRequest(msgspec.Struct, gc=False):
     auto_renew: bool = False
     attempt_id: str = ""
     fifo: bool = False
+    lite: bool = False
+
+
+class LiteStart(msgspec.Struct, frozen=True):
+    """Where a group goes on in a lite topic. last: where it was, behind the last message if it never was there; min,
+    max: the first message kept, the next one to come; offset: the message of that number, counted from the lite topic's
+    first; tail: so many before the next one to come; time: the first one stored at that wall time (ms) or later.
+    """
+
+    kind: Literal["last", "min", "max", "offset", "tail", "time"] = "last"
+    value: int = 0
+
+
+class LiteSync(msgspec.Struct):
+    """What one client subscribes of a parent topic changes: these lite topics too, or no more, or only these.
+
+    `version`: of two calls that pass each other the later one counts; None for a client that does not count.
+    """
+
+    group: str
+    topic: str
+    client_id: str
+    action: Literal["add", "remove", "replace"]
+    names: Sequence[str]
+    start: LiteStart = LiteStart()
+    version: int | None = None
 
 
 class PullRequest(msgspec.Struct, gc=False):
@@ -122,6 +148,12 @@ class BrokerPort(Protocol):
     def receive(self, request: ReceiveRequest) -> Answer[Sequence[Delivered]]:
         """Leases messages; empty after `poll_ms` without any. Cancelling the Future leaves the poll."""
 
+    def sync_lite(self, sync: LiteSync) -> Answer[None]:
+        """A client's set of lite topics changes; all of it or nothing. The group reads the topic by its lite topics
+        from now on. Raises LITE_SUBSCRIPTION_QUOTA_EXCEEDED, LITE_TOPIC_QUOTA_EXCEEDED, ILLEGAL_LITE_TOPIC,
+        TOPIC_NOT_FOUND, CONSUMER_GROUP_NOT_FOUND, and MESSAGE_PROPERTY_CONFLICT_WITH_TYPE for a topic of another type.
+        """
+
     def ack(self, group: str, topic: str, handles: Sequence[str]) -> Answer[Sequence[ClientError | None]]:
         """One entry per handle, in order: None for OK, else INVALID_RECEIPT_HANDLE."""
 
@@ -176,3 +208,6 @@ class ClientPort(Protocol):
 
     def stack(self, group: str, client_id: str) -> "asyncio.Future[str]":
         """One client's thread stack."""
+
+    def unsubscribe_lite(self, client_id: str, lite_topic: str) -> None:
+        """Tells a client that the server has ended its subscription; nothing happens where it has no stream."""

@@ -20,7 +20,7 @@ from rmq_store.consumequeue import ConsumeQueue
 from rmq_store.ledger import Subscription
 from rmq_store.store import Store
 
-_POLLS_A_TURN = 32  # as many as receives: see broker.py
+_POLLS_A_TURN = 32  # as many as receives: see serving.py
 
 
 class PullPoll(Poll[Pulled]):

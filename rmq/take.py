@@ -17,12 +17,13 @@ class Take(Look):
     """One receive being filled: messages, and what the journal needs to know of each queue.
 
     `others`: filters of polls that wait, what they want is left to them. `free`: how many more may be open. `ordered`:
-    the topic's messages may have a message group; `fifo`: one group's messages may come together.
+    the topic's messages may have a message group; `orderly`: all others of a queue are in order, too; `fifo`: those of
+    one message group, or queue, may come together.
     """
 
     __slots__ = (
         "again", "again_bytes", "bytes_max", "fifo", "free", "grouped", "lines", "messages", "nexts", "offsets",
-        "ordered", "others", "parked", "places", "popped", "settled", "stalled",
+        "ordered", "orderly", "others", "parked", "places", "popped", "settled", "stalled",
     )  # fmt: skip
 
     def __init__(
@@ -35,12 +36,14 @@ class Take(Look):
         *,
         ordered: bool,
         fifo: bool,
+        orderly: bool = False,
     ) -> None:
         super().__init__(room, bytes_max, wanted)
         self.bytes_max = bytes_max
         self.again = self.again_bytes = 0  # of those that had been delivered before
         self.free = free
         self.ordered = ordered
+        self.orderly = orderly
         self.fifo = fifo
         self.others = others
         self.popped: list[Open] = []  # out of `ready`, not leased yet
@@ -90,7 +93,7 @@ class Take(Look):
     @property
     def ahead(self) -> int:
         """Of an ordered topic not every message can be taken."""
-        return READ_AHEAD if self.ordered else super().ahead
+        return READ_AHEAD if self.ordered or self.orderly else super().ahead
 
 
 def delivered(

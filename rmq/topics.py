@@ -26,6 +26,7 @@ SERVED = (
     MessageType.DELAY,
     MessageType.TRANSACTION,
     MessageType.PRIORITY,
+    MessageType.LITE,
 )
 
 
@@ -106,16 +107,14 @@ class Topics:
         return SERVED if kind in (MessageType.MIXED, MessageType.UNSPECIFIED) else (kind,)
 
     def known(self, name: str, kind: MessageType) -> Topic | None:
-        """The short way of `admit`, for most sends: the topic, where it is of this very type, which we serve."""
+        """The short way of `admit`, for most sends: the topic, where it is of this very type."""
         topic = self._store.state.topics.get(name)
-        return topic if topic is not None and topic.type == kind and kind in SERVED else None
+        return topic if topic is not None and topic.type == kind else None
 
     def admit(self, name: str, kinds: set[MessageType]) -> Topic:
-        """The topic of a send of such messages. Raises, before anything changed, NOT_IMPLEMENTED, BAD_REQUEST,
+        """The topic of a send of such messages. Raises, before anything changed, BAD_REQUEST,
         MESSAGE_PROPERTY_CONFLICT_WITH_TYPE, and as require.
         """
-        for kind in kinds.difference(SERVED):
-            raise ClientError(Code.NOT_IMPLEMENTED, f"{kind.name} messages are not served yet (topic {name})")
         if MessageType.TRANSACTION in kinds and len(kinds) > 1:
             raise ClientError(
                 Code.BAD_REQUEST, f"transactional and other messages in one request (topic {name}): send them apart"

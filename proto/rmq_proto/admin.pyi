@@ -182,19 +182,21 @@ class Backoff(_message.Message):
     ) -> None: ...
 
 class PutGroupRequest(_message.Message):
-    __slots__ = ("name", "attempts_max", "retry_ms", "must_be_new", "must_exist", "backoff")
+    __slots__ = ("name", "attempts_max", "retry_ms", "must_be_new", "must_exist", "backoff", "orderly")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_MAX_FIELD_NUMBER: _ClassVar[int]
     RETRY_MS_FIELD_NUMBER: _ClassVar[int]
     MUST_BE_NEW_FIELD_NUMBER: _ClassVar[int]
     MUST_EXIST_FIELD_NUMBER: _ClassVar[int]
     BACKOFF_FIELD_NUMBER: _ClassVar[int]
+    ORDERLY_FIELD_NUMBER: _ClassVar[int]
     name: str
     attempts_max: int
     retry_ms: _containers.RepeatedScalarFieldContainer[int]
     must_be_new: bool
     must_exist: bool
     backoff: Backoff
+    orderly: bool
     def __init__(
         self,
         name: _Optional[str] = ...,
@@ -203,6 +205,7 @@ class PutGroupRequest(_message.Message):
         must_be_new: _Optional[bool] = ...,
         must_exist: _Optional[bool] = ...,
         backoff: _Optional[_Union[Backoff, _Mapping[str, object]]] = ...,
+        orderly: _Optional[bool] = ...,
     ) -> None: ...
 
 class Place(_message.Message):
@@ -281,19 +284,21 @@ class GroupTopic(_message.Message):
     ) -> None: ...
 
 class Group(_message.Message):
-    __slots__ = ("name", "attempts_max", "retry_ms", "topics", "clients", "backoff")
+    __slots__ = ("name", "attempts_max", "retry_ms", "topics", "clients", "backoff", "orderly")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_MAX_FIELD_NUMBER: _ClassVar[int]
     RETRY_MS_FIELD_NUMBER: _ClassVar[int]
     TOPICS_FIELD_NUMBER: _ClassVar[int]
     CLIENTS_FIELD_NUMBER: _ClassVar[int]
     BACKOFF_FIELD_NUMBER: _ClassVar[int]
+    ORDERLY_FIELD_NUMBER: _ClassVar[int]
     name: str
     attempts_max: int
     retry_ms: _containers.RepeatedScalarFieldContainer[int]
     topics: _containers.RepeatedCompositeFieldContainer[GroupTopic]
     clients: _containers.RepeatedScalarFieldContainer[str]
     backoff: Backoff
+    orderly: bool
     def __init__(
         self,
         name: _Optional[str] = ...,
@@ -302,6 +307,7 @@ class Group(_message.Message):
         topics: _Optional[_Iterable[_Union[GroupTopic, _Mapping[str, object]]]] = ...,
         clients: _Optional[_Iterable[str]] = ...,
         backoff: _Optional[_Union[Backoff, _Mapping[str, object]]] = ...,
+        orderly: _Optional[bool] = ...,
     ) -> None: ...
 
 class ListGroupsRequest(_message.Message):

@@ -36,7 +36,7 @@ Request = TypeVar("Request")
 Reply = TypeVar("Reply", bound="Message | bytes")
 
 NAME = "rmq.admin.v1.Admin"
-TOPIC_TYPES = ("NORMAL", "FIFO", "DELAY", "TRANSACTION", "PRIORITY", "MIXED")
+TOPIC_TYPES = ("NORMAL", "FIFO", "DELAY", "TRANSACTION", "PRIORITY", "LITE", "MIXED")
 MESSAGES_DEFAULT = 32
 MESSAGES_MAX = 1000
 PAGE_BYTES_MAX = 3 * 1024 * 1024  # a stock gRPC client refuses an answer beyond 4 MiB
@@ -187,7 +187,8 @@ class AdminService:
                 raise _bad("retry_ms and backoff exclude each other")
             retry = _backoff(request.backoff)
         self._must(request, f"group {name}", lambda: self._admin.group_info(name), Code.CONSUMER_GROUP_NOT_FOUND)
-        return then(self._admin.put_group(name, request.attempts_max, retry), convert.group)
+        orderly = request.orderly if request.HasField("orderly") else None
+        return then(self._admin.put_group(name, request.attempts_max, retry, orderly=orderly), convert.group)
 
     def _list_groups(self, _: Call, request: pb.ListGroupsRequest) -> Answer[bytes]:
         if request.name:

@@ -141,15 +141,17 @@ class AdminClient:
         retry_ms: Sequence[int] = (),
         *,
         backoff: pb.Backoff | None = None,
+        orderly: bool | None = None,
         must_be_new: bool = False,
         must_exist: bool = False,
     ) -> pb.Group:
-        """Makes or changes one; 0 and empty leave what is there, or take the server's default."""
+        """Makes or changes one; 0, None and empty leave what is there, or take the server's default."""
         request = pb.PutGroupRequest(
             name=name,
             attempts_max=attempts_max,
             retry_ms=retry_ms,
             backoff=backoff,
+            orderly=orderly,
             must_be_new=must_be_new,
             must_exist=must_exist,
         )
@@ -262,6 +264,7 @@ class AdminClient:
         message_group: str = "",
         delivery_ms: int | None = None,
         priority: int | None = None,
+        lite_topic: str = "",
     ) -> Sent:
         """One message as any producer sends it; `delivery_ms` is the time of its delivery. Raises also `invalid`."""
         request = v2.SendMessageRequest()
@@ -276,6 +279,8 @@ class AdminClient:
             system.message_group = message_group
         if priority is not None:
             system.priority = priority
+        if lite_topic:
+            system.lite_topic = lite_topic
         if delivery_ms is not None:
             system.delivery_timestamp.seconds, rest_ms = divmod(delivery_ms, 1000)
             system.delivery_timestamp.nanos = rest_ms * 1_000_000

@@ -23,6 +23,7 @@ from rmq_proxy.polling import Polling
 from rmq_proxy.rates import Rates
 from rmq_proxy.rpc import Call
 from rmq_proxy.sessions import Sessions
+from rmq_proxy.settings import LITE_TYPES
 from rmq_proxy.status import Failed, explain, plain, write, write_ok
 from rmq_proxy.validate import Limits
 
@@ -108,7 +109,7 @@ class Consuming:
         poll_ms = self._polling.receive_ms(caller, request)
         return ReceiveRequest(
             group, topic, caller.client_id, wanted, batch, invisible_ms, poll_ms, auto_renew, request.attempt_id,
-            fifo=_in_order(caller),
+            fifo=_in_order(caller), lite=_is_lite(caller),
         )  # fmt: skip
 
     def encode(self, messages: Sequence[Delivered], topic: str, namespace: str, name: str) -> Sequence[bytes]:
@@ -188,6 +189,12 @@ def _in_order(caller: Caller) -> bool:
     client = caller.client
     told = client is not None and client.begun and client.told_fifo is True
     return told and caller.call.header(LANGUAGE).upper() != GO
+
+
+def _is_lite(caller: Caller) -> bool:
+    """By its settings. Of one whose settings are not here any more the broker knows what it subscribes."""
+    settings = caller.client.settings if caller.client is not None else None
+    return settings is not None and settings.client_type in LITE_TYPES
 
 
 def _encode_ack(request: v2.AckMessageRequest, outcomes: Sequence[ClientError | None]) -> bytes:

@@ -82,10 +82,12 @@ def outgoing(message: v2.Message, topic: str, born_at: tuple[str, int], limits: 
         kind = MessageType.FIFO if kind is NORMAL else kind
         validate.message_group(group, limits)
         stored += f"{SHARDING_KEY}\x01{group}\x02"
+    lite_topic = ""
     if system.HasField("lite_topic"):
         kind = MessageType.LITE if kind is NORMAL else kind
-        validate.lite_topic(system.lite_topic, limits)
-        stored += f"{LITE_TOPIC}\x01{system.lite_topic}\x02"
+        lite_topic = system.lite_topic
+        validate.lite_topic(lite_topic, limits)
+        stored += f"{LITE_TOPIC}\x01{lite_topic}\x02"
     if system.HasField("priority"):
         kind = MessageType.PRIORITY if kind is NORMAL else kind
         priority = system.priority
@@ -112,7 +114,9 @@ def outgoing(message: v2.Message, topic: str, born_at: tuple[str, int], limits: 
     properties = stored.encode()
     validate.stored_size(len(properties), limits)
     sys_flag = SYS_FLAG_COMPRESSED if system.body_encoding == GZIP else 0
-    return Outgoing(topic, body, message_id, properties, kind, tag, born_ms, *born_at, sys_flag, group, priority)
+    return Outgoing(
+        topic, body, message_id, properties, kind, tag, born_ms, *born_at, sys_flag, group, lite_topic, priority
+    )
 
 
 def _label(user: Mapping[str, str], tag: str, keys: Sequence[str], limits: Limits) -> tuple[str, str, int]:

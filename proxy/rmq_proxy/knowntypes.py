@@ -12,8 +12,8 @@ from rmq_proxy.caller import CLIENT_VERSION, LANGUAGE
 from rmq_proxy.rpc import Call
 
 SINCE: dict[str, dict[MessageType, tuple[int, ...]]] = {
-    "JAVA": {MessageType.PRIORITY: (5, 2, 0)},
-    "DOTNET": {MessageType.PRIORITY: (5, 2, 1)},
+    "JAVA": {MessageType.PRIORITY: (5, 2, 0), MessageType.LITE: (5, 1, 0)},
+    "DOTNET": {MessageType.PRIORITY: (5, 2, 1), MessageType.LITE: (5, 2, 1)},
 }
 _VERSION = re.compile(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})", re.ASCII)
 

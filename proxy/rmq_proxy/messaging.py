@@ -18,13 +18,15 @@ from rmq_proxy.caller import Caller, parse
 from rmq_proxy.consume import ACK_FAILED, CHANGE_FAILED, DEAD_LETTER_FAILED, Consuming
 from rmq_proxy.endpoints import Advertiser
 from rmq_proxy.knowntypes import known
+from rmq_proxy.litesync import FAILED as SYNC_FAILED
+from rmq_proxy.litesync import LiteSyncing
 from rmq_proxy.produce import END_FAILED, RECALL_FAILED, Producing
 from rmq_proxy.produce import FAILED as SEND_FAILED
 from rmq_proxy.pulling import GET_FAILED, QUERY_FAILED, UPDATE_FAILED, Pulling, pull_failed
 from rmq_proxy.rates import Rates
 from rmq_proxy.rpc import Call, Kind, Listing, Row, Unary
 from rmq_proxy.sessions import Sessions
-from rmq_proxy.status import Answering, Failed, code_of, plain, write_ok
+from rmq_proxy.status import Failed, code_of, plain, write_ok
 from rmq_proxy.telemetry import METRIC_SINK, Telemetry
 from rmq_proxy.validate import Limits
 
@@ -61,6 +63,7 @@ class Messaging:
         self._producing = Producing(broker, limits, clock, rates)
         self._consuming = Consuming(broker, sessions, limits, clock, filters, rates)
         self._pulling = Pulling(broker, limits, clock, filters, rates)
+        self._lite = LiteSyncing(broker, sessions, limits)
 
     def listens_on(self, host: str, port: int) -> None:
         """Told once the port is known: what a route answers when nobody else says how to reach us."""
@@ -73,7 +76,6 @@ class Messaging:
             *self._message_rows(),
             *self._offset_rows(),
             *self._client_rows(),
-            *_later_rows(),
             METRIC_SINK,
         ]
 
@@ -122,7 +124,9 @@ class Messaging:
     def _client_rows(self) -> list[Row]:
         termination = self._unary(v2.NotifyClientTerminationRequest.FromString, self._termination, TERMINATION_FAILED)
         heartbeat = self._unary(v2.HeartbeatRequest.FromString, self._heartbeat, HEARTBEAT_FAILED)
+        sync = self._unary(v2.SyncLiteSubscriptionRequest.FromString, self._lite.sync, SYNC_FAILED)
         return [
+            _row("SyncLiteSubscription", sync, "Sub", "client"),
             _row("Heartbeat", heartbeat, "Sub", "client"),
             _row("NotifyClientTermination", termination, "Sub", "client"),
             Row(SERVICE + "Telemetry", Kind.STREAM, self._telemetry.open, "Pub|Sub", "open"),
@@ -257,15 +261,3 @@ def _fill_queue(
 
 def _row(method: str, handler: Unary, action: str, limit: str) -> Row:
     return Row(SERVICE + method, Kind.UNARY, handler, action, limit)
-
-
-def _later_rows() -> list[Row]:
-    """Methods that come with the other message types: a clear no in their own response type, nothing is faked."""
-    return [
-        _not_yet("SyncLiteSubscription", v2.SyncLiteSubscriptionResponse, "Sub", "client"),
-    ]
-
-
-def _not_yet(method: str, response: type[Answering], action: str, limit: str) -> Row:
-    answer = plain(response, Code.NOT_IMPLEMENTED, f"{method} is not served by this version")
-    return _row(method, lambda call, data: answer, action, limit)

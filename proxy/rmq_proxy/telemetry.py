@@ -182,6 +182,13 @@ class Telemetry:
 
         return self._ask(client_id, put, text)
 
+    def unsubscribe_lite(self, client_id: str, lite_topic: str) -> None:
+        """Tells a client, where it has a stream, that its subscription has ended."""
+        if client_id in self._streams:
+            command = v2.TelemetryCommand()
+            command.notify_unsubscribe_lite_command.lite_topic = lite_topic
+            self._write(client_id, command)
+
     def reconnect(self) -> int:
         """Tells the clients that understand it to connect anew, as this server is about to stop; on every stream, for
         each is of a connection. Returns how many streams were told.

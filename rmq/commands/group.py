@@ -20,6 +20,11 @@ _backoff = click.option(
     type=values.backoff,
     help="Instead of --retry: pauses that grow, each TIMES [2] the one before.",
 )
+_orderly = click.option(
+    "--orderly/--no-orderly",
+    default=None,
+    help="In order per queue, on topics without message groups, too [no].",
+)
 
 
 @click.group()
@@ -35,17 +40,20 @@ def group() -> None:
     "--retry", "retry_ms", metavar="DURATION,...", type=values.durations, help=f"{_RETRY_HELP} [RocketMQ's steps]"
 )
 @_backoff
+@_orderly
 def create(
     endpoint: str,
     name: str,
     attempts_max: int | None,
     retry_ms: tuple[int, ...] | None,
     backoff: tuple[int, int, float] | None,
+    orderly: bool | None,
 ) -> None:
     """Makes a consumer group."""
     growing = _growing(retry_ms, backoff)
     with connected(endpoint) as client:
-        _tell(client.put_group(name, attempts_max or 0, retry_ms or (), backoff=growing, must_be_new=True))
+        pauses = retry_ms or ()
+        _tell(client.put_group(name, attempts_max or 0, pauses, backoff=growing, orderly=orderly, must_be_new=True))
 
 
 @group.command("list")
@@ -100,19 +108,22 @@ def show(endpoint: str, name: str, leases: bool, as_json: bool) -> None:
 @click.option("--attempts-max", type=_attempts, help="Deliveries until a message is a dead letter.")
 @click.option("--retry", "retry_ms", metavar="DURATION,...", type=values.durations, help=_RETRY_HELP)
 @_backoff
+@_orderly
 def update(
     endpoint: str,
     name: str,
     attempts_max: int | None,
     retry_ms: tuple[int, ...] | None,
     backoff: tuple[int, int, float] | None,
+    orderly: bool | None,
 ) -> None:
-    """Changes how often and when a group gets a message again."""
+    """Changes how often, when and in which order a group gets messages."""
     growing = _growing(retry_ms, backoff)
-    if not attempts_max and not retry_ms and growing is None:
-        raise click.UsageError("say what to change: --attempts-max, --retry or --backoff")
+    if not attempts_max and not retry_ms and growing is None and orderly is None:
+        raise click.UsageError("say what to change: --attempts-max, --retry, --backoff or --orderly")
     with connected(endpoint) as client:
-        _tell(client.put_group(name, attempts_max or 0, retry_ms or (), backoff=growing, must_exist=True))
+        pauses = retry_ms or ()
+        _tell(client.put_group(name, attempts_max or 0, pauses, backoff=growing, orderly=orderly, must_exist=True))
 
 
 def _growing(retry_ms: tuple[int, ...] | None, backoff: tuple[int, int, float] | None) -> "pb.Backoff | None":
@@ -165,4 +176,5 @@ def _tell(found: "pb.Group") -> None:
     if found.HasField("backoff"):
         first, last = output.duration(found.backoff.initial_ms), output.duration(found.backoff.max_ms)
         steps = f"{first}, each pause {found.backoff.multiplier:g} times the one before, at most {last}"
-    output.line(f"group {found.name}: {found.attempts_max} deliveries at most, again after {steps}")
+    order = ", in order per queue" if found.orderly else ""
+    output.line(f"group {found.name}: {found.attempts_max} deliveries at most, again after {steps}{order}")

@@ -55,6 +55,7 @@ message.add_command(messagelife.verify)
 @click.option(
     "--priority", type=click.IntRange(0, PRIORITY_MAX), help="Before lower ones, on a topic of type PRIORITY."
 )
+@click.option("--lite-topic", metavar="NAME", default="", help="To a lite topic of TOPIC.")
 @click.option("--delay", "delay_ms", metavar="DURATION", type=values.duration, help="Delivered so much later: 10s, 5m.")
 @click.option("--at", "at_ms", metavar="TIME", type=values.moment, help="Delivered at that time.")
 @json_option
@@ -67,6 +68,7 @@ def send(
     properties: tuple[tuple[str, str], ...],
     message_group: str,
     priority: int | None,
+    lite_topic: str,
     delay_ms: int | None,
     at_ms: int | None,
     as_json: bool,
@@ -78,7 +80,7 @@ def send(
     with connected(endpoint) as client:
         if delay_ms is not None:
             at_ms = client.describe().now_ms + delay_ms  # by the server's clock, moved or not
-        sent = client.send(topic, content, tag, keys, dict(properties), message_group, at_ms, priority)
+        sent = client.send(topic, content, tag, keys, dict(properties), message_group, at_ms, priority, lite_topic)
     if as_json:
         output.document({"topic": topic, "message_id": sent.message_id, "offset": sent.offset})
     else:

@@ -11,7 +11,7 @@ from rmq.commands.server import agreed, connected, endpoint_option, json_option,
 if TYPE_CHECKING:
     from rmq_proto import admin as pb
 
-TYPES = ("NORMAL", "FIFO", "DELAY", "TRANSACTION", "PRIORITY", "MIXED")
+TYPES = ("NORMAL", "FIFO", "DELAY", "TRANSACTION", "PRIORITY", "LITE", "MIXED")
 COLUMNS = ("TOPIC", "TYPE", "QUEUES", "MESSAGES", "GROUPS")
 _type = click.Choice(TYPES, case_sensitive=False)
 _queues = click.IntRange(min=1)

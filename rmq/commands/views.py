@@ -47,6 +47,7 @@ def group_document(group: "pb.Group") -> dict[str, Any]:
         "attempts_max": group.attempts_max,
         "retry_ms": list(group.retry_ms),
         "backoff": backoff_document(group.backoff) if group.HasField("backoff") else None,
+        "orderly": group.orderly,
         "topics": [_group_topic_document(topic) for topic in group.topics],
         "clients": list(group.clients),
     }

@@ -81,10 +81,11 @@ class Connection(Views):
         message_group: str = "",
         delivery_ms: int | None = None,
         priority: int | None = None,
+        lite_topic: str = "",
     ) -> str:
         """Sends one message as any producer would; its id. `delivery_ms`: not before then, in ms since 1970."""
         data = body.encode() if isinstance(body, str) else body
-        sent = self.admin.send(topic, data, tag, keys, properties, message_group, delivery_ms, priority)
+        sent = self.admin.send(topic, data, tag, keys, properties, message_group, delivery_ms, priority, lite_topic)
         return sent.message_id
 
     def reset(self) -> None:

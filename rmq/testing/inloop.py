@@ -116,6 +116,7 @@ class Broker(Views):
         message_group: str = "",
         delivery_ms: int | None = None,
         priority: int | None = None,
+        lite_topic: str = "",
     ) -> str:
         """As Connection.send: over the wire, like any producer's."""
         from rmq_proxy.admin_client import AdminClient
@@ -123,7 +124,7 @@ class Broker(Views):
         data = body.encode() if isinstance(body, str) else body
         with AdminClient(self.endpoint) as client:
             sent = await asyncio.to_thread(
-                client.send, topic, data, tag, keys, properties, message_group, delivery_ms, priority
+                client.send, topic, data, tag, keys, properties, message_group, delivery_ms, priority, lite_topic
             )
         return sent.message_id
 

@@ -9,6 +9,10 @@
     q <topic> 00 <queue> 00 <file>   checksums of a queue file: see queuesums.py
     o <group> 00 <topic> 00 <queue> 00 <chunk>   [[offset, attempt, sequence, taken_ms, due_ms, client, asked], ...]
     p <group> 00 <topic> 00 <queue> 00 <chunk>   [[key << 8 | offset & 255, ...], [[offset, sequence] acked early, ...]]
+    l <key>                          [topic, name, queue, first number, touched_ms]: one lite topic; 8 bytes, big-endian
+    n <key> <chunk>                  [number, bytes]: queue offsets of its messages from that number on; each 8 bytes
+    u <key> <group> 00 <topic>       [next, [client, ...]]: a group's place in it; the key 8 bytes
+    v <group> 00 <topic>             []: the group reads the topic by its lite topics
     w                                [the latest due time of a timer that fired]
     w <due_ms> <number>              first number: one timer that waits; each 8 bytes, big-endian, no msgpack
     x <first number>                 [number, due_ms, checks, topic]: one half message that lives; 8 bytes, big-endian
@@ -35,15 +39,17 @@ from rmq_store.disk import remove_tree
 from rmq_store.lmdbfile import Pair, Unreadable
 
 log_ = logging.getLogger("rmq.store")
-FORMAT = 5
-_OLDEST_FORMAT = 2  # without timers, nor (3) what is known of message groups, nor (4) half messages; else alike
+FORMAT = 6
+_OLDEST_FORMAT = 2  # without timers, nor (3) message groups, nor (4) half messages, nor (5) lite topics; else alike
 MAP_BYTES = 8 << 30  # address space, not disk; a bigger copy is not written and the start takes longer
 TIMER = b"w"  # first byte of the keys of timers, and the key of what is known of all
 _TIMER_KEY = struct.Struct(">cqq")  # TIMER, due_ms, number
 _NUMBER = struct.Struct(">q")
 _TIMER_ROW = struct.Struct(">qqq")  # due_ms, number, first number: a key without its first byte, and its value
 HALF, OUTCOMES = b"x", b"y"  # first bytes of the keys of half messages, and of ended ones
+LITE, LITE_CHUNK, LITE_PLACE, LITE_GROUP = b"l", b"n", b"u", b"v"
 _NUMBERED_KEY = struct.Struct(">cq")
+_CHUNK_KEY = struct.Struct(">cqq")
 _CHANGING = (TIMER, HALF, OUTCOMES)  # always told as changes
 _BEHIND_CHANGING = b"z"
 _SUMS = struct.Struct(">IQ")
@@ -62,13 +68,23 @@ def timer_pair(due_ms: int, number: int, first: int | None) -> Changed:
 
 
 def numbered_key(kind: bytes, number: int) -> bytes:
-    """Of HALF or OUTCOMES."""
+    """Of HALF, OUTCOMES or LITE."""
     return _NUMBERED_KEY.pack(kind, number)
 
 
+def chunk_key(key: int, chunk: int) -> bytes:
+    """Of LITE_CHUNK."""
+    return _CHUNK_KEY.pack(LITE_CHUNK, key, chunk)
+
+
+def place_key(key: int, group: str, topic: str) -> bytes:
+    """Of LITE_PLACE."""
+    return numbered_key(LITE_PLACE, key) + f"{group}\0{topic}".encode()
+
+
 def number_of(key: bytes) -> int:
-    """The reverse."""
-    return int.from_bytes(key[1:], "big")
+    """The reverse; the first one where there are two."""
+    return int.from_bytes(key[1:9], "big")
 
 
 class Meta(msgspec.Struct, array_like=True):

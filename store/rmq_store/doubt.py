@@ -8,7 +8,8 @@ before a message that is settled, extended or carried forward without a delivery
 at most, never lost. (What a filter had passed comes once more, and is passed again.) Where a client committed a place,
 or an operator moved it, there is no doubt. Each of a message group is in line
 again, whether the record that said so is lost or not: it comes in its turn. A timer needs no doubt: where its
-end is lost it is due still, and is delivered; so is a half message checked still, and may be committed once more.
+end is lost it is due still, and is delivered; so is a half message checked still, and may be committed once more. A
+group that reads by lite topics passes over a queue for other reasons: of it only the places in these tell.
 
 Lost is what a disk damaged, what a repair gave up, and what a power cut took of bytes that were not synced.
 """
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 from rmq_store import halves, lines, timers
 from rmq_store.commitlog import CommitLog
 from rmq_store.consumequeue import FILLER_SIZE, Entry
-from rmq_store.journal import Acked, Change, Cursors, Extended, Leased, StateEnd
+from rmq_store.journal import Acked, Change, Cursors, Extended, Leased, LitePlaces, StateEnd
 from rmq_store.ledger import Ledger
 from rmq_store.record import Damaged
 from rmq_store.state import Origin, State
@@ -31,7 +32,7 @@ class Doubt:
         self._state = state
         self._log = log
         self._lost_before = 0  # a position: bytes before it are lost
-        self._found: set[Ledger] = set()  # places of which an entry has told since
+        self._found: set[Ledger | tuple[str, int]] = set()  # places of which an entry has told since
 
     @property
     def is_raised(self) -> bool:
@@ -66,6 +67,9 @@ class Doubt:
             case Leased():
                 for queue_id, next_offset, _, _ in change.parts:
                     self._goes_on(self._ledger(change.group, change.topic, queue_id), next_offset)
+            case LitePlaces():
+                for key, next_offset in change.places:
+                    self._goes_on_in_lite(change.group, change.topic, key, next_offset)
         return True
 
     def before_origin(self, origin: Origin) -> None:
@@ -87,11 +91,25 @@ class Doubt:
             self._found.add(ledger)
             self._reopen(ledger, next_offset)
 
+    def _goes_on_in_lite(self, group: str, topic: str, key: int, next_offset: int) -> None:
+        """What the entry passes over, but for what its lease has just told of."""
+        known, lite = self._state.lites.group(group, topic), self._state.lites.get(key)
+        place = known.places.get(key) if known is not None else None
+        if place is None or lite is None or (group, key) in self._found:
+            return
+        self._found.add((group, key))
+        ledger = self._ledger(group, topic, lite.queue_id)
+        start = lite.number_of(place.next) - lite.first
+        passed = [offset for offset in lite.offsets[start:] if offset < next_offset and ledger.find(offset) is None]
+        self._state.leases.reopen(ledger, [(offset, key) for offset in passed], ledger.next)
+
     def _was_delivered(self, ledger: Ledger, offset: int) -> None:
         if offset >= ledger.next:
             self._reopen(ledger, offset + 1)
 
     def _reopen(self, ledger: Ledger, end: int) -> None:
+        if ledger.subscription.lite:
+            return
         self._state.leases.reopen(ledger, self._readable(ledger, end), end)
 
     def _readable(self, ledger: Ledger, end: int) -> Iterator[tuple[int, int | None]]:
@@ -103,13 +121,16 @@ class Doubt:
         while entries := queue.read(offset, end - offset):
             for entry in entries:
                 if entry.size != FILLER_SIZE:
-                    yield offset, self._key(entry)
+                    yield offset, self._key(entry, ledger.subscription.group)
                 offset += 1
 
-    def _key(self, entry: Entry) -> int | None:
+    def _key(self, entry: Entry, group: str) -> int | None:
         try:
             found = self._log.read(entry.position, entry.size)
         except Damaged:
             return None
         message_group = found.decode_properties().get(lines.PROPERTY)
-        return lines.key_of(message_group) if message_group else None
+        if message_group:
+            return lines.key_of(message_group)
+        known = self._state.groups.get(group)
+        return lines.WHOLE_QUEUE if known is not None and known.orderly else None

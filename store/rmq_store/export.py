@@ -164,7 +164,12 @@ def _group(group: GroupPut) -> dict[str, Any]:
     if not group.steps_ms:
         backoff = {"initial": group.initial_ms, "max": group.max_ms, "multiplier": int(group.multiplier)}
         policy = {"type": "EXPONENTIAL", "exponentialRetryPolicy": backoff}
-    return {"groupName": group.name, "retryMaxTimes": group.attempts_max - 1, "groupRetryPolicy": policy}
+    return {
+        "groupName": group.name,
+        "consumeMessageOrderly": group.orderly,
+        "retryMaxTimes": group.attempts_max - 1,
+        "groupRetryPolicy": policy,
+    }
 
 
 def _offsets(state: State) -> Iterator[tuple[str, dict[str, int]]]:

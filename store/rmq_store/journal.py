@@ -35,7 +35,10 @@ class TopicDrop(msgspec.Struct, array_like=True, tag="T", frozen=True):
 
 
 class GroupPut(msgspec.Struct, array_like=True, tag="g", frozen=True):
-    """A consumer group as it is from now on; the retry policy's fields are opaque here."""
+    """A consumer group as it is from now on; the retry policy's fields are opaque here.
+
+    `orderly`: what has no message group is in order per queue (4.x: consumeMessageOrderly).
+    """
 
     name: str
     attempts_max: int
@@ -43,6 +46,7 @@ class GroupPut(msgspec.Struct, array_like=True, tag="g", frozen=True):
     initial_ms: int
     max_ms: int
     multiplier: float
+    orderly: bool = False
 
 
 class GroupDrop(msgspec.Struct, array_like=True, tag="G", frozen=True):
@@ -155,6 +159,43 @@ class HalfOutcomes(msgspec.Struct, array_like=True, tag="o", frozen=True):
     ends: bytes
 
 
+class LitesPut(msgspec.Struct, array_like=True, tag="L", frozen=True):
+    """Lite topics are there, although nothing was sent to them yet; or, as part of the repeated state, still.
+
+    Each: (name, queue id, how many messages it had before, wall time ms of the last one or of its making).
+    """
+
+    topic: str
+    lites: list[tuple[str, int, int, int]]
+
+
+class LitesDropped(msgspec.Struct, array_like=True, tag="x", frozen=True):
+    """Lite topics, by key (lites.py), are no more, nor is anyone's place in them."""
+
+    keys: list[int]
+
+
+class LitePlaces(msgspec.Struct, array_like=True, tag="p", frozen=True):
+    """The group reads a parent topic by its lite topics, and goes on at these queue offsets: (key, next).
+
+    Comes behind the entry that leases what lies before. A crash between the two: it is delivered twice.
+    """
+
+    group: str
+    topic: str
+    places: list[tuple[int, int]]
+
+
+class LiteSubscribed(msgspec.Struct, array_like=True, tag="u", frozen=True):
+    """A client of a group subscribes lite topics, and others no more; by key."""
+
+    group: str
+    topic: str
+    client: str
+    added: list[int]
+    removed: list[int]
+
+
 class Started(msgspec.Struct, array_like=True, tag="s", frozen=True):
     """The store was opened for the `number`th time: part of every receipt handle's sequence."""
 
@@ -183,6 +224,10 @@ Change = (
     | HalfChecked
     | HalfEnded
     | HalfOutcomes
+    | LitesPut
+    | LitesDropped
+    | LitePlaces
+    | LiteSubscribed
     | Started
     | StateEnd
 )

@@ -138,14 +138,17 @@ class Leases:
         self._wake(ledger, key)
 
     def _wake(self, ledger: Ledger, key: int) -> None:
-        """The front may be delivered, if there is one that nobody has."""
+        """The front may be delivered, if there is one that nobody has; of a lite topic, what is behind its line."""
         lines = ledger.lines
         assert lines is not None
         if lines.length(key):
             found = ledger.find(lines.at(key, 0))
-            if found is None or found.lease is None:
-                ledger.subscription.lines.append((ledger, key))
-                self.woken[ledger.subscription] = None
+            free = found is None or found.lease is None
+        else:
+            free = ledger.subscription.lite
+        if free:
+            ledger.subscription.lines.append((ledger, key))
+            self.woken[ledger.subscription] = None
 
     def _end(self, found: Open) -> None:
         self._leave_lease(found)

@@ -103,11 +103,12 @@ class Ledger:
 class Subscription:
     """One group on one topic. `pending`: queues that may hold something new; `ready`: what is to be delivered again.
 
-    `lines`: message groups whose front may be delivered, each as ledger and key; some may have been meanwhile.
-    `bands`: takes the place of `ready` where receives go by queue.
+    `lines`: message groups whose front may be delivered, each as ledger and key; some may have been meanwhile. `lite`:
+    it reads the topic by its lite topics (lites.py); then lines that are over are among `lines`, too. `bands`: takes
+    the place of `ready` where receives go by queue.
     """
 
-    __slots__ = ("bands", "group", "ledgers", "lines", "pending", "ready", "topic")
+    __slots__ = ("bands", "group", "ledgers", "lines", "lite", "pending", "ready", "topic")
 
     def __init__(self, group: str, topic: str) -> None:
         self.group = group
@@ -117,6 +118,7 @@ class Subscription:
         self.bands: Bands | None = None
         self.lines: deque[tuple[Ledger, int]] = deque()
         self.pending: dict[int, None] = {}
+        self.lite = False
 
     def forget_ready(self) -> None:
         """Nothing of what was delivered or parked comes any more."""

@@ -9,8 +9,10 @@ Parked: passed by the cursor and never delivered, because others of its group co
 `early`: it counts once all before it is settled; whether it still does if one of those comes again is not decided here.
 
 Message groups are known by a key of 55 bits, a hash of their name. Where two share a key they wait for each other: that
-costs time, never order. A message in line costs 16 bytes where its group and its 256 offsets have many, and about 300
-where it is alone in both (tests/store/test_lines.py).
+costs time, never order. For a group that is orderly what has no message group has the key of all its queue.
+
+A message in line costs 16 bytes where its group and its 256 offsets have many, and about 300 where it is alone in both
+(tests/store/test_lines.py).
 """
 
 from array import array
@@ -194,6 +196,10 @@ def key_of(*names: str) -> int:
     """A hash of KEY_BITS bits, the same in every process; 0 for nothing."""
     digest = blake2b("\0".join(names).encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> (64 - KEY_BITS) or 1
+
+
+WHOLE_QUEUE = key_of("")
+"""The key of what is in order with all of its queue; no message group has an empty name."""
 
 
 def _low(entry: int) -> int:

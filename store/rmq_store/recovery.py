@@ -11,7 +11,7 @@ import logging
 
 import msgspec
 
-from rmq_store import halves, journal, snapshot, timers
+from rmq_store import halves, journal, lites, snapshot, timers
 from rmq_store.checkpoint import Checkpoint, Meta
 from rmq_store.commitlog import CommitLog, Gap
 from rmq_store.consumequeue import ENTRY, ENTRY_BYTES, FILLER, ConsumeQueue
@@ -183,6 +183,8 @@ def replay(state: State, found: Record, doubt: Doubt | None = None) -> None:
     queue = _queue(state, found.topic, found.queue_id)
     properties = found.decode_properties()
     state.index(queue, found.queue_offset, found.position, found.size, tags_code(properties.get("TAGS", "")))
+    if lite := lites.name_in(found.topic, properties):
+        state.lites.put(found.topic, lite, found.queue_id, found.queue_offset, found.store_ms)
     origin = Origin.parse(properties.get(Origin.PROPERTY, ""))
     if found.topic == halves.TOPIC:
         half = halves.told_by(found.queue_offset, properties)

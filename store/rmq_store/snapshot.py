@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from rmq_store import litepairs
 from rmq_store.checkpoint import HALF, OUTCOMES, TIMER, Changed, Kept, number_of, numbered_key, timer_pair
 from rmq_store.consumequeue import ConsumeQueue
 from rmq_store.halves import Half, Halves
@@ -37,6 +38,7 @@ def changed(state: State, *, everything: bool) -> Pairs:
             ledger.dirty.update(offset >> CHUNK_BITS for offset in ledger.open)
             ledger.dirty.update(ledger.lines.chunks() if ledger.lines is not None else ())
         pairs += _ledger_pairs(ledger)
+    pairs += litepairs.changed(state.lites, everything=everything)
     leases.dirty.clear()
     _forget_names(state)
     return pairs
@@ -78,8 +80,8 @@ def restore(state: State, kept: Kept) -> None:
     later: list[tuple[Ledger, list[Any]]] = []
     sums: list[tuple[list[str], list[Any]]] = []
     ended: list[tuple[int, int, bytes]] = []
-    # LMDB's order: c (cursors), g, o (open), p (lines), q (checksums of queue files), t (topics), w (timers), x (half
-    # messages), y (how such ended)
+    # LMDB's order: c (cursors), g, l and n (lite topics), o (open), p (lines), q (checksums of queue files), t
+    # (topics), u and v (places in lite topics), w (timers), x (half messages), y (how such ended)
     for key, value in kept.decoded():
         if key == TIMER:
             state.timers.fired_ms = value[0]
@@ -90,6 +92,9 @@ def restore(state: State, kept: Kept) -> None:
         if key.startswith(OUTCOMES):
             stamp, chunk = value
             ended.append((stamp, number_of(key), chunk))
+            continue
+        if key.startswith(litepairs.KINDS):
+            litepairs.restore(state.lites, key, value)
             continue
         kind, names = key[:1], key[1:].decode().split("\x00")
         if kind == b"t":
@@ -113,6 +118,8 @@ def restore(state: State, kept: Kept) -> None:
     for ledger, moved in later:
         _restore_moved(state.leases, ledger, moved)
     state.leases.count_parked()
+    for group in (group for groups in state.lites.groups.values() for group in groups.values()):
+        state.leases.subscription(group.group, group.topic).lite = True
     for (topic, queue_id, number), (first, end, data) in sums:
         state.topics[topic].queues[int(queue_id)].restore_sums(int(number), (first, end, data))
     for due_ms, timer, first_timer in kept.timers():
@@ -129,6 +136,7 @@ def forget_changes(state: State) -> None:
     _forget_names(state)
     state.timers.take_changes()
     half_pairs(state.halves)
+    state.lites.forget_changes()
     state.stale_folders.clear()
     state.stale_files.clear()
 

@@ -1,5 +1,5 @@
-"""Everything that is derived from the log: topics with their queues, groups, leases, timers, half messages. One
-transition, live and in replay.
+"""Everything that is derived from the log: topics with their queues, groups, leases, timers, half messages, lite
+topics. One transition, live and in replay.
 
 `apply` is called for each journal entry, in log order, when it is made and again in a replay: the state after a crash
 is the replay of the log up to its end, by construction.
@@ -11,6 +11,7 @@ from rmq_store.halves import Halves
 from rmq_store.journal import Change, GroupPut, QueueEnds, TopicPut
 from rmq_store.leases import Leases
 from rmq_store.ledger import Open
+from rmq_store.lites import Lites
 from rmq_store.timers import Timers
 
 
@@ -36,6 +37,7 @@ class State:
         self.leases = Leases()
         self.timers = Timers()
         self.halves = Halves()
+        self.lites = Lites()
         self.start_number = 0
         self.sequence_floor = 0  # the highest delivery sequence that replay saw
         self.state_complete: set[int] = set()  # bases of segments whose state records are closed
@@ -74,6 +76,7 @@ class State:
                 self.groups.pop(change.name, None)
                 self.dirty_groups.add(change.name)
                 self.leases.drop_group(change.name)
+                self.lites.drop_group(change.name)
                 self.rewrite = True
             case journal.TimerEnded():
                 self.timers.ended(change.number, change.due_ms)
@@ -85,6 +88,16 @@ class State:
                 self.halves.rolled_back(change.number)
             case journal.HalfOutcomes():
                 self.halves.repeat(change.chunk, change.ends)
+            case journal.LitesPut():
+                self.lites.apply_put(change)
+            case journal.LitesDropped():
+                self.lites.apply_dropped(change)
+            case journal.LitePlaces():
+                self.lites.apply_places(change)
+                self.leases.subscription(change.group, change.topic).lite = True
+            case journal.LiteSubscribed():
+                self.lites.apply_subscribed(change)
+                self.leases.subscription(change.group, change.topic).lite = True
             case journal.Started():
                 self.start_number = max(self.start_number, change.number)
             case journal.StateEnd():
@@ -112,6 +125,7 @@ class State:
     def _drop_topic(self, name: str) -> None:
         topic = self.topics.pop(name, None)
         self.leases.drop_topic(name)
+        self.lites.drop_topic(name)
         if name == timers.TOPIC:
             self.timers.clear()
         elif name == halves.TOPIC:

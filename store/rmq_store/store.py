@@ -17,7 +17,7 @@ from typing import TypeVar
 import lmdb
 import msgspec
 
-from rmq_store import halves, journal, recovery, repetition, snapshot, storeformat, timers
+from rmq_store import halves, journal, lites, recovery, repetition, snapshot, storeformat, timers
 from rmq_store.checkpoint import Checkpoint
 from rmq_store.commitlog import CommitLog
 from rmq_store.consumequeue import FILLER_SIZE, ConsumeQueue, Entry, QueueFiles
@@ -29,7 +29,7 @@ from rmq_store.halves import Half
 from rmq_store.journal import Change, Started, StateEnd, TopicPut
 from rmq_store.keyindex import KeyIndex
 from rmq_store.later import Later
-from rmq_store.record import BLANK_BYTES, SYS_FLAG_ROLLBACK, Damaged, Draft, Record, peek_size
+from rmq_store.record import BLANK_BYTES, SYS_FLAG_ROLLBACK, Damaged, Draft, Record, peek_size, property_bytes
 from rmq_store.saver import Saver
 from rmq_store.segment import Segment
 from rmq_store.state import Origin, State, Topic
@@ -259,12 +259,19 @@ class Store:
         if len(drafts) > 1:
             self.log.make_room(sum([draft.size for draft, _ in drafts]))
         first = queue.max_offset
-        append, now_ms = self.log.append, self._now_ms()
+        append, now_ms, of_lite = self.log.append, self._now_ms(), lites.PROPERTY_BYTES
         for offset, (draft, tags_code) in enumerate(drafts, first):
             queue.append(offset, append(draft, offset, now_ms), draft.size, tags_code)
+            if of_lite in draft.properties:
+                self._list_lite(queue, offset, draft, now_ms)
         self.state.dirty_queues[queue] = None
         self._unseen.append((self.log.end, queue, len(drafts)))
         return first
+
+    def _list_lite(self, queue: ConsumeQueue, offset: int, draft: Draft, now_ms: int) -> None:
+        name = property_bytes(draft.properties, lites.PROPERTY_BYTES).decode()
+        if lites.name_in(queue.topic, {lites.PROPERTY: name}):
+            self.state.lites.put(queue.topic, name, queue.queue_id, offset, now_ms)
 
     def apply(self, change: Change) -> None:
         """Changes the state at once and journals it with this turn."""
@@ -295,7 +302,8 @@ class Store:
     def _changed_tables(self) -> int:
         state = self.state
         timers_changed = len(state.timers.changes) // 3
-        return len(state.leases.dirty) + len(state.dirty_queues) + timers_changed + state.halves.changes
+        lites_changed = len(state.lites.dirty) + len(state.lites.dirty_places) + len(state.lites.gone)
+        return len(state.leases.dirty) + len(state.dirty_queues) + timers_changed + state.halves.changes + lites_changed
 
     def _write_journal(self) -> None:
         """Raises StoreError. What found no room is kept: the state has it already, so it must come before all else."""

@@ -50,6 +50,7 @@ class Language:
     reports_ack: bool = True
     delays: bool = False
     prioritizes: bool = False
+    lites: bool = False
     transacts: bool = False
     body_bytes_max: int = 4 * MIB
 
@@ -153,6 +154,7 @@ PYTHON = Language(
     delays=True,
     transacts=True,
     prioritizes=True,
+    lites=True,
 )
 FOREIGN = (
     Language(
@@ -173,6 +175,7 @@ FOREIGN = (
         reports_ack=False,
         transacts=True,
         prioritizes=True,
+        lites=True,
         body_bytes_max=2 * MIB - ENVELOPE_BYTES,
     ),
     Language(
@@ -184,6 +187,7 @@ FOREIGN = (
         delays=True,
         transacts=True,
         prioritizes=True,
+        lites=True,
     ),
     Language(
         "rust",

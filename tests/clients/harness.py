@@ -177,6 +177,7 @@ class Producer(Client):
         properties: Mapping[str, str] | None = None,
         message_group: str | None = None,
         priority: int | None = None,
+        lite_topic: str | None = None,
     ) -> str:
         """Sends to its topic; returns the message id."""
         text = base64.b64encode(body).decode()
@@ -184,6 +185,8 @@ class Producer(Client):
         args["message_group"] = message_group
         if priority is not None:
             args["priority"] = priority
+        if lite_topic is not None:
+            args["lite_topic"] = lite_topic
         message_id: str = self.process.call("send", self.name, body=text, **args)["message_id"]
         return message_id
 
@@ -262,6 +265,16 @@ class PushConsumer(Client):
         return self.deliveries
 
 
+class LiteConsumer(PushConsumer):
+    def subscribe(self, *lite_topics: str) -> None:
+        """Lite topics, too. Raises DriverError where the SDK reports the server's refusal."""
+        self.process.call("subscribe", self.name, lite_topics=lite_topics)
+
+    def unsubscribe(self, *lite_topics: str) -> None:
+        """Lite topics no more."""
+        self.process.call("unsubscribe", self.name, lite_topics=lite_topics)
+
+
 class Session:
     """A driver bound to one server: makes clients, each under a name of its own."""
 
@@ -296,3 +309,8 @@ class Session:
         """Starts a push consumer that refuses the first `nack_first` deliveries of each message."""
         args = self.args(group=group, topic=topic, filter=tags, nack_first=nack_first)
         return PushConsumer(self.process, "push", self.name("push"), args)
+
+    def lite(self, group: str, topic: str, nack_first: int = 0) -> LiteConsumer:
+        """Starts a push consumer of a topic's lite topics, none of which it subscribes yet."""
+        args = self.args(group=group, topic=topic, nack_first=nack_first)
+        return LiteConsumer(self.process, "lite", self.name("lite"), args)

@@ -178,7 +178,7 @@ class Model(RuleBasedStateMachine):
             self.online.add((group, client))
         self.found_before = set(self._found())
         ranked = self._ranked(group)
-        busy = not turns and self.rig.broker._serving  # it lines up behind others of this very turn
+        busy = not turns and self.rig.broker._serving.is_due  # it lines up behind others of this very turn
         answer = self.rig.broker.receive(wanted)
         if isinstance(answer, asyncio.Future):
             assert busy or (group, topic) not in self.found_before

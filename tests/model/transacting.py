@@ -63,6 +63,9 @@ class Producers:
     def stack(self, group: str, client_id: str) -> Any:
         raise NotImplementedError
 
+    def unsubscribe_lite(self, client_id: str, lite_topic: str) -> None:
+        raise NotImplementedError
+
 
 class TransactMachine(PullMachine):
     """`begun`: all that ever were, those that ended too."""

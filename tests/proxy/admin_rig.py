@@ -139,8 +139,10 @@ class FakeAdmin:
     def renewed(self, group: str, client_id: str) -> int:
         return self._now(2, "renewed", group, client_id)
 
-    def put_group(self, name: str, attempts_max: int, retry: RetryPolicy | None) -> Answer[GroupInfo]:
-        return self._answer(a_group(name), "put_group", name, attempts_max, retry)
+    def put_group(
+        self, name: str, attempts_max: int, retry: RetryPolicy | None, *, orderly: bool | None = None
+    ) -> Answer[GroupInfo]:
+        return self._answer(a_group(name), "put_group", name, attempts_max, retry, orderly)
 
     def delete_group(self, name: str) -> Answer[None]:
         return self._answer(None, "delete_group", name)

@@ -10,7 +10,7 @@ from rmq.config import Config
 from rmq.errors import ClientError
 from rmq.filter import Filter, Filters
 from rmq.message import Delivered, MessageType, Outgoing, SendResult
-from rmq.port import Answer, BrokerQueues, GroupView, Pulled, PullRequest, ReceiveRequest
+from rmq.port import Answer, BrokerQueues, GroupView, LiteSync, Pulled, PullRequest, ReceiveRequest
 from rmq.retry import RetryPolicy
 from rmq_proto import v2
 from rmq_proxy.messaging import SERVICE, Messaging
@@ -96,6 +96,9 @@ class FakeBroker:
 
     def producing(self, topics: Collection[str]) -> None:
         self.calls.append(("producing", set(topics)))
+
+    def sync_lite(self, sync: LiteSync) -> Answer[None]:
+        return self._answer(None, "sync_lite", sync)
 
     def receive(self, request: ReceiveRequest) -> Answer[Sequence[Delivered]]:
         return self._answer(self.messages, "receive", request)

@@ -58,7 +58,7 @@ WRONG: list[tuple[str, Message, str]] = [
     (
         "PutTopic",
         pb.PutTopicRequest(name="t", type="fifo"),
-        "choose NORMAL, FIFO, DELAY, TRANSACTION, PRIORITY or MIXED",
+        "choose NORMAL, FIFO, DELAY, TRANSACTION, PRIORITY, LITE or MIXED",
     ),
     ("PutTopic", pb.PutTopicRequest(name="t", queues=-1), "queues is -1"),
     ("PutGroup", pb.PutGroupRequest(name=""), "blank"),
@@ -237,11 +237,12 @@ def test_putting_a_group(make: Maker, run: Run) -> None:
             full = pb.PutGroupRequest(name="g", attempts_max=3, retry_ms=[10, 20])
             assert (await admin.ask("PutGroup", full, pb.Group.FromString)).name == "g"
             growing = pb.PutGroupRequest(name="g", backoff=pb.Backoff(initial_ms=10, max_ms=500, multiplier=3))
+            growing.orderly = False
             await admin.ask("PutGroup", growing, pb.Group.FromString)
             assert admin.port.of("put_group") == [
-                ("g", 0, None),
-                ("g", 3, RetryPolicy((10, 20))),
-                ("g", 0, RetryPolicy((), 10, 500, 3.0)),
+                ("g", 0, None, None),
+                ("g", 3, RetryPolicy((10, 20)), None),
+                ("g", 0, RetryPolicy((), 10, 500, 3.0), False),
             ]
 
     run(scenario())
@@ -526,5 +527,6 @@ def test_a_group_shows_pauses_or_how_they_grow() -> None:
     """Never both."""
     steps = convert.group(GroupInfo("g", 3, RetryPolicy((10, 20)), [], []))
     assert (list(steps.retry_ms), steps.HasField("backoff")) == ([10, 20], False)
-    growing = convert.group(GroupInfo("g", 3, RetryPolicy((), 10, 500, 3.0), [], []))
+    growing = convert.group(GroupInfo("g", 3, RetryPolicy((), 10, 500, 3.0), [], [], orderly=True))
+    assert (steps.orderly, growing.orderly) == (False, True)
     assert (list(growing.retry_ms), growing.backoff) == ([], pb.Backoff(initial_ms=10, max_ms=500, multiplier=3))

@@ -1,8 +1,5 @@
 """The table as a whole, and the call orders of the SDKs that are not run here: C++ and C#, with raw requests."""
 
-import pytest
-
-from rmq.errors import Code
 from rmq_proto import v2
 from rmq_proxy.messaging import SERVICE
 from rmq_proxy.rpc import Call, Kind
@@ -47,19 +44,6 @@ def test_all_methods() -> None:
     rows = {path.removeprefix(SERVICE): row for path, row in Rig().rows.items() if path.startswith(SERVICE)}
     assert {name: row.kind for name, row in rows.items()} == METHODS
     assert all(row.limit and row.action for row in rows.values())
-
-
-LATER = [
-    ("SyncLiteSubscription", v2.SyncLiteSubscriptionResponse),
-]
-
-
-@pytest.mark.parametrize(("method", "response"), LATER)
-def test_not_yet(method: str, response: type[v2.UpdateOffsetResponse]) -> None:
-    """What comes with a later issue answers 50100 in its own type, and names itself."""
-    status = Rig().ask(response.FromString, method, v2.UpdateOffsetRequest()).status
-    assert status.code == Code.NOT_IMPLEMENTED.value
-    assert method in status.message
 
 
 def cpp_call(**more: str) -> Call:

@@ -53,6 +53,7 @@ def outgoing(body: str, *, topic: str = TOPIC, tag: str = "", **properties: str)
         named.get(m.TAGS, ""),
         born_ms=1,
         message_group=named.get(m.SHARDING_KEY, ""),
+        lite_topic=named.get(m.LITE_TOPIC, ""),
         priority=int(named.get(m.PRIORITY, -1)),
     )
 
@@ -69,10 +70,11 @@ def request(
     auto_renew: bool = False,
     attempt_id: str = "",
     fifo: bool = False,
+    lite: bool = False,
 ) -> ReceiveRequest:
     """A receive that does not poll, unless told otherwise."""
     return ReceiveRequest(
-        group, topic, client_id, by_tag(tag), batch, invisible_ms, poll_ms, auto_renew, attempt_id, fifo
+        group, topic, client_id, by_tag(tag), batch, invisible_ms, poll_ms, auto_renew, attempt_id, fifo, lite
     )
 
 

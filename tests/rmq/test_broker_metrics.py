@@ -268,7 +268,7 @@ def test_a_reset_group_has_the_backlog_from_there(rig: Rig) -> None:
 def test_a_refused_send_counts_nothing(rig: Rig) -> None:
     """Only what is in the log came in."""
     with pytest.raises(ClientError):
-        rig.send(outgoing("a", __LITE_TOPIC="l"))
+        rig.send(outgoing("a", __LITE_TOPIC="l", __SHARDINGKEY="g"))
     assert not any(name.startswith("rocketmq_messages_in_total") for name in numbers(rig))
 
 

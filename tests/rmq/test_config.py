@@ -228,8 +228,8 @@ def test_topics_and_groups_of_all_sources_add_up_by_name(tmp_path: Path) -> None
         ("topics: {a: FIFO}", "a is 'FIFO', must be a mapping of type and queues"),
         ("topics: {a: {typ: FIFO}}", "a has no 'typ', only type and queues"),
         (
-            "topics: {a: {type: LITE}}",
-            "type is 'LITE', must be NORMAL or FIFO or DELAY or TRANSACTION or PRIORITY or MIXED",
+            "topics: {a: {type: RETRY}}",
+            "type is 'RETRY', must be NORMAL or FIFO or DELAY or TRANSACTION or PRIORITY or LITE or MIXED",
         ),
         ("topics: {a: {queues: 0}}", "queues is 0, must be 1 to 4096"),
         ("groups: {a: {attempts_max: 0}}", "attempts_max is 0, must be 1 to 1000"),

@@ -185,7 +185,7 @@ def test_what_another_poll_wants_is_left_to_it(fifo: Rig) -> None:
     subscription = ledger_of(fifo).subscription
     fifo.broker._settling.ack(GROUP, TOPIC, [a1.handle])
     assert fifo.broker._pop.take(subscription, request(tag="x"), [by_tag("y")]) == []
-    fifo.broker._serve_woken()
+    fifo.broker._serving.go_on()
     assert bodies(fifo.until(waiting)) == ["a2"]
 
 

@@ -378,7 +378,7 @@ def test_a_poll_on_a_dropped_topic_waits_for_nothing_more(rig: Rig) -> None:
     rig.broker.send([outgoing("old")])
     rig.broker._store.apply(TopicDrop(TOPIC))
     rig.turn()
-    assert not rig.broker._to_serve
+    assert not rig.broker._serving._lines
     rig.broker._store.apply(TopicPut(TOPIC, 1, 1))
     rig.send("new")
     assert rig.until(waiting) == []

@@ -122,19 +122,6 @@ def test_profile_strict_lets_the_first_message_give_a_type(disk_rig: Rig) -> Non
     assert disk_rig.broker.message_type(TOPIC) is MessageType.NORMAL
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "kind"),
-    [
-        (m.LITE_TOPIC, "l", "LITE"),
-    ],
-)
-def test_types_that_are_not_served_are_refused(rig: Rig, name: str, value: str, kind: str) -> None:
-    """The refusal names the type, and leaves no topic and none of the batch behind."""
-    error = refusal(rig, outgoing("a"), outgoing("b", **{name: value}))
-    assert (error.code, kind in error.text) == (Code.NOT_IMPLEMENTED, True)
-    assert rig.broker.topics.find(TOPIC) is None
-
-
 @pytest.mark.parametrize("position", [0, 1, 2])
 def test_all_of_a_batch_or_none(rig: Rig, position: int) -> None:
     """One message with too many properties, at whatever place, keeps the others out."""

@@ -41,6 +41,9 @@ class Producers:
     def stack(self, group: str, client_id: str) -> Any:
         raise NotImplementedError
 
+    def unsubscribe_lite(self, client_id: str, lite_topic: str) -> None:
+        raise NotImplementedError
+
     def take(self) -> list[str]:
         """Bodies since the last time."""
         asked, self.asked = self.asked, []

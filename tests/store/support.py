@@ -286,6 +286,8 @@ def view(state: State, now_ms: int = 0) -> dict[str, object]:
         "places": dict(_places(state, now_ms)),
         "timers": (sorted(_timers(state)), state.timers.fired_ms),
         "halves": dict(_halves(state)),
+        "lites": sorted(_lites(state)),
+        "lite places": sorted(_lite_places(state)),
         "outcomes": {name: outcomes.chunk(name) for name in outcomes.names()},
         "count": sum(len(ledger.open) for ledger in state.leases.ledgers()) == state.leases.open_count,
         "parked": sum(len(ledger.parked()) for ledger in state.leases.ledgers()) == state.leases.parked_count,
@@ -307,6 +309,31 @@ def _halves(state: State) -> Iterator[tuple[int, tuple[object, ...]]]:
         assert (first in halves.parked, halves.due.has(half.due_ms, first)) in ((True, False), (False, True))
         yield first, msgspec.structs.astuple(half)
     assert len(halves) == len(halves.due) + len(halves.parked) == sum(halves.by_topic.values())
+
+
+def _lites(state: State) -> Iterator[tuple[object, ...]]:
+    """Without what is gone from the queue: live it is forgotten when somebody looks."""
+    for lite in state.lites:
+        queue = state.queue(lite.topic, lite.queue_id)
+        low = queue.min_offset if queue is not None else 0
+        listed = [offset for offset in lite.offsets if offset >= low]
+        yield lite.topic, lite.name, lite.queue_id, lite.end, lite.touched_ms, listed
+
+
+def _lite_places(state: State) -> Iterator[tuple[object, ...]]:
+    for groups in state.lites.groups.values():
+        for group in groups.values():
+            assert state.leases.subscription(group.group, group.topic).lite
+            subscribed = sorted((client, key) for client, keys in group.clients.items() for key in keys)
+            assert subscribed == sorted(
+                (client, key) for key, place in group.places.items() for client in place.clients
+            )
+            yield (
+                group.group,
+                group.topic,
+                [(key, place.next) for key, place in sorted(group.places.items())],
+                subscribed,
+            )
 
 
 def _queue(queue: ConsumeQueue) -> tuple[int, int, list[tuple[int, int, int]]]:

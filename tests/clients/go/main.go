@@ -30,6 +30,8 @@ type command struct {
 	Properties map[string]string `json:"properties"`
 	Line       string            `json:"message_group"`
 	Priority   *int32            `json:"priority"`
+	LiteTopic  string            `json:"lite_topic"`
+	LiteTopics []string          `json:"lite_topics"`
 	Max        int32             `json:"max"`
 	InvisibleS int               `json:"invisible_s"`
 	Receipt    string            `json:"receipt"`
@@ -126,7 +128,7 @@ func (d *driver) simple(c *command) (reply, error) {
 	return d.start(c, consumer, err)
 }
 
-func (d *driver) push(c *command) (reply, error) {
+func (d *driver) recorder(c *command) *rmq.FuncMessageListener {
 	consume := func(message *rmq.MessageView) rmq.ConsumerResult {
 		d.lock.Lock()
 		d.taken[c.Name] = append(d.taken[c.Name], describe(message))
@@ -136,11 +138,41 @@ func (d *driver) push(c *command) (reply, error) {
 		}
 		return rmq.SUCCESS
 	}
+	return &rmq.FuncMessageListener{Consume: consume}
+}
+
+func (d *driver) push(c *command) (reply, error) {
 	consumer, err := rmq.NewPushConsumer(configuration(c),
 		rmq.WithPushAwaitDuration(5*time.Second),
 		rmq.WithPushSubscriptionExpressions(subscriptions(c)),
-		rmq.WithPushMessageListener(&rmq.FuncMessageListener{Consume: consume}))
+		rmq.WithPushMessageListener(d.recorder(c)))
 	return d.start(c, consumer, err)
+}
+
+func (d *driver) lite(c *command) (reply, error) {
+	consumer, err := rmq.NewLitePushConsumer(configuration(c),
+		rmq.NewLitePushConsumerConfig(c.Topic, 30*time.Second),
+		rmq.WithPushAwaitDuration(5*time.Second),
+		rmq.WithPushMessageListener(d.recorder(c)))
+	return d.start(c, consumer, err)
+}
+
+func (d *driver) subscribe(c *command) (reply, error) {
+	for _, topic := range c.LiteTopics {
+		if err := d.client(c.Name).(rmq.LitePushConsumer).SubscribeLite(topic); err != nil {
+			return nil, err
+		}
+	}
+	return reply{}, nil
+}
+
+func (d *driver) unsubscribe(c *command) (reply, error) {
+	for _, topic := range c.LiteTopics {
+		if err := d.client(c.Name).(rmq.LitePushConsumer).UnSubscribeLite(topic); err != nil {
+			return nil, err
+		}
+	}
+	return reply{}, nil
 }
 
 func (d *driver) send(c *command) (reply, error) {
@@ -151,6 +183,9 @@ func (d *driver) send(c *command) (reply, error) {
 	}
 	if c.Line != "" {
 		message.SetMessageGroup(c.Line)
+	}
+	if c.LiteTopic != "" {
+		message.SetLiteTopic(c.LiteTopic)
 	}
 	if c.Priority != nil {
 		if err := message.SetPriority(*c.Priority); err != nil {
@@ -265,7 +300,8 @@ func main() {
 	d := &driver{clients: map[string]client{}, taken: map[string][]reply{}, held: map[string]*rmq.MessageView{},
 		begun: map[string]rmq.Transaction{}, checked: map[string][]string{}}
 	lines.Serve(lines.Verbs[command]{
-		"producer": d.producer, "simple": d.simple, "push": d.push, "send": d.send, "receive": d.receive,
+		"producer": d.producer, "simple": d.simple, "push": d.push, "lite": d.lite,
+		"subscribe": d.subscribe, "unsubscribe": d.unsubscribe, "send": d.send, "receive": d.receive,
 		"ack": d.ack, "change": d.change, "taken": d.drain, "stop": d.stop,
 		"deciding": d.deciding, "begin": d.begin, "end": d.end, "checked": d.asked,
 	})

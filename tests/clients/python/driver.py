@@ -121,6 +121,25 @@ class Driver:
         consumer = PushConsumer(configuration(args), args["group"], recorder, subscription(args))
         return self.start(args, consumer)
 
+    def lite(self, args: JSON) -> JSON:
+        """Starts a push consumer of lite topics."""
+        from rocketmq import LitePushConsumer  # older releases, which this drives too, have none
+
+        recorder = self.recorders[args["name"]] = Recorder(args["nack_first"])
+        return self.start(args, LitePushConsumer(configuration(args), args["group"], args["topic"], recorder))
+
+    def subscribe(self, args: JSON) -> JSON:
+        """Lite topics, too."""
+        for topic in args["lite_topics"]:
+            self.clients[args["name"]].subscribe_lite(topic)
+        return {}
+
+    def unsubscribe(self, args: JSON) -> JSON:
+        """Lite topics no more."""
+        for topic in args["lite_topics"]:
+            self.clients[args["name"]].unsubscribe_lite(topic)
+        return {}
+
     def start(self, args: JSON, client: Producer | SimpleConsumer | PushConsumer) -> JSON:
         """Starts a client and keeps it under its name."""
         client.startup()
@@ -136,6 +155,8 @@ class Driver:
             message.tag = args["tag"]
         if args["message_group"]:
             message.message_group = args["message_group"]
+        if args.get("lite_topic") is not None:
+            message.lite_topic = args["lite_topic"]
         if args.get("priority") is not None:
             message.priority = args["priority"]
         for key in args["keys"]:

@@ -137,3 +137,46 @@ def test_a_pull_is_a_stream_that_ends(run: "Run[None]", server: Server, stack: S
         await channel.close()
 
     run(scenario())
+
+
+def syncing(action: int, *names: str) -> bytes:
+    """What one client of the group subscribes."""
+    request = v2.SyncLiteSubscriptionRequest(action=action, lite_topic_set=names)
+    request.topic.name, request.group.name = "parent", "billing"
+    return request.SerializeToString()
+
+
+def test_lite_topics(run: "Run[None]", server: Server, stack: Stack) -> None:
+    """A client subscribes some, receives of these, and of none once it has unsubscribed all."""
+
+    async def scenario() -> None:
+        channel = await stack.connect(server.endpoint)
+        client = said_by(stack)
+
+        async def sync(action: int, *names: str) -> None:
+            answer = await channel.unary(SERVICE + "SyncLiteSubscription", syncing(action, *names), client)
+            assert v2.SyncLiteSubscriptionResponse.FromString(answer).status.code == v2.OK
+
+        async def send(name: str) -> None:
+            message = a_message("parent", body=name.encode())
+            message.system_properties.lite_topic = name
+            answer = await channel.unary(SERVICE + "SendMessage", sending(message).SerializeToString(), client)
+            assert v2.SendMessageResponse.FromString(answer).status.code == v2.OK
+
+        async def receive() -> list[str]:
+            call = await channel.open(SERVICE + "ReceiveMessage", receiving("parent").SerializeToString(), client)
+            found = []
+            while (data := await call.read()) is not None:
+                answer = v2.ReceiveMessageResponse.FromString(data)
+                found += [answer.message.body.decode()] if answer.HasField("message") else []
+            return sorted(found)
+
+        names = [f"{stack.name}-{name}" for name in "abc"]
+        await sync(v2.COMPLETE_ADD, *names[:2])
+        for name in names:
+            await send(name)
+        assert await receive() == names[:2]
+        await sync(v2.COMPLETE_REMOVE)
+        await channel.close()
+
+    run(scenario())

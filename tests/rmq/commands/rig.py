@@ -119,7 +119,10 @@ class FakeServer:
             case "topics":
                 return [self.topic()]
             case "put_group":
-                return pb.Group(name=request.name, attempts_max=request.attempts_max or 17, retry_ms=request.retry_ms)
+                attempts = request.attempts_max or 17
+                return pb.Group(
+                    name=request.name, attempts_max=attempts, retry_ms=request.retry_ms, orderly=request.orderly
+                )
             case "reset_offset":
                 return pb.Group(name=request.group)
             case "peek":
@@ -181,7 +184,7 @@ def _sent(request: v2.SendMessageRequest) -> tuple[object, ...]:
     properties = dict(one.user_properties)
     priority = system.priority if system.HasField("priority") else None
     named = system.tag, tuple(system.keys), properties, system.message_group
-    return one.topic.name, one.body, *named, due_ms, priority
+    return one.topic.name, one.body, *named, due_ms, priority, *filter(None, [system.lite_topic])
 
 
 def _send_result(sent: Sent) -> v2.SendMessageResponse:
@@ -193,6 +196,10 @@ def _pauses(request: pb.PutGroupRequest) -> tuple[float, ...] | str:
     if request.HasField("backoff"):
         return f"{request.backoff.initial_ms},{request.backoff.max_ms},{request.backoff.multiplier:g}"
     return tuple(request.retry_ms)
+
+
+def _order(request: pb.PutGroupRequest) -> tuple[bool, ...]:
+    return (request.orderly,) if request.HasField("orderly") else ()
 
 
 def _health(serves: bool) -> health_pb.HealthCheckResponse:
@@ -223,7 +230,7 @@ VERBS: Mapping[str, Verb] = {
     ),
     "PutGroup": Verb(
         "put_group", pb.PutGroupRequest.FromString,
-        lambda r: (r.name, r.attempts_max, _pauses(r), r.must_be_new, r.must_exist),
+        lambda r: (r.name, r.attempts_max, _pauses(r), r.must_be_new, r.must_exist, *_order(r)),
     ),
     "ListGroups": Verb(
         "groups", pb.ListGroupsRequest.FromString, lambda r: (r.name, r.leases),

@@ -51,6 +51,13 @@ def test_create_takes_a_retry_policy(rmq: Commands, server: FakeServer) -> None:
     assert server.asked("put_group") == [("billing", 3, (500, 10_000, 120_000), True, False)]
 
 
+def test_a_group_may_be_orderly(rmq: Commands, server: FakeServer) -> None:
+    """When it is made and later; nothing is said of the order where it is not asked for."""
+    assert rmq("group", "create", "billing", "--orderly").out.endswith(", in order per queue\n")
+    assert not rmq("group", "update", "billing", "--no-orderly").out.endswith(", in order per queue\n")
+    assert [asked[5:] for asked in server.asked("put_group")] == [(True,), (False,)]
+
+
 @pytest.mark.parametrize(("given", "sent"), [("5s,2h", "5000,7200000,2"), ("500ms,1m,1.5", "500,60000,1.5")])
 def test_pauses_may_grow(rmq: Commands, server: FakeServer, given: str, sent: str) -> None:
     """From the first to the longest, by a factor; for a new group and one that is there."""

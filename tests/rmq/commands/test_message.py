@@ -50,6 +50,12 @@ def test_send_hands_over_all_it_is_told(rmq: Commands, server: FakeServer) -> No
     assert server.asked("send") == [("orders", b"hello", "a", ("k1", "k2"), {"x": "1=2"}, "m", None, 3)]
 
 
+def test_send_to_a_lite_topic(rmq: Commands, server: FakeServer) -> None:
+    """Of the topic that is named."""
+    assert rmq("message", "send", "devices", "on", "--lite-topic", "device-1").code == 0
+    assert server.asked("send")[0][-1] == "device-1"
+
+
 def test_send_as_json(rmq: Commands, server: FakeServer) -> None:
     """For scripts that want the id."""
     found = json.loads(rmq("message", "send", "orders", "hello", "--json").out)

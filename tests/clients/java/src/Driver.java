@@ -23,6 +23,8 @@ import org.apache.rocketmq.client.apis.ClientServiceProvider;
 import org.apache.rocketmq.client.apis.consumer.ConsumeResult;
 import org.apache.rocketmq.client.apis.consumer.FilterExpression;
 import org.apache.rocketmq.client.apis.consumer.FilterExpressionType;
+import org.apache.rocketmq.client.apis.consumer.LitePushConsumer;
+import org.apache.rocketmq.client.apis.consumer.MessageListener;
 import org.apache.rocketmq.client.apis.consumer.SimpleConsumer;
 import org.apache.rocketmq.client.apis.message.MessageBuilder;
 import org.apache.rocketmq.client.apis.message.MessageView;
@@ -56,6 +58,8 @@ public class Driver {
         String tag;
         String message_group;
         Integer priority;
+        String lite_topic;
+        List<String> lite_topics;
         List<String> keys;
         Map<String, String> properties;
         int max;
@@ -111,18 +115,45 @@ public class Driver {
         return new HashMap<>();
     }
 
-    private Map<String, Object> push(Command c) throws Exception {
+    private MessageListener recorder(Command c) {
         List<Map<String, Object>> taken = Collections.synchronizedList(new ArrayList<>());
         deliveries.put(c.name, taken);
+        return message -> {
+            taken.add(describe(message));
+            return message.getDeliveryAttempt() <= c.nack_first ? ConsumeResult.FAILURE : ConsumeResult.SUCCESS;
+        };
+    }
+
+    private Map<String, Object> push(Command c) throws Exception {
         return keep(c, provider.newPushConsumerBuilder()
             .setClientConfiguration(configuration(c))
             .setConsumerGroup(c.group)
             .setSubscriptionExpressions(subscriptions(c))
-            .setMessageListener(message -> {
-                taken.add(describe(message));
-                return message.getDeliveryAttempt() <= c.nack_first ? ConsumeResult.FAILURE : ConsumeResult.SUCCESS;
-            })
+            .setMessageListener(recorder(c))
             .build());
+    }
+
+    private Map<String, Object> lite(Command c) throws Exception {
+        return keep(c, provider.newLitePushConsumerBuilder()
+            .setClientConfiguration(configuration(c))
+            .setConsumerGroup(c.group)
+            .bindTopic(c.topic)
+            .setMessageListener(recorder(c))
+            .build());
+    }
+
+    private Map<String, Object> subscribe(Command c) throws Exception {
+        for (String topic : c.lite_topics) {
+            ((LitePushConsumer) clients.get(c.name)).subscribeLite(topic);
+        }
+        return new HashMap<>();
+    }
+
+    private Map<String, Object> unsubscribe(Command c) throws Exception {
+        for (String topic : c.lite_topics) {
+            ((LitePushConsumer) clients.get(c.name)).unsubscribeLite(topic);
+        }
+        return new HashMap<>();
     }
 
     private Map<String, Object> simple(Command c) throws Exception {
@@ -152,6 +183,9 @@ public class Driver {
         }
         if (c.message_group != null) {
             builder.setMessageGroup(c.message_group);
+        }
+        if (c.lite_topic != null) {
+            builder.setLiteTopic(c.lite_topic);
         }
         if (c.priority != null) {
             builder.setPriority(c.priority);
@@ -255,6 +289,9 @@ public class Driver {
             case "producer": return producer(c);
             case "simple": return simple(c);
             case "push": return push(c);
+            case "lite": return lite(c);
+            case "subscribe": return subscribe(c);
+            case "unsubscribe": return unsubscribe(c);
             case "send": return send(c);
             case "recall": return recall(c);
             case "deciding": return deciding(c);

@@ -1,0 +1,80 @@
+"""Lite topics with every official client that knows them: push consumers, and through a killed server."""
+
+import contextlib
+
+import pytest
+
+from tests.clients.builders import Language
+from tests.clients.harness import DriverError, LiteConsumer, Process, Producer, Session, eventually
+from tests.clients.test_clients import fragile, pushing
+from tests.serving import Server
+
+__all__ = ["fragile", "pushing"]  # fixtures
+
+pytestmark = pytest.mark.usefixtures("pushing")
+
+
+@pytest.fixture(autouse=True)
+def with_lite_topics(language: Language) -> None:
+    """A client that has lite topics."""
+    if not language.lites:
+        pytest.skip(f"{language.name} has no lite topics")
+
+
+def send(producer: Producer, *bodies: str) -> None:
+    """`a1` belongs to lite topic `a`."""
+    for body in bodies:
+        producer.send(body.encode(), lite_topic=body[:1])
+
+
+def came(consumer: LiteConsumer, lite_topic: str) -> list[bytes]:
+    """What came of a lite topic so far, in order."""
+    return [found.body for found in consumer.poll() if found.body[:1].decode() == lite_topic]
+
+
+def test_a_consumer_gets_what_it_subscribes_in_order(session: Session, language: Language) -> None:
+    """Each message again before the next of its lite topic, where the listener refuses it at first."""
+    topic = f"lite-{language.name}"
+    producer, consumer = session.producer(topic), session.lite(topic, topic, nack_first=1)
+    consumer.subscribe("a", "b")
+    send(producer, "a1", "a2", "b1", "c1")
+    consumer.until(6, within_s=90)
+    assert (came(consumer, "a"), came(consumer, "b")) == ([b"a1", b"a1", b"a2", b"a2"], [b"b1", b"b1"])
+    assert came(consumer, "c") == []
+
+
+def test_subscriptions_change(session: Session, language: Language) -> None:
+    """What was sent meanwhile comes when it is subscribed again."""
+    topic = f"lite-changing-{language.name}"
+    producer, consumer = session.producer(topic), session.lite(topic, topic)
+    consumer.subscribe("a", "b")
+    send(producer, "a1")
+    consumer.until(1)
+    consumer.unsubscribe("a")
+    send(producer, "a2", "b1")
+    consumer.until(2)
+    assert came(consumer, "a") == [b"a1"]
+    consumer.subscribe("a")
+    consumer.until(3)
+    assert came(consumer, "a") == [b"a1", b"a2"]
+
+
+@pytest.mark.slow
+def test_subscriptions_outlive_a_killed_server(process: Process, language: Language, fragile: Server) -> None:
+    """A consumer that knows nothing of the kill gets what is sent afterwards, and what was sent before."""
+    session, topic = Session(process, fragile.endpoint), f"lite-killed-{language.name}"
+    producer, consumer = session.producer(topic), session.lite(topic, topic)
+    consumer.subscribe("a")
+    send(producer, "a1")
+    consumer.until(1)
+    fragile.kill()
+    fragile.restart()
+
+    def sent() -> bool:
+        with contextlib.suppress(DriverError):
+            send(producer, "a2")
+            return True
+        return False
+
+    eventually(sent, 60, "a send after the kill")
+    eventually(lambda: b"a2" in came(consumer, "a"), 90, "the message that was sent after the kill")
