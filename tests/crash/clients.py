@@ -32,6 +32,7 @@ BATCH_MAX, BODY_BYTES_MAX = 4, 2048
 DELAYS_MS, RECALLED = (1, 50, 800), 0.3  # of delayed messages: by how much, and how many are called back
 LEFT, AGAIN = 0.2, 0.3  # transactions that are not ended at once, and calls that end an older one
 OWED_MAX = 96  # with two groups and bodies of 1 KiB about: a small part of the smallest log
+BEHIND_MAX = 32  # sends behind one that is parked: what is carried forward meanwhile fills the log, too
 TAGS = ("", "a", "bb")
 MESSAGE_GROUPS = tuple("abcdefgh")
 AUDITOR = "auditor"
@@ -78,7 +79,7 @@ class Owed:
         long as they are with somebody, must not fall far behind.
         """
         oldest = next(iter(self._parked.values()), len(self._seen))
-        return len(self.left) >= OWED_MAX or len(self._seen) - oldest >= OWED_MAX
+        return len(self.left) >= OWED_MAX or len(self._seen) - oldest >= BEHIND_MAX
 
     def sent(self, key: str, message_group: str = "") -> None:
         """It must come to every group."""
