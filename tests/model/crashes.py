@@ -6,6 +6,7 @@ that fits. All that had been answered is safe.
 """
 
 import contextlib
+import dataclasses
 import random
 
 from hypothesis import strategies as st
@@ -78,6 +79,10 @@ class Crashes(Model):
         if any(self._held()):
             group, name, place, lease = self._pick(pick)
             self._changes(place)
+            if any(id(before) in self.past for before in place.before):  # whose own end may never have been made
+                handles = [*place.old_handles, lease.handle]
+                early = dataclasses.replace(place, lease=None, over="early", old_handles=handles)
+                self.past[id(place)].append(early)
             self._leave(place, place.when_acked)
             self.rig.broker.ack(group, self.sent[name].topic, [lease.handle])
 
