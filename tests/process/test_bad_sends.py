@@ -103,7 +103,6 @@ BAD: dict[str, tuple[Change, int]] = {
         all_of(system("message_type", v2.TRANSACTION), time("orphaned_transaction_recovery_duration", -1)),
         40000,
     ),
-    "a type that comes later": (system("lite_topic", "l"), 50100),
 }
 
 
