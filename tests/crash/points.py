@@ -87,7 +87,7 @@ POINTS = {
         ),
         *_both("segment drop", "rmq_store.store:Store.drop_segments", retaining=True),
         *_both("segment delete", "rmq_store.commitlog:CommitLog.delete", retaining=True),
-        *_both("lease", "rmq.pop:Pop._lease", 20),
+        *_both("lease", "rmq.pop:Pop.lease", 20),
         Point("before line", JOINS, False, 20, grouping=True),
         Point("after line", JOINS, True, 20, grouping=True),
         *_both("dead letter", "rmq.burial:Burial.bury", 10),
