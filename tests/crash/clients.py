@@ -32,7 +32,7 @@ BATCH_MAX, BODY_BYTES_MAX = 4, 2048
 DELAYS_MS, RECALLED = (1, 50, 800), 0.3  # of delayed messages: by how much, and how many are called back
 LEFT, AGAIN = 0.2, 0.3  # transactions that are not ended at once, and calls that end an older one
 OWED_MAX = 96  # with two groups and bodies of 1 KiB about: a small part of the smallest log
-BEHIND_MAX = 32  # sends behind one that is parked: what is carried forward meanwhile fills the log, too
+BEHIND_MAX = 48  # sends behind one that is parked: what is carried forward meanwhile fills the log, too
 TAGS = ("", "a", "bb")
 MESSAGE_GROUPS = tuple("abcdefgh")
 AUDITOR = "auditor"
@@ -75,11 +75,15 @@ class Owed:
 
     @property
     def is_enough(self) -> bool:
-        """Retention takes what has not come: few may be owed, and one that waits for others of its message group, as
-        long as they are with somebody, must not fall far behind.
+        """Retention takes what has not come: few may be owed, and where it is at work one that waits for others of its
+        message group, as long as they are with somebody, must not fall far behind.
         """
         oldest = next(iter(self._parked.values()), len(self._seen))
         return len(self.left) >= OWED_MAX or len(self._seen) - oldest >= BEHIND_MAX
+
+    def begin_life(self) -> None:
+        """Clients of this one may not ask for what an earlier one sent."""
+        self._parked.clear()
 
     def sent(self, key: str, message_group: str = "") -> None:
         """It must come to every group."""
@@ -122,6 +126,7 @@ class Clients:
         self._ids, self._calls = itertools.count(), itertools.count(life << 32)
         self._over = False
         self._last_came_s = 0.0  # in a drain
+        owed.begin_life()
         self.may_die = False
 
     async def run(self, plan: Plan, topics: Sequence[str]) -> None:
@@ -247,7 +252,7 @@ class Clients:
             deliver_ms = wire.get_ms(message.system_properties.delivery_timestamp)
             self._history.sends.append(Send(key, topic, seen(message), began_ms, now_ms(), outcome, deliver_ms))
             if outcome is Outcome.OK:
-                self._owed.sent(key, message.system_properties.message_group)
+                self._owed.sent(key, message.system_properties.message_group if plan.retention else "")
         return handles
 
     async def _recall_some(self, topic: str, handles: Handles) -> None:
