@@ -32,7 +32,6 @@ BATCH_MAX, BODY_BYTES_MAX = 4, 2048
 DELAYS_MS, RECALLED = (1, 50, 800), 0.3  # of delayed messages: by how much, and how many are called back
 LEFT, AGAIN = 0.2, 0.3  # transactions that are not ended at once, and calls that end an older one
 OWED_MAX = 96  # with two groups and bodies of 1 KiB about: a small part of the smallest log
-BEHIND_MAX = 48  # sends behind one that is parked: what is carried forward meanwhile fills the log, too
 TAGS = ("", "a", "bb")
 MESSAGE_GROUPS = tuple("abcdefgh")
 AUDITOR = "auditor"
@@ -67,31 +66,13 @@ class Owed:
     groups: Sequence[str]
     begun: list[Begun] = field(default_factory=list)
     left: set[tuple[str, str]] = field(default_factory=set)
-    _parked: dict[tuple[str, str], int] = field(
-        default_factory=dict
-    )  # those of message groups, and how many came before
     _seen: set[str] = field(default_factory=set)
     _came: set[tuple[str, str]] = field(default_factory=set)
 
-    @property
-    def is_enough(self) -> bool:
-        """Retention takes what has not come: few may be owed, and where it is at work one that waits for others of its
-        message group, as long as they are with somebody, must not fall far behind.
-        """
-        oldest = next(iter(self._parked.values()), len(self._seen))
-        return len(self.left) >= OWED_MAX or len(self._seen) - oldest >= BEHIND_MAX
-
-    def begin_life(self) -> None:
-        """Clients of this one may not ask for what an earlier one sent."""
-        self._parked.clear()
-
-    def sent(self, key: str, message_group: str = "") -> None:
+    def sent(self, key: str) -> None:
         """It must come to every group."""
         self._seen.add(key)
-        owed = {(group, key) for group in self.groups} - self._came
-        self.left.update(owed)
-        if message_group:
-            self._parked.update(dict.fromkeys(owed, len(self._seen)))
+        self.left.update({(group, key) for group in self.groups} - self._came)
 
     def buried(self, group: str, key: str) -> None:
         """Its dead letter must come."""
@@ -107,7 +88,6 @@ class Owed:
         if key not in self._seen:
             self.sent(key)
         self.left.discard((to, key))
-        self._parked.pop((to, key), None)
 
 
 class Clients:
@@ -126,7 +106,6 @@ class Clients:
         self._ids, self._calls = itertools.count(), itertools.count(life << 32)
         self._over = False
         self._last_came_s = 0.0  # in a drain
-        owed.begin_life()
         self.may_die = False
 
     async def run(self, plan: Plan, topics: Sequence[str]) -> None:
@@ -170,7 +149,7 @@ class Clients:
 
     async def _sender(self, topics: Sequence[str], plan: Plan) -> None:
         while not self._over:
-            if not self._owed.is_enough:
+            if len(self._owed.left) < OWED_MAX:
                 topic = self._rng.choice(topics)
                 await self._recall_some(topic, await self._send_some(topic, plan))
             else:
@@ -178,7 +157,7 @@ class Clients:
 
     async def _transactor(self, topics: Sequence[str]) -> None:
         while not self._over:
-            if self._owed.is_enough:
+            if len(self._owed.left) >= OWED_MAX:
                 await asyncio.sleep(0.005)
             elif self._owed.begun and self._rng.random() < AGAIN:
                 await self._end_one(self._rng.choice(self._owed.begun[-50:]))
@@ -252,7 +231,7 @@ class Clients:
             deliver_ms = wire.get_ms(message.system_properties.delivery_timestamp)
             self._history.sends.append(Send(key, topic, seen(message), began_ms, now_ms(), outcome, deliver_ms))
             if outcome is Outcome.OK:
-                self._owed.sent(key, message.system_properties.message_group if plan.retention else "")
+                self._owed.sent(key)
         return handles
 
     async def _recall_some(self, topic: str, handles: Handles) -> None:
@@ -273,7 +252,9 @@ class Clients:
         if self._rng.random() < plan.delayed:
             wire.set_ms(made.system_properties.delivery_timestamp, now_ms() + self._rng.choice(DELAYS_MS))
         elif self._rng.random() < plan.grouped:
-            made.system_properties.message_group = self._rng.choice(MESSAGE_GROUPS)
+            # retention takes what waits for others of its group, as all that nobody received: there, each has its own
+            group = made.system_properties.message_id if plan.retention else self._rng.choice(MESSAGE_GROUPS)
+            made.system_properties.message_group = group
         return made
 
     def _plain(self, topic: str) -> v2.Message:
