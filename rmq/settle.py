@@ -3,7 +3,7 @@
 Answers are given when they are safe. Time here is lease time (rmq/clock.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rmq.burial import Burial
 from rmq.clock import Clock
@@ -14,6 +14,7 @@ from rmq.port import Answer
 from rmq.traffic import Traffic
 from rmq_store.journal import Acked, Extended
 from rmq_store.ledger import Ledger, Open
+from rmq_store.lines import Lines
 from rmq_store.store import Store
 
 
@@ -45,9 +46,24 @@ class Settling:
             except ClientError as error:
                 results.append(error)
         if done:
+            for queue_id, offsets in done.items():
+                self._tell_what_is_over(self._leases.subscriptions[(group, topic)].ledger(queue_id), offsets)
             self._store.apply(Acked(group, topic, [(queue_id, list(offsets)) for queue_id, offsets in done.items()]))
             self._traffic.of(self._leases.subscriptions[(group, topic)]).acked += sum(map(len, done.values()))
         return self._store.when_safe(answer) if None in results else answer
+
+    def _tell_what_is_over(self, ledger: Ledger, offsets: Mapping[int, object]) -> None:
+        """These are acked behind others of their message groups whose delivery is over. A start that reads the log must
+        know that it was over by then: one that ends later undoes the acks behind it.
+        """
+        if ledger.lines is None:
+            return
+        subscription = ledger.subscription
+        over = {at: found for offset in offsets for at, found in _over_before(ledger, ledger.lines, offset)}
+        for at, found in over.items():
+            if at not in offsets:
+                name = subscription.group, subscription.topic, ledger.queue_id, at
+                self._store.apply(Extended(*name, 0, 0, 0, found.attempt))
 
     def change_invisible(self, group: str, topic: str, text: str, invisible_ms: int, *, suspend: bool) -> Answer[str]:
         """See BrokerPort."""
@@ -85,6 +101,19 @@ class Settling:
         raise ClientError(
             Code.INVALID_RECEIPT_HANDLE, "receipt handle is expired: the message was delivered again, or is settled"
         )
+
+
+def _over_before(ledger: Ledger, lines: Lines, offset: int) -> Iterator[tuple[int, Open]]:
+    """Those of its message group before it that nobody has, and that are not acked: a few, as they were delivered."""
+    key = ledger.key(offset)
+    for index in range(lines.length(key) if key is not None else 0):
+        assert key is not None
+        at = lines.at(key, index)
+        if at >= offset:
+            return
+        found = ledger.find(at)
+        if found is not None and found.lease is None and at not in lines.early:
+            yield at, found
 
 
 def _is_acked(ledger: Ledger, handle: Handle) -> bool:

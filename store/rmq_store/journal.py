@@ -107,7 +107,11 @@ class Acked(msgspec.Struct, array_like=True, tag="a", frozen=True):
 
 
 class Extended(msgspec.Struct, array_like=True, tag="e", frozen=True):
-    """One lease ends at another time, under a new sequence; `attempt` is the number of deliveries that count."""
+    """One lease ends at another time, under a new sequence; `attempt` is the number of deliveries that count.
+
+    Sequence 0: nobody has the message any more. Leases end without a word in the journal; this one says so where what
+    follows depends on it, the times are of no account then.
+    """
 
     group: str
     topic: str

@@ -89,12 +89,17 @@ class Leases:
             for offset in offsets:
                 self.settle(ledger, offset)
 
-    def apply_extended(self, change: Extended) -> Lease:
-        """One message's lease gets another end, under a new sequence."""
+    def apply_extended(self, change: Extended) -> None:
+        """One message's lease gets another end, under a new sequence, or is over."""
         ledger = self.subscription(change.group, change.topic).ledger(change.queue_id)
+        if not change.sequence:
+            if (found := ledger.find(change.offset)) is not None:
+                self._leave_lease(found)
+                found.lease = None
+                self._mark(found.ledger, found.offset)
+            return
         lease = self.new_lease(change.group, change.sequence, change.taken_ms, change.due_ms, "")
         lease.held = (self._hold(ledger, change.offset, change.attempt, lease),)
-        return lease
 
     def settle(self, ledger: Ledger, offset: int, *, final: bool = False) -> None:
         """The message is done for this group; nothing happens if it was already, or if nobody knows of its delivery.

@@ -64,6 +64,23 @@ def test_an_ack_that_was_undone_stays_undone(stored: Rig, end: str) -> None:
     assert attempts(take(stored, fifo=True)) == [("a2", 3), ("a3", 2)]
 
 
+@pytest.mark.parametrize("end", ["restart", "crash"])
+@pytest.mark.parametrize("given_back", [True, False])
+def test_an_ack_behind_one_whose_delivery_is_over_lasts(stored: Rig, end: str, given_back: bool) -> None:
+    """A start reads of the front's delivery, and not when it ended: that was before the ack, and undoes it no more."""
+    send(stored, "a1", "a2", "a3")
+    a1, a2, _ = take(stored, fifo=True)
+    late = stored.change(a2.handle, 3 * INVISIBLE_MS)
+    if given_back:
+        stored.change(a1.handle, 0)
+    else:
+        stored.advance(INVISIBLE_MS)
+    assert stored.ack(late) == [None]
+    getattr(stored, end)(pause_ms=3 * INVISIBLE_MS)
+    stored.advance(1)
+    assert attempts(take(stored, fifo=True)) == [("a1", 2), ("a3", 2)]
+
+
 def test_a_group_keeps_its_order_when_retention_carries_its_messages_forward(stored: Rig) -> None:
     """Leased, acked early and ready ones, with their handles, through a start without a checkpoint, too."""
     rig = stored

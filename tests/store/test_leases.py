@@ -61,10 +61,15 @@ def test_an_extension_takes_one_message_to_a_lease_of_its_own() -> None:
     """The others stay; the old sequence is no longer its own."""
     leases = Leases()
     first = leases.apply_leased(_leased(0, 1))
-    second = leases.apply_extended(Extended("g", "t", 0, 1, 101, 20, 90, 4))
+    leases.apply_extended(Extended("g", "t", 0, 1, 101, 20, 90, 4))
     found = _ledger(leases).open[1]
-    assert (found.lease, found.attempt, first.live, second.live, second.sequence) == (second, 4, 1, 1, 101)
+    second = found.lease
+    assert second is not None
+    assert (found.attempt, first.live, second.live, second.sequence) == (4, 1, 1, 101)
     assert [held.offset for held in second.held] == [1]
+    for offset in (1, 7):  # nobody has it any more; of one that nobody knows nothing is said
+        leases.apply_extended(Extended("g", "t", 0, offset, 0, 0, 0, 4))
+    assert (found.lease, second.live, sorted(_ledger(leases).open)) == (None, 0, [0, 1])
 
 
 def test_a_released_message_is_ready_for_the_subscription_that_had_it() -> None:
