@@ -1,5 +1,6 @@
 """`rmq group`: create, list, show, update and delete consumer groups of a running server, and move where they read."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
@@ -12,19 +13,34 @@ if TYPE_CHECKING:
     from rmq_proto import admin as pb
 
 _attempts = click.IntRange(min=1)
-_RETRY_HELP = "Pauses before delivery 2, 3, ..., the last one repeating: 10s,30s,1m."
+_RULES = (
+    click.option("--attempts-max", type=_attempts, help="Deliveries until a message is a dead letter [a new one: 17]."),
+    click.option(
+        "--retry",
+        "retry_ms",
+        metavar="DURATION,...",
+        type=values.durations,
+        help="Pauses before delivery 2, 3, ..., the last one repeating: 10s,30s,1m [a new one: RocketMQ's steps].",
+    ),
+    click.option(
+        "--backoff",
+        metavar="FIRST,MAX[,TIMES]",
+        type=values.backoff,
+        help="Instead of --retry: pauses that grow, each TIMES [2] the one before.",
+    ),
+    click.option(
+        "--orderly/--no-orderly",
+        default=None,
+        help="In order per queue, on topics without message groups, too [no].",
+    ),
+)
 
-_backoff = click.option(
-    "--backoff",
-    metavar="FIRST,MAX[,TIMES]",
-    type=values.backoff,
-    help="Instead of --retry: pauses that grow, each TIMES [2] the one before.",
-)
-_orderly = click.option(
-    "--orderly/--no-orderly",
-    default=None,
-    help="In order per queue, on topics without message groups, too [no].",
-)
+
+def _rules(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that a group is made and changed with."""
+    for option in reversed(_RULES):
+        command = option(command)
+    return command
 
 
 @click.group()
@@ -35,12 +51,7 @@ def group() -> None:
 @group.command()
 @endpoint_option
 @click.argument("name")
-@click.option("--attempts-max", type=_attempts, help="Deliveries until a message is a dead letter [17].")
-@click.option(
-    "--retry", "retry_ms", metavar="DURATION,...", type=values.durations, help=f"{_RETRY_HELP} [RocketMQ's steps]"
-)
-@_backoff
-@_orderly
+@_rules
 def create(
     endpoint: str,
     name: str,
@@ -105,10 +116,7 @@ def show(endpoint: str, name: str, leases: bool, as_json: bool) -> None:
 @group.command()
 @endpoint_option
 @click.argument("name", shell_complete=group_names)
-@click.option("--attempts-max", type=_attempts, help="Deliveries until a message is a dead letter.")
-@click.option("--retry", "retry_ms", metavar="DURATION,...", type=values.durations, help=_RETRY_HELP)
-@_backoff
-@_orderly
+@_rules
 def update(
     endpoint: str,
     name: str,

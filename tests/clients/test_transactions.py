@@ -2,12 +2,12 @@
 a killed server.
 """
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from rmq_proxy.admin_client import AdminClient
 from tests.clients.builders import Language
 from tests.clients.conftest import open_driver
 from tests.clients.harness import DecidingProducer, DriverError, Process, Session, eventually
@@ -99,7 +99,8 @@ def test_another_producer_is_asked_about_what_a_crashed_one_left(
     with open_driver(language, tmp_path) as crashing:
         Session(crashing, checking.endpoint).deciding(topic).begin(b"orphan")
         crashing.process.kill()
-    time.sleep(1.5)  # its check is due by now, and nobody is there
+    with AdminClient(checking.endpoint, timeout_s=20) as admin:
+        eventually(lambda: [one.state for one in admin.transactions(topic)] == ["waiting"], WITHIN_S, "nobody to ask")
     session = Session(process, checking.endpoint)
     consumer = session.simple(topic, topic)
     heir = session.deciding(topic, "COMMIT")
