@@ -54,7 +54,8 @@ def outgoing(message: v2.Message, topic: str, born_at: tuple[str, int], limits: 
     what most messages do not have: that is the cost.
     """
     body, system, user = message.body, message.system_properties, message.user_properties
-    validate.body(body, limits)
+    if not body or len(body) > limits.message_bytes_max:
+        validate.body(body, limits)
     kind, message_id, tag, keys = NORMAL, system.message_id, system.tag, system.keys
     size, priority = 0, -1
     if user or keys:
@@ -63,8 +64,10 @@ def outgoing(message: v2.Message, topic: str, born_at: tuple[str, int], limits: 
         stored = joined = ""
         if tag:
             validate.tag(tag)
-    validate.properties_size(size, tag, limits)
-    validate.message_id(message_id)
+    if size or tag:
+        validate.properties_size(size, tag, limits)
+    if not message_id.isalnum():  # as those of the official clients are
+        validate.message_id(message_id)
     stored += f"{UNIQ_KEY}\x01{message_id}\x02"
     if tag:
         stored += f"{TAGS}\x01{tag}\x02"
@@ -106,13 +109,14 @@ def outgoing(message: v2.Message, topic: str, born_at: tuple[str, int], limits: 
     else:
         born_ms = now_ms
     stored += f"{BORN_TIMESTAMP}\x01{born_ms}\x02"
-    if born_host and not validate.has_control(born_host):
+    if born_host and (born_host.isprintable() or not validate.has_control(born_host)):
         stored += f"{BORN_HOST}\x01{born_host}\x02"
     if context:
         validate.trace_context(context)
         stored += f"{TRACE_CONTEXT}\x01{context}\x02"
     properties = stored.encode()
-    validate.stored_size(len(properties), limits)
+    if len(properties) > limits.stored_properties_bytes_max:
+        validate.stored_size(len(properties), limits)
     sys_flag = SYS_FLAG_COMPRESSED if system.body_encoding == GZIP else 0
     return Outgoing(
         topic, body, message_id, properties, kind, tag, born_ms, *born_at, sys_flag, group, lite_topic, priority

@@ -62,6 +62,7 @@ class CommitLog:
         self._reserved_end = self.end
         self.last: tuple[int, int] = (0, 0)  # position and size of the last record
         self._current: Segment | None = None
+        self._easy_end = 0  # a record that ends here at the latest finds room, without another look
         self._buffer: list[bytes] = []
         self._unsynced: list[Segment] = []
         self._failure: StoreError | None = None
@@ -100,7 +101,8 @@ class CommitLog:
     def append(self, draft: Draft, queue_offset: int, store_ms: int, *, journal: bool = False) -> int:
         """Buffers one record; returns its position. Raises StoreFull: nothing was appended then."""
         size = draft.size
-        self._make_room(size, journal=journal)
+        if self.end + size > self._easy_end:
+            self._make_room(size, journal=journal)
         position = self.end
         self._buffer.append(record.encode(draft, position, queue_offset, store_ms, self._store_host, self._store_port))
         self.end = position + size
@@ -128,6 +130,8 @@ class CommitLog:
             self._reserve_step(journal=journal)
         if not fits:
             self._roll(current)
+            current = self._current
+        self._easy_end = min(current.end, self._reserved_end - self._step) - BLANK_BYTES
 
     def _reserve_step(self, *, journal: bool) -> None:
         start = self._reserved_end
@@ -166,6 +170,7 @@ class CommitLog:
         try:
             segment.write(self.written, data)
         except OSError as error:
+            self._easy_end = 0
             self._failure = StoreError(f"cannot write the commit log at {self.written}: {error.strerror}; stopping")
             raise self._failure from error
         self.written += len(data)
@@ -287,6 +292,7 @@ class CommitLog:
             self._zero(self.segments[-1], end)
         self.end = self.written = self._reserved_end = end
         self._current = None
+        self._easy_end = 0
         if not self.segments:
             self.segments.append(Segment(self._disk, end, self.segment_bytes))
 

@@ -114,9 +114,10 @@ class ConsumeQueue:
 
     def append(self, offset: int, position: int, size: int, tags_code: int) -> None:
         """The entry of queue offset `offset`; a hole before it is filled up, an entry that is there is left alone."""
-        if offset < self.max_offset:
-            return
-        self.skip_to(offset)
+        if offset != self.max_offset:
+            if offset < self.max_offset:
+                return
+            self.skip_to(offset)
         self._tail += ENTRY.pack(position, size, tags_code)
         self.max_offset = offset + 1
 

@@ -164,7 +164,7 @@ def encode(draft: Draft, position: int, queue_offset: int, store_ms: int, store_
             properties,
         )
     )  # fmt: skip
-    return front + b"%b%b\x02" % (_CRC_NAME, _crc_digits(front))
+    return b"%b%b%b\x02" % (front, _CRC_NAME, _crc_digits(front))
 
 
 def blank(bytes_left: int) -> bytes:

@@ -131,11 +131,18 @@ class Decoder:
         return STATIC[index]
 
     def _literal(self, block: bytes, position: int, octet: int, mask: int) -> tuple[Entry, int]:
+        """The field, and where it ends. Every call has some (its id, its timeout), so most of it is in one frame."""
         index = octet & mask
         if index == mask:
-            index, position = _integer(block, position, octet, mask)
-        if index:
-            name = self._entry(index)[0][0]
+            second = block[position]
+            if second < 0x80:
+                index, position = mask + second, position + 1
+            else:
+                index, position = _integer(block, position, octet, mask)
+        if index > STATIC_LAST:
+            name = self._dynamic[STATIC_LAST - index][0][0]
+        elif index:
+            name = STATIC[index][0][0]
         else:
             coded, raw, position = _string(block, position)
             name = HUFFMAN.decode(raw) if coded else raw.decode("latin-1")
@@ -156,9 +163,12 @@ class Decoder:
 
     def _evict(self) -> None:
         """Drops the oldest entries until the sum fits, or none is left."""
-        dynamic = self._dynamic
-        while self._table_bytes > self._capacity and dynamic:
-            self._table_bytes -= dynamic.pop(0)[2]
+        dynamic, table_bytes, dropped = self._dynamic, self._table_bytes, 0
+        while table_bytes > self._capacity and dropped < len(dynamic):
+            table_bytes -= dynamic[dropped][2]
+            dropped += 1
+        del dynamic[:dropped]
+        self._table_bytes = table_bytes
 
     def _resize(self, size_bytes: int) -> None:
         if size_bytes > self._table_bytes_max:

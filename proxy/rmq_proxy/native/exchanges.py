@@ -194,12 +194,10 @@ class Single(Exchange):
         except (Exception, asyncio.CancelledError) as error:
             self.fail(*self._line.site.verdict(self._row, error))
 
-    def _answer(self, answer: bytes | Sequence[bytes]) -> None:
+    def _answer(self, answer: Any) -> None:
+        """`answer`: bytes, or a Sequence of them, as the row's kind says; a cast takes a call."""
         self._answered = True
-        if self._row.kind is UNARY:
-            sent = self._answer_message(cast(bytes, answer))
-        else:
-            sent = self._answer_list(cast("Sequence[bytes]", answer))
+        sent = self._answer_message(answer) if self._row.kind is UNARY else self._answer_list(answer)
         if sent:
             self._end(OK, self._response_bytes)
 
