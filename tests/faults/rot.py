@@ -14,9 +14,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from rmq_store import halves, lites, timers
 from rmq_store.commitlog import Gap
 from rmq_store.inspection import Inspection
-from rmq_store.journal import Extended
+from rmq_store.journal import Extended, HalfChecked, HalfEnded, LiteSubscribed, TimerEnded
 from rmq_store.record import encode_properties, tags_code
 from rmq_store.repair import survey
 from rmq_store.segment import FOLDER
@@ -27,6 +28,7 @@ from tests.store.support import GROUP, SEGMENT_BYTES, Rig, draft, records
 SMALL_BYTES = 256 << 10  # of log
 PARALLEL = Path("/dev/shm")  # noqa: S108  # only where to put a TemporaryDirectory
 TAGS = ("red", "green", "")
+DEVICES = "devices"  # the parent of lite topics
 
 
 class Message(NamedTuple):
@@ -80,7 +82,10 @@ class Sample:
         log = b"".join(data.ljust(size, b"\0") for path, (data, size) in self.files.items() if path.startswith(FOLDER))
         begin = min(int(path.rpartition("/")[2]) for path in self.files if path.startswith(FOLDER))
         self.borders = [found.position for found in records(begin, log)]
-        self.unsettled = _unsettled(self._reopened(root), self.messages)
+        state = self._reopened(root)
+        self.unsettled = _unsettled(state, self.messages)
+        self.waiting = _waiting(state)
+        assert {kind for kind, *_ in self.waiting} == {"delayed", "half", "lite", "subscribed"}
 
     @staticmethod
     def _reopened(root: Path) -> State:
@@ -131,7 +136,9 @@ def _content(path: Path) -> tuple[bytes, int]:
 
 
 def _fill(rig: Rig, rng: random.Random, log_bytes: int) -> None:
-    """Messages with keys and tags, a group that has leases, acks, a dead letter, and some that retention carried."""
+    """Messages with keys and tags, a group that has leases, acks, a dead letter, and some that retention carried; among
+    them delayed and half ones, some of them ended, and those of lite topics.
+    """
     rig.store.apply(GROUP)
     sent = 0
     while rig.store.log.end < log_bytes + SEGMENT_BYTES:
@@ -145,6 +152,7 @@ def _fill(rig: Rig, rng: random.Random, log_bytes: int) -> None:
         if sent % 5 == 0:
             rig.turn()
             _consume(rig, rng, topic.name)
+            _wait(rig, rng)
         if sent == 40:
             rig.save()
     rig.turn()
@@ -166,6 +174,32 @@ def _consume(rig: Rig, rng: random.Random, topic: str) -> None:
     rig.turn()
 
 
+def _wait(rig: Rig, rng: random.Random) -> None:
+    """What is to be delivered later, and ends of some of it; lite topics and who subscribes them."""
+    store, due_ms = rig.store, (1 << 49) + rng.randrange(3)
+    first = rig.delay(due_ms)
+    match rng.randrange(4):
+        case 0:
+            rig.fire(first, due_ms, "orders")
+        case 1:
+            store.apply(TimerEnded(first, due_ms))
+    half = rig.begin(due_ms)
+    match rng.randrange(4):
+        case 0:
+            rig.commit(half, "bills")
+        case 1:
+            store.apply(HalfEnded(half))
+        case 2:
+            store.apply(HalfChecked(half, due_ms + 1, 1))
+    rig.topic(DEVICES, 2, kind=5)
+    rig.send(DEVICES, 0, rng.randbytes(40), properties=encode_properties({lites.PROPERTY: "on"}))
+    rig.send(DEVICES, 1, rng.randbytes(40), properties=encode_properties({lites.PROPERTY: rng.choice("abc")}))
+    rig.turn()
+    keys = [lite.key for lite in store.state.lites]
+    store.apply(LiteSubscribed("g", DEVICES, rng.choice(("one", "two")), [rng.choice(keys)], []))
+    rig.turn()
+
+
 def _messages(store: Store) -> Iterator[tuple[Place, Message]]:
     """All that can be read."""
     for topic in store.state.topics.values():
@@ -183,6 +217,29 @@ def _messages(store: Store) -> Iterator[tuple[Place, Message]]:
 def _unsettled(state: State, messages: Mapping[Place, Message]) -> set[Place]:
     """What the group still has to get, under the names of the log's records: behind its cursor, or open."""
     return {place for place in messages if not _is_settled(state, place)}
+
+
+def _waiting(state: State) -> dict[tuple[object, ...], Place | None]:
+    """Delayed and half messages that have not ended, messages of lite topics and their subscribers; where the log has
+    each.
+    """
+    waiting: dict[tuple[object, ...], Place | None] = {}
+    for due_ms, first in state.timers.earliest(len(state.timers)):
+        waiting["delayed", first, due_ms] = (timers.TOPIC, 0, state.timers.current(first))
+    for first in state.halves.firsts():
+        half = state.halves.get(first)
+        assert half is not None
+        waiting["half", first] = (halves.TOPIC, 0, half.number)
+    for lite in state.lites:
+        queue = state.queue(lite.topic, lite.queue_id)
+        assert queue is not None
+        for offset in (one for one in lite.offsets if one >= queue.min_offset):
+            waiting["lite", lite.name, lite.queue_id, offset] = (lite.topic, lite.queue_id, offset)
+    for group in state.lites.of_topic(DEVICES):
+        for client, keys in group.clients.items():
+            for key in keys:
+                waiting["subscribed", client, key] = None
+    return waiting
 
 
 def _is_settled(state: State, place: Place) -> bool:
@@ -279,8 +336,12 @@ def check(sample: Sample, rig: Rig, damages: list[Damage], lines: list[str], *, 
     assert not lost or said or sample.is_a_shorter_log(damages), f"not a word about {lost}"
     settled = {place for place in sample.unsettled - lost if _is_settled(store.state, place)}
     assert not settled, f"nobody will get {settled}"
+    waiting = _waiting(store.state)
+    forgotten = [one for one, place in sample.waiting.items() if one not in waiting and place and place not in lost]
+    assert not forgotten, f"not waited for any more: {forgotten}"
     if not any(d.path.startswith(FOLDER) for d in damages):
         assert _unsettled(store.state, sample.messages) == sample.unsettled, "settled messages came back"
+        assert waiting == sample.waiting, "what had ended waits again, or a subscription is gone"
     return lost
 
 
