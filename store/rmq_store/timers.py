@@ -125,6 +125,15 @@ class Timers:
         """They are still to be saved, before what has changed since."""
         self.changes = changes + self.changes
 
+    def restore(self, dues: "array[int]", numbers: "array[int]", firsts: "array[int]") -> None:
+        """All that a checkpoint has, by due time and number, where there are none."""
+        self._wheel.fill(dues, firsts)
+        if numbers != firsts:
+            carried = [at for at, (one, other) in enumerate(zip(numbers, firsts, strict=True)) if one != other]
+            carried.sort(key=firsts.__getitem__)
+            self._carried.fill(array("q", [firsts[at] for at in carried]), array("q", [numbers[at] for at in carried]))
+            self._unsorted.update(dues[at] for at in carried)
+
     def clear(self) -> None:
         """The timer topic was dropped."""
         for due_ms, first in self._wheel.earliest(len(self._wheel)):

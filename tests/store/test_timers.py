@@ -121,8 +121,9 @@ def test_a_checkpoint_that_a_timer_itself_sets_off_has_that_timer(tmp_path: Path
     again.close()
 
 
-@pytest.mark.parametrize("a_millisecond", [1000, 2, 1])
-@pytest.mark.parametrize(("carried", "bytes_max"), [(False, 30), (True, 60)])
+@pytest.mark.parametrize(
+    ("a_millisecond", "carried", "bytes_max"), [(1000, False, 30), (2, False, 30), (1, False, 30), (2, True, 60)]
+)
 def test_a_timer_takes_little_memory(a_millisecond: int, carried: bool, bytes_max: int) -> None:
     """Numbers and due times included, the list of changes aside: a checkpoint takes it."""
     timers = Timers()
