@@ -303,4 +303,4 @@ class Admin:
         for name, topic in self._config.topics.items():
             self._topics.make(name, topic.type, topic.queues)
         for name, group in self._config.groups.items():
-            self._groups.make(name, group.attempts_max, group.retry)
+            self._groups.make(name, group.attempts_max, group.retry, orderly=group.orderly)

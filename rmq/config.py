@@ -34,12 +34,13 @@ class GroupSetting(msgspec.Struct, frozen=True):
     """A consumer group to make at start. `attempts_max` counts deliveries, the first included.
 
     `retry_ms`: how long after delivery 1, 2, ... the next may come, the last one repeating; empty: RocketMQ's steps.
-    `backoff`: an exponential policy instead.
+    `backoff`: an exponential policy instead. `orderly`: in order per queue; None: as the store has it, or not.
     """
 
     attempts_max: int
     retry_ms: tuple[int, ...] = ()
     backoff: RetryPolicy | None = None
+    orderly: bool | None = None
 
     @property
     def retry(self) -> RetryPolicy:

@@ -103,7 +103,7 @@ class _Table(msgspec.Struct, frozen=True):
 
 _TABLES = {
     "topics": _Table("topic", TOPIC_CHARS_MAX, ("type", "queues"), 2),
-    "groups": _Table("group", GROUP_CHARS_MAX, ("attempts_max", "retry_ms", "backoff"), 1),
+    "groups": _Table("group", GROUP_CHARS_MAX, ("attempts_max", "retry_ms", "backoff", "orderly"), 1),
 }
 
 
@@ -158,10 +158,14 @@ def _group(origin: str, fields: Mapping[str, object]) -> GroupSetting:
     backoff = fields.get("backoff")
     if backoff is not None and steps:
         raise ConfigError(f"{origin}: retry_ms and backoff exclude each other; leave one of them out")
+    orderly = fields.get("orderly")
+    if not isinstance(orderly, bool | None):
+        raise ConfigError(f"{origin}: orderly is {_shown(orderly)}, must be true or false")
     return GroupSetting(
         0 if attempts is None else _bounded(origin, "attempts_max", attempts, "attempts_max"),
         tuple(_bounded(origin, "retry_ms", step, "invisible_ms_max") for step in steps),
         None if backoff is None else _backoff(origin, backoff),
+        orderly,
     )
 
 
@@ -239,7 +243,8 @@ def _filled(config: Config) -> Config:
     """Topics and groups get what they left open."""
     topics = {n: TopicSetting(t.type, t.queues or config.topic_queues) for n, t in config.topics.items()}
     groups = {
-        n: GroupSetting(g.attempts_max or config.attempts_max, g.retry_ms, g.backoff) for n, g in config.groups.items()
+        name: msgspec.structs.replace(group, attempts_max=group.attempts_max or config.attempts_max)
+        for name, group in config.groups.items()
     }
     return msgspec.structs.replace(config, topics=topics, groups=groups)
 

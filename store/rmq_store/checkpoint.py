@@ -25,9 +25,12 @@ LMDB commits. A crash before the commit: the last checkpoint counts, and the log
 """
 
 import logging
+import operator
 import struct
+import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +39,7 @@ import msgspec
 
 from rmq_store import lmdbfile
 from rmq_store.disk import remove_tree
-from rmq_store.lmdbfile import Pair, Unreadable
+from rmq_store.lmdbfile import Unreadable
 
 log_ = logging.getLogger("rmq.store")
 FORMAT = 6
@@ -45,7 +48,7 @@ MAP_BYTES = 8 << 30  # address space, not disk; a bigger copy is not written and
 TIMER = b"w"  # first byte of the keys of timers, and the key of what is known of all
 _TIMER_KEY = struct.Struct(">cqq")  # TIMER, due_ms, number
 _NUMBER = struct.Struct(">q")
-_TIMER_ROW = struct.Struct(">qqq")  # due_ms, number, first number: a key without its first byte, and its value
+_TIMER_BYTES = _TIMER_KEY.size + _NUMBER.size
 HALF, OUTCOMES = b"x", b"y"  # first bytes of the keys of half messages, and of ended ones
 LITE, LITE_CHUNK, LITE_PLACE, LITE_GROUP = b"l", b"n", b"u", b"v"
 _NUMBERED_KEY = struct.Struct(">cq")
@@ -104,38 +107,55 @@ class Kept(msgspec.Struct):
     """What a checkpoint's file holds, checked. `pairs`: all but those of timers, of which there may be a million."""
 
     meta: Meta
-    pairs: list[Pair]
-    packed_timers: bytearray
+    pairs: list[tuple[bytes, bytes]]
+    packed_timers: bytearray  # due_ms, number, first number of each: keys without their first bytes, and values
 
     def decoded(self) -> Iterator[tuple[bytes, Any]]:
         """The pairs, in the order of the keys. Raises msgspec.DecodeError."""
         return ((key, _decode(value)) for key, value in self.pairs)
 
-    def timers(self) -> Iterator[tuple[int, int, int]]:
-        """(due_ms, number, first number) of each timer, in that order."""
-        yield from _TIMER_ROW.iter_unpack(self.packed_timers)
+    def timers(self) -> "tuple[array[int], array[int], array[int]]":
+        """Due times in ms, numbers and first numbers of all timers, in that order."""
+        numbers: array[int] = array("q")
+        numbers.frombytes(self.packed_timers)
+        if sys.byteorder == "little":
+            numbers.byteswap()
+        return numbers[0::3], numbers[1::3], numbers[2::3]
 
 
 def read(folder: Path) -> Kept | None:
     """None where there is no checkpoint. Raises OSError, and Unreadable: it is not one that we committed."""
     raw, total = b"", 0
-    pairs: list[Pair] = []
+    pairs: list[tuple[bytes, bytes]] = []
     timers = bytearray()
     try:
-        for key, value in lmdbfile.read(folder / "data.mdb"):
-            if key == _META_KEY:
-                raw = value
+        for keys, values in lmdbfile.read(folder / "data.mdb"):
+            total += sum(map(zlib.crc32, values, map(zlib.crc32, keys)))
+            if _are_timers(keys, values):
+                rows = bytearray(b"".join(map(operator.add, keys, values)))
+                del rows[::_TIMER_BYTES]
+                timers += rows
                 continue
-            total += _sum_of(key, value)
-            if len(key) == _TIMER_KEY.size and key.startswith(TIMER) and len(value) == _NUMBER.size:
-                timers += key[1:] + value
-            else:
-                pairs.append((key, value))
+            for key, value in zip(keys, values, strict=True):
+                if key == _META_KEY:
+                    raw = value
+                    total -= _sum_of(key, value)
+                elif _are_timers((key,), (value,)):
+                    timers += key[1:] + value
+                else:
+                    pairs.append((key, value))
     except FileNotFoundError:
         return None
     if not (raw or pairs or timers):
         return None
     return Kept(_meta(raw, total & _SUM_MASK), pairs, timers)
+
+
+def _are_timers(keys: Sequence[bytes], values: Sequence[bytes]) -> bool:
+    """All of them; `keys` rise."""
+    if not keys[0].startswith(TIMER) or not keys[-1].startswith(TIMER):
+        return False
+    return set(map(len, keys)) == {_TIMER_KEY.size} and set(map(len, values)) == {_NUMBER.size}
 
 
 def _meta(raw: bytes, total: int) -> Meta:

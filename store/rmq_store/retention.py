@@ -31,6 +31,7 @@ from rmq_store.store import Store
 RETRY_PREFIX = "%RETRY%"
 _STEP = 200  # queues cut, messages carried, or ledgers looked at, in one turn
 _TIMERS_A_STEP = 20
+_BEFORE_ALL_MS = -1
 _HALVES_A_STEP = 100
 
 
@@ -156,13 +157,16 @@ class Retention:
         topic = self._store.state.topics.get(timers.TOPIC)
         if topic is None:
             return
-        for looked, due_ms in enumerate(self._store.state.timers.dues()):
-            for first in self._store.state.timers.numbers_at(due_ms):
-                if self._store.state.timers.current(first) < topic.queues[0].min_offset:
+        timers_ = self._store.state.timers
+        due_ms, looked = timers_.due_after(_BEFORE_ALL_MS), 0
+        while due_ms is not None:
+            for first in timers_.numbers_at(due_ms):
+                if timers_.current(first) < topic.queues[0].min_offset:
                     self._move_timer(topic, first, due_ms)
                     yield
             if looked % _TIMERS_A_STEP == 0:
                 yield
+            due_ms, looked = timers_.due_after(due_ms), looked + 1
 
     def _move_timer(self, topic: Topic, first: int, due_ms: int) -> None:
         """Unless it fired, or ended, since its millisecond was looked at. An unreadable one ends when it is due."""

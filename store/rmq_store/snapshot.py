@@ -122,8 +122,7 @@ def restore(state: State, kept: Kept) -> None:
         state.leases.subscription(group.group, group.topic).lite = True
     for (topic, queue_id, number), (first, end, data) in sums:
         state.topics[topic].queues[int(queue_id)].restore_sums(int(number), (first, end, data))
-    for due_ms, timer, first_timer in kept.timers():
-        state.timers.put(timer, due_ms, first_timer)
+    state.timers.restore(*kept.timers())
     state.halves.outcomes.restore(ended)
     forget_changes(state)
 

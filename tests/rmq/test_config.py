@@ -7,6 +7,7 @@ import msgspec
 import pytest
 import yaml
 
+from rmq import configsource
 from rmq.config import FIELDS, Config, GroupSetting, TopicSetting, allowed, choices, parse_endpoint
 from rmq.configsource import build, load, manual, settings
 from rmq.errors import ConfigError
@@ -196,7 +197,8 @@ def test_topics_and_groups_of_all_sources_add_up_by_name(tmp_path: Path) -> None
         topic_queues: 3
         topics: {orders: {type: delay, queues: 4}, audit: }
         groups: {billing: {attempts_max: 3, retry_ms: [1000, 5000]}, mail: {},
-          slow: {backoff: {initial_ms: 1000, multiplier: 3}}, usual: {backoff: {}}}
+          slow: {backoff: {initial_ms: 1000, multiplier: 3}}, usual: {backoff: {}},
+          ledger: {orderly: true}, loose: {orderly: false}}
         """.replace("\n        ", "\n"),
     )
     config = load(path, {"RMQ_TOPICS": "orders:FIFO,ns%a|b:MIXED:1"}, {"topics": ("x", "y"), "groups": ("g:2",)})
@@ -212,8 +214,19 @@ def test_topics_and_groups_of_all_sources_add_up_by_name(tmp_path: Path) -> None
         "mail": GroupSetting(17),
         "slow": GroupSetting(17, (), RetryPolicy((), 1000, 7_200_000, 3.0)),
         "usual": GroupSetting(17, (), RetryPolicy(())),
+        "ledger": GroupSetting(17, orderly=True),
+        "loose": GroupSetting(17, orderly=False),
         "g": GroupSetting(2),
     }
+
+
+@pytest.mark.parametrize("key", ["topics", "groups"])
+def test_every_field_of_a_topic_and_a_group_is_in_the_manual(key: str) -> None:
+    """config.yaml says what each means, in the comment above."""
+    comment = manual().split(f"\n{key}:")[0].split("\n\n")[-1]
+    fields = configsource._TABLES[key].fields
+    assert set(fields) == set((TopicSetting if key == "topics" else GroupSetting).__struct_fields__)
+    assert [field for field in fields if f"{field}:" not in comment and f"{field}, instead" not in comment] == []
 
 
 @pytest.mark.parametrize(
@@ -242,6 +255,7 @@ def test_topics_and_groups_of_all_sources_add_up_by_name(tmp_path: Path) -> None
         ("groups: {a: {backoff: {initial_ms: 9, max_ms: 8}}}", "initial_ms (9) must not be above max_ms (8)"),
         ("groups: {a: {backoff: {multiplier: 0.5}}}", "multiplier is 0.5, must be 1 to 100"),
         ("groups: {a: {backoff: {multiplier: two}}}", "multiplier is 'two', must be 1 to 100"),
+        ("groups: {a: {orderly: 1}}", "a: orderly is 1, must be true or false"),
         ("groups: {a: {retry_ms: [1], backoff: {}}}", "retry_ms and backoff exclude each other"),
     ],
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rmq import message as m
-from rmq.config import TopicSetting
+from rmq.config import GroupSetting, TopicSetting
 from rmq.message import Delivered, MessageType
 from tests.rmq.admin_rig import admin
 from tests.rmq.conftest import MakeRig
@@ -94,3 +94,13 @@ def test_order_outlives_the_server(orderly: Rig, end: str) -> None:
     assert bodies(take(orderly)) == ["2"]
     orderly.advance(INVISIBLE_MS)
     assert bodies(take(orderly, fifo=True)) == ["2", "3"]
+
+
+def test_the_configuration_makes_a_group_orderly(disk_rig: Rig) -> None:
+    """And where it says nothing of that, the group stays as it is."""
+    disk_rig.restart(groups={"ledger": GroupSetting(17, orderly=True), "usual": GroupSetting(17)})
+    assert [disk_rig.broker.group(name).fifo for name in ("ledger", "usual")] == [True, False]
+    disk_rig.restart(groups={"ledger": GroupSetting(17)})
+    assert disk_rig.broker.group("ledger").fifo
+    disk_rig.restart(groups={"ledger": GroupSetting(17, orderly=False)})
+    assert not disk_rig.broker.group("ledger").fifo

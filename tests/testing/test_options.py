@@ -38,6 +38,7 @@ def test_topics_have_a_long_form_and_short_ones(topics: object) -> None:
     ("groups", "wanted"),
     [
         ({"g": {"attempts_max": 3, "retry_ms": (10, 20)}}, GroupSetting(3, (10, 20))),
+        ({"g": {"orderly": True}}, GroupSetting(17, orderly=True)),
         ({"g": 3}, GroupSetting(3)),
         ({"g": None}, GroupSetting(17)),
         ("g:3", GroupSetting(3)),
