@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, settings
 from tests.model.machine import play
 from tests.model.lites import LiteMachine
 
+ALSO = ("model",)  # as it is the model that knows every verb
 ROUNDS = 26  # of about 40,000 steps each
 EXAMPLES = 600
 STEPS = 80
