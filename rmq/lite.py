@@ -142,7 +142,7 @@ class LiteTopics:
             if start.kind != "last" and known:
                 self._settle(home, lite)
         if places:
-            self._store.apply(LitePlaces(home.group, home.topic, places))
+            self._store.apply(LitePlaces(home.group, home.topic, places, settles=True))
 
     def _settle(self, home: Subscription, lite: Lite) -> None:
         """The group goes on elsewhere: what it holds of the lite topic is done."""
@@ -199,6 +199,7 @@ class LiteTopics:
     def tick(self, limit: int) -> None:
         """Ends those that are over their time, looking at `limit` at most."""
         now_ms = self._clock.wall_ms()
+        ended: list[Lite] = []
         for key in self._lites.due.pop_due(now_ms, limit):
             lite = self._lites.get(key)
             if lite is None:
@@ -209,7 +210,9 @@ class LiteTopics:
             elif any(self._is_read(group, lite) for group in self._lites.of_topic(lite.topic)):
                 self._lites.set_due(lite, now_ms + _LOOK_AGAIN_MS)
             else:
-                self._end(lite)
+                ended.append(lite)
+        if ended:
+            self._end(ended)
 
     def _is_read(self, group: LiteGroup, lite: Lite) -> bool:
         """Something of it is open, or to be read by a client that is there."""
@@ -223,12 +226,17 @@ class LiteTopics:
         start = max(place.next, queue.min_offset if queue is not None else 0)
         return bool(place.clients) and lite.next(start) is not None
 
-    def _end(self, lite: Lite) -> None:
-        told = [client for group in self._lites.of_topic(lite.topic) for client in _clients(group, lite.key)]
-        self._store.apply(LitesDropped([lite.key]))
+    def _end(self, lites: Sequence[Lite]) -> None:
+        told = [
+            (client, lite.name)
+            for lite in lites
+            for group in self._lites.of_topic(lite.topic)
+            for client in _clients(group, lite.key)
+        ]
+        self._store.apply(LitesDropped([lite.key for lite in lites]))
         if self.clients is not None:
-            for client in told:
-                self.clients.unsubscribe_lite(client, lite.name)
+            for client, name in told:
+                self.clients.unsubscribe_lite(client, name)
 
 
 def _clients(group: LiteGroup, key: int) -> Sequence[str]:

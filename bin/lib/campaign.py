@@ -2,7 +2,8 @@
 
 A campaign is a module with `ROUNDS: int` and `run(seed: int) -> Mapping[str, int]`: one round, decided by its seed
 alone; it returns counts (kills, messages checked, ...) and raises where a promise does not hold. `COUNTED = True`: the
-seed is the round's number, for a campaign whose rounds together are all that there is to try. Each round is one
+seed is the round's number, for a campaign whose rounds together are all that there is to try. `ALSO`: other names that
+the same campaign, with the same ledger, goes by. Each round is one
 JSON line in docs/evidence/NAME.jsonl: {"round", "seed", "commit", "changed", "python", "ok", "seconds", "counts"},
 and "error" for a failure. The ledger is the state: a campaign that was stopped goes on with the next round. A round
 that failed is run again first; `--seed N` repeats any one without writing.
@@ -31,6 +32,7 @@ class Campaign(Protocol):
 
 def main(root: Path, name: str, rounds: int | None, seed: int | None) -> int:
     """Returns the exit code: 0 when the ledger shows all rounds of this commit as passed."""
+    name = own_name(root, name)
     campaign = find(root, name)
     if campaign is None:
         print(f"check: no campaign {name!r}; there are: {', '.join(names(root)) or 'none'}")
@@ -49,6 +51,14 @@ def main(root: Path, name: str, rounds: int | None, seed: int | None) -> int:
 def names(root: Path) -> list[str]:
     """The campaigns that there are."""
     return sorted(path.stem for path in (root / "tests" / "long").glob("[a-z]*.py"))
+
+
+def own_name(root: Path, name: str) -> str:
+    """Of the campaign that goes by this name, too; the same name where there is none."""
+    own = names(root)
+    if name in own:
+        return name
+    return next((one for one in own if name in getattr(find(root, one), "ALSO", ())), name)
 
 
 def find(root: Path, name: str) -> Campaign | None:

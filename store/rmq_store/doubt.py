@@ -67,6 +67,9 @@ class Doubt:
             case Leased():
                 for queue_id, next_offset, _, _ in change.parts:
                     self._goes_on(self._ledger(change.group, change.topic, queue_id), next_offset)
+            case LitePlaces(settles=True):
+                for key, _ in change.places:
+                    self._is_settled_in_lite(change.group, change.topic, key)
             case LitePlaces():
                 for key, next_offset in change.places:
                     self._goes_on_in_lite(change.group, change.topic, key, next_offset)
@@ -90,6 +93,15 @@ class Doubt:
         if ledger not in self._found:
             self._found.add(ledger)
             self._reopen(ledger, next_offset)
+
+    def _is_settled_in_lite(self, group: str, topic: str, key: int) -> None:
+        """As above, of one lite topic."""
+        self._found.add((group, key))
+        lite = self._state.lites.get(key)
+        lines = self._ledger(group, topic, lite.queue_id).lines if lite is not None else None
+        if lite is not None and lines is not None:
+            held = [lines.at(key, place) for place in range(lines.length(key))]
+            self._state.apply(Acked(group, topic, [(lite.queue_id, held)]))
 
     def _goes_on_in_lite(self, group: str, topic: str, key: int, next_offset: int) -> None:
         """What the entry passes over, but for what its lease has just told of."""

@@ -182,12 +182,14 @@ class LitesDropped(msgspec.Struct, array_like=True, tag="x", frozen=True):
 class LitePlaces(msgspec.Struct, array_like=True, tag="p", frozen=True):
     """The group reads a parent topic by its lite topics, and goes on at these queue offsets: (key, next).
 
-    Comes behind the entry that leases what lies before. A crash between the two: it is delivered twice.
+    Comes behind the entry that leases what lies before. A crash between the two: it is delivered twice. `settles`: a
+    client said so, as for Cursors.
     """
 
     group: str
     topic: str
     places: list[tuple[int, int]]
+    settles: bool = False
 
 
 class LiteSubscribed(msgspec.Struct, array_like=True, tag="u", frozen=True):

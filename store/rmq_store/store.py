@@ -277,7 +277,7 @@ class Store:
         """Changes the state at once and journals it with this turn."""
         self.state.apply(change)
         self._changes.append(change)
-        if isinstance(change, journal.TopicDrop | journal.GroupDrop | TopicPut):
+        if isinstance(change, journal.TopicDrop | journal.GroupDrop | journal.LitesDropped | TopicPut):
             self._write_journal()  # messages of this turn, before and after, must keep their side of it
         self.flusher.touch()
         self._touch()

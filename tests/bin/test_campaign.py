@@ -50,6 +50,18 @@ def test_each_round_is_a_line_with_seed_commit_and_counts(tmp_path: Path) -> Non
     assert all((e["commit"], e["changed"], e["ok"], e["counts"]) == ("abc", True, True, {"messages": 7}) for e in lines)
 
 
+def test_a_campaign_may_go_by_other_names(tmp_path: Path) -> None:
+    """With one ledger for all of them."""
+    folder = tmp_path / "tests" / "long"
+    folder.mkdir(parents=True)
+    (folder / "toy.py").write_text(f'ALSO = ("doll",){MODULE}')
+    assert campaign.main(tmp_path, "doll", 1, None) == 0
+    assert campaign.main(tmp_path, "toy", 2, None) == 0
+    assert [line["round"] for line in entries(tmp_path / "docs" / "evidence" / "toy.jsonl")] == [0, 1]
+    assert [path.name for path in (tmp_path / "docs" / "evidence").iterdir()] == ["toy.jsonl"]
+    assert campaign.main(tmp_path, "puppet", 1, None) == 2
+
+
 def test_a_campaign_may_count_its_rounds(tmp_path: Path) -> None:
     """Then each does its part of all that there is to try."""
     toy = Toy()

@@ -16,7 +16,7 @@ from rmq.handle import HandleMaker
 from rmq_store import consumequeue, segment
 from rmq_store.errors import StoreError
 from rmq_store.lines import Lines
-from tests.model.model import CLIENTS, RENEW_MS, TAGS, TOPICS, Model, Place, Sent
+from tests.model.model import CLIENTS, RENEW_MS, TAGS, TOPICS, Model, Place, Sent, to_be_found
 from tests.rmq.rig import outgoing
 
 PAUSE = st.sampled_from((0, 1_000, 70_000))
@@ -46,7 +46,7 @@ class Crashes(Model):
         """In the midst of verbs that nobody has the answer of: each of them is done or not, and nothing else is."""
         self._collect()
         self.rig.settle()
-        self.past = {}
+        self._all_is_safe()
         self.rig.faults.arm(fault[0], segment.FOLDER, fault[1])
         for verb, pick in verbs:
             with contextlib.suppress(StoreError):
@@ -67,7 +67,7 @@ class Crashes(Model):
 
     def _begin_send(self, pick: int) -> None:
         topic, tag, name = TOPICS[pick % 2], TAGS[pick % len(TAGS)], self._next_name()
-        self.unanswered[name] = topic, tag
+        self.unanswered[name] = to_be_found(topic, tag)
         self.rig.broker.send([outgoing(name, topic=topic, tag=tag)])
 
     def _begin_receive(self, pick: int) -> None:
@@ -92,6 +92,10 @@ class Crashes(Model):
             self._changes(place)
             self._leave(place, "dead")
             self.rig.broker.dead_letter(group, self.sent[name].topic, lease.handle)
+
+    def _all_is_safe(self) -> None:
+        """What was before cannot come back."""
+        self.past = {}
 
     # -- after a start -----------------------------------------------------------------------------------------------
 
@@ -123,14 +127,14 @@ class Crashes(Model):
 
     def _find_unanswered(self) -> None:
         store = self.rig.broker._store
-        for topic_name in {topic for topic, _ in self.unanswered.values()}:
+        for topic_name in {sent.topic for sent in self.unanswered.values()}:
             topic = self.rig.broker.topics.find(topic_name)
             for queue in topic.queues if topic else ():
                 for offset in range(queue.min_offset, queue.max_offset):
                     record = store.read(queue, offset, queue.read(offset, 1)[0])
                     name = record.body.decode() if record else ""
                     if name in self.unanswered:
-                        self._stored(name, Sent(*self.unanswered.pop(name), queue.queue_id, offset))
+                        self._stored(name, self.unanswered.pop(name).at(queue.queue_id, offset))
                         self._count("sends found")
         self.unanswered.clear()
 
@@ -140,11 +144,8 @@ class Crashes(Model):
         """
         store = self.rig.broker._store
         ledger = store.state.leases.subscription(group, sent.topic).ledger(sent.queue_id)
-        queue = store.state.queue(sent.topic, sent.queue_id)
-        assert queue is not None
         found = ledger.find(sent.offset)
-        is_parked = found is None and ledger.key(sent.offset) is not None
-        if sent.offset >= (queue.min_offset if is_parked else max(ledger.next, queue.min_offset)):
+        if self._is_unseen(group, sent):
             return "new"
         if found is None:
             return "over"
@@ -154,9 +155,19 @@ class Crashes(Model):
             return f"ready {found.attempt}"
         return found.lease.sequence
 
+    def _is_unseen(self, group: str, sent: Sent) -> bool:
+        state = self.rig.broker._store.state
+        ledger, queue = (
+            state.leases.subscription(group, sent.topic).ledger(sent.queue_id),
+            state.queue(sent.topic, sent.queue_id),
+        )
+        assert queue is not None
+        is_parked = ledger.find(sent.offset) is None and ledger.key(sent.offset) is not None
+        return sent.offset >= (queue.min_offset if is_parked else max(ledger.next, queue.min_offset))
+
     def _waits(self, group: str, sent: Sent, lines: Lines) -> bool:
         """For one that the group wants. Others may be in line again after a loss, until the next receive."""
-        wanted = {place.offset for place in self.lines[group, sent.topic, sent.message_group]}
+        wanted = {place.offset for place in self.lines[group, sent.topic, sent.message_group or sent.lite_topic]}
         return any(at in wanted and at < sent.offset and at not in lines.early for at in lines)
 
     def _is(self, place: Place, seen: str | int, maker: HandleMaker) -> bool:

@@ -50,6 +50,16 @@ class Sent:
     queue_id: int
     offset: int
     message_group: str = ""
+    lite_topic: str = ""
+
+    def at(self, queue_id: int, offset: int) -> "Sent":
+        """The same, in its place."""
+        return dataclasses.replace(self, queue_id=queue_id, offset=offset)
+
+
+def to_be_found(topic: str, tag: str, message_group: str = "", lite_topic: str = "") -> Sent:
+    """One that may or may not be stored: nobody knows where."""
+    return Sent(topic, tag, -1, -1, message_group, lite_topic)
 
 
 @dataclasses.dataclass
@@ -71,7 +81,8 @@ class Place:
 
     attempts: int = 0  # deliveries that count
     lease: Lease | None = None
-    over: str = ""  # acked, dead, or gone with its segment; early: acked behind one of its message group that is not
+    over: str = ""  # acked, dead, gone with its segment, or not for this group; early: acked behind one that is not
+    deaths: int = 0  # dead letters, before the group began with it anew
     old_handles: list[str] = dataclasses.field(default_factory=list)
     line: "list[Place]" = dataclasses.field(default_factory=list, repr=False)  # all of its message group, in order
 
@@ -118,18 +129,14 @@ class Model(RuleBasedStateMachine):
     """One run. `counts`: what happened, over all runs."""
 
     flush: ClassVar[str] = "fast"
+    owners: ClassVar[Sequence[str]] = tuple(GROUPS)  # groups that may hold a message
     counts: ClassVar[Counter[str]] = Counter()
 
     def __init__(self) -> None:
         super().__init__()
-        small: dict[str, object] = {**SMALL, "segment_bytes": 64 << 10, "log_bytes_max": 64 << 10}
-        small |= {"topic_queues": 2, "flush_interval_ms": 1, "auto_renew_ms": RENEW_MS}
-        small |= {"topics": {ranks.TOPIC: TopicSetting(MessageType.PRIORITY, ranks.QUEUES)}}
-        small |= {"lower_priority_nth": ranks.NTH}
-        groups = {group: GroupSetting(ATTEMPTS_MAX, (RETRY_MS,)) for group in GROUPS}
         with ExitStack() as owned:
             folder = Path(owned.enter_context(tempfile.TemporaryDirectory()))
-            of_it = config(**small, data="", flush=self.flush, groups=groups, renew_total_ms_max=RENEW_TOTAL_MS)
+            of_it = config(**self._settings(), data="", flush=self.flush)
             self.rig = owned.enter_context(closing(SimRig(of_it, folder / "checkpoint", SimDisk(), random.Random(0))))
             self.owned = owned.pop_all()
         self.sent: dict[str, Sent] = {}
@@ -139,12 +146,19 @@ class Model(RuleBasedStateMachine):
         self.polls: list[tuple[ReceiveRequest, asyncio.Future[Sequence[Delivered]]]] = []
         self.dead: Counter[tuple[str, str]] = Counter()
         self.letters_seen: list[int] = []
-        self.found_before: set[tuple[str, str]] = set()
         self.named = 0
-        self.unanswered: dict[str, tuple[str, str]] = {}  # sends that may or may not be stored: topic, tag
+        self.unanswered: dict[str, Sent] = {}  # sends that may or may not be stored
         self.past: dict[int, list[Place]] = {}  # what each place was, since everything was safe
         self.aged = 0
         self.ranks = Ranks()
+
+    def _settings(self) -> dict[str, object]:
+        small: dict[str, object] = {**SMALL, "segment_bytes": 64 << 10, "log_bytes_max": 64 << 10}
+        small |= {"topic_queues": 2, "flush_interval_ms": 1, "auto_renew_ms": RENEW_MS}
+        small |= {"topics": {ranks.TOPIC: TopicSetting(MessageType.PRIORITY, ranks.QUEUES)}}
+        small |= {"lower_priority_nth": ranks.NTH, "renew_total_ms_max": RENEW_TOTAL_MS}
+        small |= {"groups": {group: GroupSetting(ATTEMPTS_MAX, (RETRY_MS,)) for group in self.owners}}
+        return small
 
     def _next_name(self) -> str:
         self.named += 1
@@ -174,14 +188,17 @@ class Model(RuleBasedStateMachine):
             topic, group, batch=batch, tag=GROUPS[group], invisible_ms=invisible_ms, client_id=client or "simple",
             auto_renew=bool(client), poll_ms=600_000, fifo=fifo,
         )  # fmt: skip
-        if client:
-            self.online.add((group, client))
-        self.found_before = set(self._found())
-        ranked = self._ranked(group)
+        return self._receive(wanted, turns)
+
+    def _receive(self, wanted: ReceiveRequest, turns: int) -> Answer[Sequence[Delivered]]:
+        if wanted.auto_renew:
+            self.online.add((wanted.group, wanted.client_id))
+        ranked = self._ranked(wanted.group)
         busy = not turns and self.rig.broker._serving.is_due  # it lines up behind others of this very turn
+        is_there = self._is_there(wanted)
         answer = self.rig.broker.receive(wanted)
         if isinstance(answer, asyncio.Future):
-            assert busy or (group, topic) not in self.found_before
+            assert busy or not is_there
             self.polls.append((wanted, answer))
         else:
             self._take(wanted, answer)
@@ -208,6 +225,10 @@ class Model(RuleBasedStateMachine):
         for (group, name), place in self.places.items():
             if place.is_available(fifo=fifo):
                 yield group, self.sent[name].topic
+
+    def _is_there(self, wanted: ReceiveRequest) -> bool:
+        """Something that this receive has to find."""
+        return (wanted.group, wanted.topic) in self._found()
 
     def _ranked(self, group: str) -> set[ranks.Rank]:
         """What is available to it of the topic with priorities."""
@@ -263,7 +284,7 @@ class Model(RuleBasedStateMachine):
         for message in messages:
             name = message.body.decode()
             if name in self.unanswered:
-                self._stored(name, Sent(*self.unanswered.pop(name), message.queue_id, message.queue_offset))
+                self._stored(name, self.unanswered.pop(name).at(message.queue_id, message.queue_offset))
             assert name in self.sent, f"never sent: {name}"
             sent = self.sent[name]
             place = self.places.get((wanted.group, name))

@@ -19,7 +19,7 @@ from rmq.errors import ClientError, Code
 from rmq.message import Delivered
 from rmq.transaction import ID
 from rmq_store.outcomes import COMMITTED, ROLLED_BACK
-from tests.model.model import TAGS, TOPICS, Sent
+from tests.model.model import TAGS, TOPICS, Sent, to_be_found
 from tests.model.pulling import PullMachine
 from tests.rmq.rig import outgoing
 
@@ -46,11 +46,12 @@ class Begun:
         return transactionid.parse(self.text, self.topic)
 
 
-class Producers:
-    """A ClientPort with a producer of every topic; it answers no check."""
+class Clients:
+    """A ClientPort with a producer of every topic, which answers no check; and what consumers were told."""
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
+        self.unsubscribed: Counter[tuple[str, str]] = Counter()  # client and lite topic
 
     def check_transaction(self, topic: str, message: Delivered, transaction_id: str) -> bool:
         assert topic in TOPICS
@@ -64,7 +65,7 @@ class Producers:
         raise NotImplementedError
 
     def unsubscribe_lite(self, client_id: str, lite_topic: str) -> None:
-        raise NotImplementedError
+        self.unsubscribed[client_id, lite_topic] += 1
 
 
 class TransactMachine(PullMachine):
@@ -74,8 +75,8 @@ class TransactMachine(PullMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.producers = Producers()
-        self.rig.broker.asks(self.producers)
+        self.clients = Clients()
+        self.rig.broker.asks(self.clients)
         self.begun: list[Begun] = []
         self.begins_cut_off: dict[str, str] = {}  # begins that may or may not be stored: message id and name
         self.perhaps_ended: list[tuple[Begun, bool]] = []
@@ -136,9 +137,9 @@ class TransactMachine(PullMachine):
             one.checks += 1
             expected[f"{one.text} {one.checks}"] += 1
             one.due_ms = now_ms + min(CHECK_MS << one.checks - 1, BACKOFF_MS_MAX)
-        assert self.producers.asked == expected
+        assert self.clients.asked == expected
         self._count("checked", len(expected))
-        self.producers.asked.clear()
+        self.clients.asked.clear()
         halves = broker._store.state.halves
         assert len(halves) == len(self.open())
         assert len(halves.parked) == sum(one.due_ms == 0 for one in self.open())
@@ -161,14 +162,14 @@ class TransactMachine(PullMachine):
             return
         one, commit = left[pick % len(left)], pick % 8 == 1
         if commit:
-            self.unanswered[one.name] = one.topic, one.tag
+            self.unanswered[one.name] = to_be_found(one.topic, one.tag)
         self.rig.broker.end_transaction(one.topic, one.text, commit)
         self.perhaps_ended.append((one, commit))
 
     def _resolve(self) -> None:
         super()._resolve()
-        self.rig.broker.asks(self.producers)
-        self.producers.asked.clear()
+        self.rig.broker.asks(self.clients)
+        self.clients.asked.clear()
         halves = self.rig.broker._store.state.halves
         for one, commit in self.perhaps_ended:
             if halves.get(one.number) is None:

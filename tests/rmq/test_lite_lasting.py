@@ -228,6 +228,19 @@ def test_an_ended_lite_topic_stays_ended(short_lived: Rig, way: str) -> None:
     assert take(rig) == []
 
 
+@WAYS
+def test_a_message_in_the_turn_in_which_its_lite_topic_ended(short_lived: Rig, way: str) -> None:
+    """Is the first of the next lite topic of that name."""
+    send(short_lived, "a1")
+    short_lived.settle()
+    short_lived.clock.advance(ms=TTL_MS + MINUTE_MS)
+    short_lived.broker.tick()
+    short_lived.broker.send([of_lite("a2")])
+    again(short_lived, way)
+    sync(short_lived, "a", start=LiteStart("min"))
+    assert drain(short_lived) == ["a2"]
+
+
 def test_a_lite_topic_does_not_end_while_it_is_read(short_lived: Rig) -> None:
     """While a message is open, or while a client that subscribes it has something to read."""
     rig = short_lived
@@ -294,3 +307,25 @@ def test_memory_of_lite_topics(make_rig: MakeRig) -> None:
     assert per_lite < 1500
     assert key_of(TOPIC, names[0]) in set(lites.keys())
     assert bodies(receive(rig, 1, client="client-0")) == [f"{names[0]}1"]
+
+
+@pytest.mark.parametrize("start", [LiteStart("max"), LiteStart("tail", 1)])
+def test_where_a_client_moved_its_group_there_is_no_doubt(disk_rig: Rig, start: LiteStart) -> None:
+    """A record before that is damaged, and what the group passed over by it does not come."""
+    sync(disk_rig, "a")
+    send(disk_rig, "a1", "a2", "a3")
+    assert take(disk_rig) == ["a1"]
+    disk_rig.send(outgoing("lost", topic="others"))
+    sync(disk_rig, "a", start=start)
+    disk_rig.settle()
+    queues = disk_rig.broker._store.state.topics["others"].queues
+    (position,) = [queue.read(0, 1)[0].position for queue in queues if queue.max_offset]
+    disk_rig.crash()
+    disk_rig.broker.close()
+    shutil.rmtree(Path(disk_rig.config.data) / "rmq" / "checkpoint")
+    with next(Path(disk_rig.config.data).glob("commitlog/*0")).open("r+b") as log:
+        log.seek(position + 100)
+        log.write(b"damaged")
+    disk_rig._start(0, {})
+    disk_rig.advance(INVISIBLE_MS)
+    assert drain(disk_rig) == ([] if start.kind == "max" else ["a3"])
