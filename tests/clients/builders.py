@@ -36,11 +36,11 @@ class Language:
     """One client. `body_bytes_max`: what it can both send and receive (facts: grpc.md 2.5).
 
     `shared`: a folder of sources that are built with its own. `reports_ack`: whether its ack raises what the server
-    answered. `delays`: its driver sends delayed messages, and `recalls` them. `transacts`: it ends transactions and answers
-    checks. `prioritizes`: its messages may have a priority. `lites`: it has push consumers of lite topics, `lite_simples`:
-    simple ones. `sends_async`: its driver sends many without waiting between them.
+    answered. `delays`: its driver sends delayed messages, and `recalls` them. `transacts`: it ends transactions and
+    answers checks. `prioritizes`: its messages may have a priority. `lites`: it has push consumers of lite topics,
+    `lite_simples`: simple ones. `sends_async`: its driver sends many without waiting between them.
 
-    `secure`: with TLS; `killed`: its tests' server is killed in the middle (Session.middle).
+    `knows_tls`: it can be had with TLS; `killed`: its tests' server is killed in the middle (Session.middle).
     """
 
     name: str
@@ -61,7 +61,6 @@ class Language:
     sends_async: bool = False
     transacts: bool = False
     knows_tls: bool = True
-    secure: bool = False
     killed: bool = False
     body_bytes_max: int = 4 * MIB
 
@@ -148,7 +147,7 @@ def java(target: Path) -> list[str]:
 
 def through_a_kill(language: Language) -> Language:
     """The same client as it is tried a second time: with TLS, where it has that, and its server killed."""
-    return replace(language, env=WITH_TLS, secure=language.knows_tls, killed=True)
+    return replace(language, env=WITH_TLS, killed=True)
 
 
 def old_python(version: str) -> Language:

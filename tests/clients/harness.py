@@ -318,7 +318,7 @@ def leased(admin: AdminClient, group: str) -> bool:
 
 
 class Session:
-    """A driver bound to one server: makes clients, each under a name of its own. `victim`: that server, to be killed."""
+    """A driver bound to one server, its `victim` if it is to be killed: makes clients, each under a name of its own."""
 
     def __init__(self, process: Process, endpoint: str, victim: Server | None = None) -> None:
         self.process = process

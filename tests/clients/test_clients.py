@@ -162,7 +162,7 @@ def test_delayed_messages_come_at_their_time_unless_recalled(session: Session, l
     if not language.delays:
         pytest.skip(f"the {language.name} driver sends no delayed messages")
     producer, consumer = pair(session, f"delayed-{language.name}")
-    due_ms = time.time_ns() // 1_000_000 + 2000
+    due_ms = time.time_ns() // 1_000_000 + (10_000 if language.killed else 2000)
     waits, handle = producer.delay(b"waits", due_ms)
     if language.recalls:
         gone, gone_handle = producer.delay(b"gone", due_ms)
@@ -316,11 +316,11 @@ def pushed(consumer: PushConsumer, expected: set[bytes]) -> set[bytes]:
     return {message.body for message in consumer.deliveries}
 
 
-def test_a_clean_shutdown(session: Session, language: Language, trusted: Mapping[str, str], tmp_path: Path) -> None:
+def test_a_clean_shutdown(language: Language, fragile: Server, trusted: Mapping[str, str], tmp_path: Path) -> None:
     """Clients that have done some work stop when told to, and their process then ends by itself with exit code 0."""
     topic = f"closing-{language.name}"
     with open_driver(language, tmp_path, trusted) as process:
-        session = Session(process, session.endpoint, session.victim)
+        session = Session(process, fragile.endpoint, fragile if language.killed else None)
         producer, consumer = pair(session, topic)
         producer.send(b"last")
         consumer.gather(1)

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import pytest
 
 from tests.clients.builders import Language
-from tests.clients.harness import DriverError, Process, Producer, Received, Session, eventually
 from tests.clients.conftest import in_the_clear
+from tests.clients.harness import DriverError, Process, Producer, Received, Session, eventually
 from tests.clients.test_clients import Sending, fragile, pushing
 from tests.serving import Server
 

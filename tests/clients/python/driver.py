@@ -34,7 +34,8 @@ RESOLUTIONS = {
 }
 
 
-SECURE = {"tls_enable": True} if os.environ.get("rocketmq.client.enableSsl") == "true" else {}
+SWITCH = "rocketmq.client.enableSsl"  # the name is the Go SDK's
+SECURE = {"tls_enable": True} if os.environ.get(SWITCH) == "true" else {}
 
 
 class Recorder:
@@ -231,7 +232,7 @@ class Driver:
 
     def change(self, args: JSON) -> JSON:
         """Changes the invisible duration of a held message, whose receipt handle changes with it."""
-        message = self.held.pop(args["receipt"])
+        message = self.held[args["receipt"]]
         self.clients[args["name"]].change_invisible_duration(message, args["invisible_s"])
         self.held[message.receipt_handle] = message
         return {"receipt": message.receipt_handle}
