@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 SOURCES = Path(__file__).parent
@@ -23,6 +23,8 @@ MIB = 1 << 20
 ENVELOPE_BYTES = 4096
 WITHOUT_TLS = {"rocketmq.client.enableSsl": "false"}
 """For the Go client and our Java driver; their own choice is TLS."""
+WITH_TLS = {"rocketmq.client.enableSsl": "true"}
+"""For our Python and Node drivers, too; their clients' own choice is none."""
 
 
 class UnavailableError(Exception):
@@ -34,8 +36,11 @@ class Language:
     """One client. `body_bytes_max`: what it can both send and receive (facts: grpc.md 2.5).
 
     `shared`: a folder of sources that are built with its own. `reports_ack`: whether its ack raises what the server
-    answered. `delays`: its driver sends and recalls delayed messages. `transacts`: it ends transactions and answers
-    checks. `prioritizes`: its messages may have a priority.
+    answered. `delays`: its driver sends delayed messages, and `recalls` them. `transacts`: it ends transactions and
+    answers checks. `prioritizes`: its messages may have a priority. `lites`: it has push consumers of lite topics,
+    `lite_simples`: simple ones. `sends_async`: its driver sends many without waiting between them.
+
+    `knows_tls`: it can be had with TLS; `killed`: its tests' server is killed in the middle (Session.middle).
     """
 
     name: str
@@ -49,9 +54,14 @@ class Language:
     changes_invisible: bool = True
     reports_ack: bool = True
     delays: bool = False
+    recalls: bool = True
     prioritizes: bool = False
     lites: bool = False
+    lite_simples: bool = False
+    sends_async: bool = False
     transacts: bool = False
+    knows_tls: bool = True
+    killed: bool = False
     body_bytes_max: int = 4 * MIB
 
 
@@ -135,6 +145,11 @@ def java(target: Path) -> list[str]:
     return ["java", *options, "-cp", f"{target / 'classes'}:{target}/lib/*", "Driver"]
 
 
+def through_a_kill(language: Language) -> Language:
+    """The same client as it is tried a second time: with TLS, where it has that, and its server killed."""
+    return replace(language, env=WITH_TLS, killed=True)
+
+
 def old_python(version: str) -> Language:
     """An older release of the Python client."""
     return Language(
@@ -155,6 +170,8 @@ PYTHON = Language(
     transacts=True,
     prioritizes=True,
     lites=True,
+    lite_simples=True,
+    sends_async=True,
 )
 FOREIGN = (
     Language(
@@ -162,7 +179,11 @@ FOREIGN = (
         ("node", "npm"),
         build_node,
         lambda target: ["node", str(target / "driver.js")],
+        delays=True,
         transacts=True,
+        prioritizes=True,
+        lites=True,
+        sends_async=True,
         body_bytes_max=4 * MIB - ENVELOPE_BYTES,
     ),
     Language(
@@ -173,9 +194,11 @@ FOREIGN = (
         shared="lines/go",
         env=WITHOUT_TLS,
         reports_ack=False,
+        delays=True,
         transacts=True,
         prioritizes=True,
         lites=True,
+        sends_async=True,
         body_bytes_max=2 * MIB - ENVELOPE_BYTES,
     ),
     Language(
@@ -188,6 +211,7 @@ FOREIGN = (
         transacts=True,
         prioritizes=True,
         lites=True,
+        sends_async=True,
     ),
     Language(
         "rust",
@@ -196,6 +220,9 @@ FOREIGN = (
         binary,
         pushes=False,
         changes_invisible=False,
+        delays=True,
+        recalls=False,
+        knows_tls=False,
         body_bytes_max=4 * MIB - ENVELOPE_BYTES,
     ),
 )

@@ -1,35 +1,51 @@
-"""Gives tests an official client of each language, with a server to talk to.
+"""Gives tests an official client of each language, with a server to talk to: twice, the second time through a kill.
 
-Skips, with the reason, a language whose tools or packages can't be had here.
+The first time in the clear; the second time with TLS, in a process of its own, and with a server of its own that is
+killed and started again in the middle of each test, where the test says so (Session.middle). Skips, with the reason, a
+language whose tools or packages can't be had here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from rmq_proxy.native.certificates import self_signed
 from tests.clients import builders
-from tests.clients.builders import FOREIGN, PYTHON, Language
+from tests.clients.builders import FOREIGN, PYTHON, Language, through_a_kill
 from tests.clients.harness import Process, Session
 from tests.serving import Server
 
 TWO_TRIES = "refused"
-LANGUAGES = [
+IN_THE_CLEAR = [
     pytest.param(PYTHON, id=PYTHON.name),
     *(pytest.param(language, id=language.name, marks=pytest.mark.foreign) for language in FOREIGN),
 ]
+KILLED = [
+    pytest.param(
+        through_a_kill(language),
+        id=f"{language.name}-{'tls-' * language.knows_tls}killed",
+        marks=[pytest.mark.slow, *([pytest.mark.foreign] if language in FOREIGN else [])],
+    )
+    for language in (PYTHON, *FOREIGN)
+]
+in_the_clear = pytest.mark.parametrize("language", IN_THE_CLEAR, indirect=True, scope="session")
+"""For a test that kills the server itself, or where neither TLS nor a kill makes a difference."""
 
 
-def open_driver(language: Language, home: Path) -> Process:
-    """Starts the driver of `language`, which is built first where that has not been done."""
+def open_driver(language: Language, home: Path, trusted: Mapping[str, str] | None = None) -> Process:
+    """Starts the driver of `language`, which is built first where that has not been done.
+
+    `trusted`: what a secure one needs that checks certificates.
+    """
     try:
         command = builders.ready(language)
     except builders.UnavailableError as reason:
         pytest.skip(f"{language.name}: {reason}")
-    return Process(command, home, language.env)
+    return Process(command, home, {**language.env, **(trusted or {})})
 
 
-@pytest.fixture(scope="session", params=LANGUAGES)
+@pytest.fixture(scope="session", params=[*IN_THE_CLEAR, *KILLED])
 def language(request: pytest.FixtureRequest) -> Language:
     """Each official client in turn."""
     chosen: Language = request.param
@@ -37,24 +53,54 @@ def language(request: pytest.FixtureRequest) -> Language:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for all languages, with a group of two attempts for each."""
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    """What a server makes at its first start, but one for all servers: their settings in the environment."""
+    folder = tmp_path_factory.mktemp("certificate")
+    self_signed(folder)
+    return {"RMQ_TLS_CERT": str(folder / "tls-cert.pem"), "RMQ_TLS_KEY": str(folder / "tls-key.pem")}
+
+
+@pytest.fixture(scope="session")
+def trusted(certificate: Mapping[str, str]) -> Mapping[str, str]:
+    """The clients that check certificates trust that one: the environment of Python's and Node's gRPC."""
+    cert = certificate["RMQ_TLS_CERT"]
+    return {"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": cert, "NODE_EXTRA_CA_CERTS": cert}
+
+
+@pytest.fixture(scope="session")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A group of two attempts for each language."""
     names = [language.name for language in (PYTHON, *FOREIGN)]
     config = tmp_path_factory.mktemp("server") / "config.yaml"
     groups = "".join(f"  {TWO_TRIES}-{name}: {{attempts_max: 2, retry_ms: [1000]}}\n" for name in names)
     config.write_text(f"groups:\n{groups}")
-    with Server("--config", str(config)) as running:
+    return config
+
+
+@pytest.fixture(scope="session")
+def server(settings: Path) -> Iterator[Server]:
+    """One server for all languages."""
+    with Server("--config", str(settings)) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def process(language: Language, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+def process(
+    language: Language, trusted: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Process]:
     """The running driver of `language`."""
-    with open_driver(language, tmp_path_factory.mktemp(language.name)) as running:
+    with open_driver(language, tmp_path_factory.mktemp(language.name), trusted) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def session(process: Process, server: Server) -> Session:
-    """Makes clients of `language` that talk to `server`."""
-    return Session(process, server.endpoint)
+def session(
+    process: Process, language: Language, settings: Path, certificate: Mapping[str, str], request: pytest.FixtureRequest
+) -> Iterator[Session]:
+    """Makes clients of `language` that talk to a server: to everyone's, or to one that may be killed."""
+    if not language.killed:
+        server: Server = request.getfixturevalue("server")
+        yield Session(process, server.endpoint)
+        return
+    with Server("--config", str(settings), env=certificate) as victim:
+        yield Session(process, victim.endpoint, victim)

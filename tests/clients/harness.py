@@ -11,6 +11,7 @@ bodies are base64.
     simple    endpoint, group, topic, filter, await_s              -
     push      endpoint, group, topic, filter, nack_first           -          refuses deliveries 1 to nack_first
     send      topic, body, tag, keys, properties, message_group    message_id     `priority`, too, where it has one
+    send_all  topic, bodies                                        message_ids    none waits for the one before it
     deciding  endpoint, topic, decision                            -          a producer with a transaction checker
     begin     topic, body                                          message_id of a transaction that is begun with it
     end       message_id, commit                                   -
@@ -37,8 +38,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from rmq_proxy.admin_client import AdminClient
+from tests.serving import Server
+
 JSON = dict[str, Any]
 CALL_S = 30.0
+SHAKEN_S = 60.0
+LEASES_S = 30.0
 
 
 class DriverError(Exception):
@@ -100,6 +106,7 @@ class Process:
         self.lock = threading.Lock()
         self.ids = itertools.count(1)
         self.waiting: dict[int, Future[JSON]] = {}
+        self.shaken: set[str] = set()
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
 
@@ -133,7 +140,21 @@ class Process:
         return future
 
     def call(self, op: str, name: str, within_s: float = CALL_S, **args: object) -> JSON:
-        """Gives a command and waits for its answer; raises DriverError, also for no answer in time."""
+        """Gives a command and waits for its answer; raises DriverError, also for no answer in time.
+
+        The first calls of a client whose server was killed may fail: one of the `shaken` is asked until one succeeds.
+        """
+        deadline_s = time.monotonic() + SHAKEN_S
+        while name in self.shaken and time.monotonic() < deadline_s:
+            with contextlib.suppress(DriverError):
+                answer = self.ask(op, name, within_s, **args)
+                self.shaken.discard(name)
+                return answer
+            time.sleep(0.1)
+        return self.ask(op, name, within_s, **args)
+
+    def ask(self, op: str, name: str, within_s: float, **args: object) -> JSON:
+        """`call`, once."""
         try:
             answer = self.begin(op, name, **args).result(within_s)
         except TimeoutError:
@@ -189,6 +210,12 @@ class Producer(Client):
             args["lite_topic"] = lite_topic
         message_id: str = self.process.call("send", self.name, body=text, **args)["message_id"]
         return message_id
+
+    def send_all(self, bodies: Sequence[bytes]) -> list[str]:
+        """Sends to its topic without waiting in between; returns the message ids in their order."""
+        texts = [base64.b64encode(body).decode() for body in bodies]
+        message_ids: list[str] = self.process.call("send_all", self.name, topic=self.topic, bodies=texts)["message_ids"]
+        return message_ids
 
     def delay(self, body: bytes, due_ms: int) -> tuple[str, str]:
         """Sends to its topic for then, wall-clock time; returns the message id and what recalls it."""
@@ -265,7 +292,9 @@ class PushConsumer(Client):
         return self.deliveries
 
 
-class LiteConsumer(PushConsumer):
+class Lite(Client):
+    """What consumers of lite topics have in common."""
+
     def subscribe(self, *lite_topics: str) -> None:
         """Lite topics, too. Raises DriverError where the SDK reports the server's refusal."""
         self.process.call("subscribe", self.name, lite_topics=lite_topics)
@@ -275,12 +304,42 @@ class LiteConsumer(PushConsumer):
         self.process.call("unsubscribe", self.name, lite_topics=lite_topics)
 
 
-class Session:
-    """A driver bound to one server: makes clients, each under a name of its own."""
+class LiteConsumer(Lite, PushConsumer):
+    """Is given what it subscribes."""
 
-    def __init__(self, process: Process, endpoint: str) -> None:
+
+class LiteSimpleConsumer(Lite, SimpleConsumer):
+    """Takes what it subscribes."""
+
+
+def leased(admin: AdminClient, group: str) -> bool:
+    """Whether anything is."""
+    return any(topic.leases for found in admin.groups(group, leases=True) for topic in found.topics)
+
+
+class Session:
+    """A driver bound to one server, its `victim` if it is to be killed: makes clients, each under a name of its own."""
+
+    def __init__(self, process: Process, endpoint: str, victim: Server | None = None) -> None:
         self.process = process
         self.endpoint = endpoint
+        self.victim = victim
+        self.names: list[str] = []
+
+    def middle(self, settled: str = "") -> None:
+        """The middle of a test, where the server is killed and started again, if there is a victim.
+
+        First it is waited until the group `settled` holds nothing: what a push consumer has been given its SDK answers
+        for in its own time.
+        """
+        if self.victim is None:
+            return
+        if settled:
+            with AdminClient(self.endpoint, timeout_s=20) as admin:
+                eventually(lambda: not leased(admin, settled), LEASES_S, f"nothing is leased to {settled}")
+        self.victim.kill()
+        self.victim.restart()
+        self.process.shaken.update(self.names)
 
     def args(self, **more: object) -> JSON:
         """What every client needs, and `more`."""
@@ -288,7 +347,8 @@ class Session:
 
     def name(self, kind: str) -> str:
         """A name nobody else has."""
-        return f"{kind}-{next(self.process.ids)}"
+        self.names.append(f"{kind}-{next(self.process.ids)}")
+        return self.names[-1]
 
     def producer(self, topic: str) -> Producer:
         """Starts a producer that knows its topic beforehand."""
@@ -314,3 +374,8 @@ class Session:
         """Starts a push consumer of a topic's lite topics, none of which it subscribes yet."""
         args = self.args(group=group, topic=topic, nack_first=nack_first)
         return LiteConsumer(self.process, "lite", self.name("lite"), args)
+
+    def lite_simple(self, group: str, topic: str, await_s: int = 5) -> LiteSimpleConsumer:
+        """Starts a simple consumer of a topic's lite topics, none of which it subscribes yet."""
+        args = self.args(group=group, topic=topic, await_s=await_s)
+        return LiteSimpleConsumer(self.process, "lite_simple", self.name("lite-simple"), args)

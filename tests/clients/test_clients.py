@@ -1,9 +1,11 @@
-"""What every official client can rely on, in the same words for each language."""
+"""What every official client can rely on, in the same words for each language: in the clear, and with TLS while the
+server is killed in the middle (Session.middle does nothing in the clear).
+"""
 
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +68,7 @@ def test_a_message_comes_as_it_was_sent(session: Session, language: Language) ->
     producer, consumer = pair(session, f"whole-{language.name}")
     body, properties = "żółw 海 🐢".encode(), {"país": "España", "emoji": "🐢 = turtle"}
     message_id = producer.send(body, tag="étiquette-海", keys=["k-1", "鍵"], properties=properties)
+    session.middle()
     [message] = consumer.gather(1)
     assert message.message_id == message_id
     assert message.topic == producer.topic
@@ -80,7 +83,21 @@ def test_an_acknowledged_message_is_gone(session: Session, language: Language) -
     producer.send(b"once")
     [message] = consumer.gather(1)
     consumer.ack(message.receipt)
+    session.middle()
     assert consumer.receive(within_s=EMPTY_POLL_S) == []
+
+
+def test_many_are_sent_at_once(session: Session, language: Language) -> None:
+    """Without waiting for the one before: each is there once, under the id that its own answer told."""
+    if not language.sends_async:
+        pytest.skip(f"the {language.name} driver sends one after the other")
+    producer, consumer = pair(session, f"async-{language.name}")
+    bodies = [b"%d" % number for number in range(64)]
+    sent = dict(zip(producer.send_all(bodies), bodies, strict=True))
+    session.middle()
+    messages = consumer.gather(len(bodies))
+    assert {message.message_id: message.body for message in messages} == sent
+    assert {message.attempt for message in messages} == {1}
 
 
 def test_a_message_without_tag_keys_or_properties(session: Session, language: Language) -> None:
@@ -96,6 +113,7 @@ def test_the_largest_body(session: Session, language: Language) -> None:
     producer, consumer = pair(session, f"large-{language.name}")
     body = random.Random(7).randbytes(language.body_bytes_max)
     producer.send(body)
+    session.middle()
     [message] = consumer.gather(1)
     assert message.body == body
 
@@ -104,6 +122,7 @@ def test_only_the_wanted_tags(session: Session, language: Language) -> None:
     """A consumer with the filter `a || c` is not given what is tagged otherwise or not at all."""
     producer, consumer = pair(session, f"tags-{language.name}", tags="a || c")
     wanted = {producer.send(tag.encode(), tag=tag) for tag in ("a", "b", "c")} - {producer.send(b"no tag")}
+    session.middle()
     messages = consumer.gather(2)
     assert {message.body for message in messages} == {b"a", b"c"}
     assert {message.message_id for message in messages} < wanted
@@ -116,6 +135,7 @@ def test_a_changed_invisible_duration(session: Session, language: Language) -> N
     producer, consumer = pair(session, f"changed-{language.name}")
     producer.send(b"later")
     [first] = consumer.gather(1)
+    session.middle()
     consumer.change(first.receipt, invisible_s=1)
     [second] = consumer.gather(1)
     assert (second.message_id, second.attempt) == (first.message_id, 2)
@@ -129,24 +149,34 @@ def test_a_changed_handle_is_good_for_the_ack(session: Session, language: Langua
     producer, consumer = pair(session, f"extended-{language.name}")
     producer.send(b"longer")
     [message] = consumer.gather(1)
-    consumer.ack(consumer.change(message.receipt, invisible_s=60))
+    receipt = consumer.change(message.receipt, invisible_s=60)
+    session.middle()
+    consumer.ack(receipt)
 
 
 def test_delayed_messages_come_at_their_time_unless_recalled(session: Session, language: Language) -> None:
-    """One comes, not before its time; one is recalled, twice, and never comes; what came cannot be recalled."""
+    """One comes, not before its time; one is recalled, twice, and never comes; what came cannot be recalled.
+
+    A client that cannot recall sends the first one only.
+    """
     if not language.delays:
         pytest.skip(f"the {language.name} driver sends no delayed messages")
     producer, consumer = pair(session, f"delayed-{language.name}")
-    due_ms = time.time_ns() // 1_000_000 + 2000
-    gone, gone_handle = producer.delay(b"gone", due_ms)
+    due_ms = time.time_ns() // 1_000_000 + (10_000 if language.killed else 2000)
     waits, handle = producer.delay(b"waits", due_ms)
-    assert [producer.recall(gone_handle), producer.recall(gone_handle)] == [gone, gone]
+    if language.recalls:
+        gone, gone_handle = producer.delay(b"gone", due_ms)
+        assert producer.recall(gone_handle) == gone
+    session.middle()
+    if language.recalls:
+        assert producer.recall(gone_handle) == gone
     [message] = consumer.gather(1)
     assert (message.message_id, message.body) == (waits, b"waits")
     assert time.time_ns() // 1_000_000 >= due_ms
     consumer.ack(message.receipt)
-    with pytest.raises(DriverError, match=r"(?i)42800|precondition|passed"):
-        producer.recall(handle)
+    if language.recalls:
+        with pytest.raises(DriverError, match=r"(?i)42800|precondition|passed"):
+            producer.recall(handle)
     assert consumer.receive(within_s=EMPTY_POLL_S) == []
 
 
@@ -157,6 +187,8 @@ def test_a_push_consumer_gets_everything_once(session: Session, language: Langua
     producer = session.producer(topic)
     sent = [producer.send(b"before %d" % number) for number in range(5)]
     consumer = session.push(topic, topic)
+    consumer.until(len(sent))
+    session.middle(settled=topic)
     sent += [producer.send(b"during %d" % number) for number in range(5)]
     deliveries = consumer.until(len(sent))
     assert sorted(message.message_id for message in deliveries) == sorted(sent)
@@ -168,6 +200,7 @@ def test_a_refused_message_is_pushed_again(session: Session, language: Language)
     """A listener that fails gets the same message as delivery number 2; one that then succeeds gets it no more."""
     topic = f"again-{language.name}"
     producer, consumer = session.producer(topic), session.push(topic, topic, nack_first=1)
+    session.middle()
     message_id = producer.send(b"not now")
     deliveries = consumer.until(2)
     assert [(message.message_id, message.attempt) for message in deliveries] == [(message_id, 1), (message_id, 2)]
@@ -180,6 +213,7 @@ def test_a_message_refused_too_often_is_a_dead_letter(session: Session, language
     producer, consumer = session.producer(topic), session.push(group, topic, nack_first=99)
     message_id = producer.send(b"no use", tag="t", keys=["k"], properties={"p": "v"})
     consumer.until(2)
+    session.middle(settled=group)
     undertaker = session.simple(f"undertaker-{language.name}", f"%DLQ%{group}")
     [dead] = undertaker.gather(1)
     assert (dead.message_id, dead.body, dead.tag, dead.keys) == (message_id, b"no use", "t", ("k",))
@@ -232,15 +266,17 @@ class Sending:
 
 
 @pytest.fixture
-def fragile() -> Iterator[Server]:
+def fragile(certificate: Mapping[str, str]) -> Iterator[Server]:
     """A server of its own for a test that restarts it."""
-    with Server() as running:
+    with Server(env=certificate) as running:
         yield running
 
 
-def survives(server: Server, sending: Sending) -> None:
+def survives(server: Server, sending: Sending, *, killed: bool) -> None:
     """Restarts the server between messages that go through before and after."""
     eventually(lambda: sending.at_least(5), 30, "5 messages before the restart")
+    if killed:
+        server.kill()
     server.restart()
     count = len(sending.acknowledged)
     eventually(lambda: sending.at_least(count + 5), 60, "5 messages after the restart")
@@ -248,12 +284,12 @@ def survives(server: Server, sending: Sending) -> None:
 
 @pytest.mark.slow
 def test_clients_outlive_a_restart_of_the_server(process: Process, language: Language, fragile: Server) -> None:
-    """Same data, same port: the clients that were there go on, and nothing acknowledged is missing."""
+    """Stopped or killed; same data, same port: the clients that were there go on, nothing acknowledged is missing."""
     session, topic = Session(process, fragile.endpoint), f"restart-{language.name}"
     push = session.push("pushed", topic) if language.pushes else None
     simple = session.simple("simple", topic)
     with Sending(session.producer(topic)) as sending:
-        survives(fragile, sending)
+        survives(fragile, sending, killed=language.killed)
     expected = set(sending.acknowledged)
     assert expected <= drained(simple, expected)
     if push is not None:
@@ -280,11 +316,11 @@ def pushed(consumer: PushConsumer, expected: set[bytes]) -> set[bytes]:
     return {message.body for message in consumer.deliveries}
 
 
-def test_a_clean_shutdown(language: Language, server: Server, tmp_path: Path) -> None:
+def test_a_clean_shutdown(language: Language, fragile: Server, trusted: Mapping[str, str], tmp_path: Path) -> None:
     """Clients that have done some work stop when told to, and their process then ends by itself with exit code 0."""
     topic = f"closing-{language.name}"
-    with open_driver(language, tmp_path) as process:
-        session = Session(process, server.endpoint)
+    with open_driver(language, tmp_path, trusted) as process:
+        session = Session(process, fragile.endpoint, fragile if language.killed else None)
         producer, consumer = pair(session, topic)
         producer.send(b"last")
         consumer.gather(1)
@@ -293,6 +329,7 @@ def test_a_clean_shutdown(language: Language, server: Server, tmp_path: Path) ->
             push = session.push(f"{topic}-push", topic)
             push.until(1)
             clients.append(push)
+        session.middle()
         for client in clients:
             client.stop(within_s=40)
         assert process.close(within_s=20) == 0

@@ -12,10 +12,12 @@ import pytest
 
 from rmq_proxy.admin_client import AdminClient, AdminError
 from tests.clients.builders import Language
+from tests.clients.conftest import in_the_clear
 from tests.clients.harness import Session, eventually
 from tests.serving import Server
 
 VERIFIES = {"java"}
+pytestmark = in_the_clear
 STACKS = {"java": "Thread", "go": "goroutine", "node": "mock stack"}
 SILENT = {"python"}
 

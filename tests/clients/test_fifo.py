@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import pytest
 
 from tests.clients.builders import Language
+from tests.clients.conftest import in_the_clear
 from tests.clients.harness import DriverError, Process, Producer, Received, Session, eventually
 from tests.clients.test_clients import Sending, fragile, pushing
 from tests.serving import Server
@@ -38,6 +39,7 @@ def test_a_simple_consumer_gets_each_group_in_order(session: Session, language: 
     bodies = send(producer, range(4))
     [first] = consumer.receive(most=1)
     [second] = consumer.receive(most=1)
+    session.middle()
     assert first.body[:1] != second.body[:1]
     assert (first.body[2:], second.body[2:]) == (b"0", b"0")
     consumer.ack(first.receipt)
@@ -82,6 +84,7 @@ class SendingInOrder(Sending):
                 return
 
 
+@in_the_clear
 @pytest.mark.slow
 def test_order_outlives_a_killed_server(process: Process, language: Language, fragile: Server) -> None:
     """Killed while messages are under way, started again: all that was acknowledged comes, each group in order."""

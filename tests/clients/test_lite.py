@@ -1,10 +1,11 @@
-"""Lite topics with every official client that knows them: push consumers, and through a killed server."""
+"""Lite topics with every official client that knows them: push and simple consumers, and through a killed server."""
 
 import contextlib
 
 import pytest
 
 from tests.clients.builders import Language
+from tests.clients.conftest import in_the_clear
 from tests.clients.harness import DriverError, LiteConsumer, Process, Producer, Session, eventually
 from tests.clients.test_clients import fragile, pushing
 from tests.serving import Server
@@ -37,6 +38,7 @@ def test_a_consumer_gets_what_it_subscribes_in_order(session: Session, language:
     topic = f"lite-{language.name}"
     producer, consumer = session.producer(topic), session.lite(topic, topic, nack_first=1)
     consumer.subscribe("a", "b")
+    session.middle()
     send(producer, "a1", "a2", "b1", "c1")
     consumer.until(6, within_s=90)
     assert (came(consumer, "a"), came(consumer, "b")) == ([b"a1", b"a1", b"a2", b"a2"], [b"b1", b"b1"])
@@ -51,6 +53,7 @@ def test_subscriptions_change(session: Session, language: Language) -> None:
     send(producer, "a1")
     consumer.until(1)
     consumer.unsubscribe("a")
+    session.middle(settled=topic)
     send(producer, "a2", "b1")
     consumer.until(2)
     assert came(consumer, "a") == [b"a1"]
@@ -59,6 +62,34 @@ def test_subscriptions_change(session: Session, language: Language) -> None:
     assert came(consumer, "a") == [b"a1", b"a2"]
 
 
+def test_a_simple_consumer_takes_what_it_subscribes(session: Session, language: Language) -> None:
+    """In order, the next when the one before is acknowledged; what it no longer subscribes waits."""
+    if not language.lite_simples:
+        pytest.skip(f"{language.name} has no simple consumers of lite topics")
+    topic = f"lite-simple-{language.name}"
+    producer, consumer = session.producer(topic), session.lite_simple(topic, topic)
+    consumer.subscribe("a", "b")
+    send(producer, "a1", "a2", "b1", "c1")
+    first = consumer.gather(2)
+    assert sorted(message.body for message in first) == [b"a1", b"b1"]
+    session.middle()
+    for message in first:
+        consumer.ack(message.receipt)
+    [second] = consumer.gather(1)
+    assert (second.body, second.attempt) == (b"a2", 1)
+    consumer.ack(second.receipt)
+    consumer.unsubscribe("a")
+    send(producer, "a3", "b2")
+    [other] = consumer.gather(1)
+    assert other.body == b"b2"
+    consumer.ack(other.receipt)
+    consumer.subscribe("a")
+    [third] = consumer.gather(1)
+    assert third.body == b"a3"
+    consumer.ack(third.receipt)
+
+
+@in_the_clear
 @pytest.mark.slow
 def test_subscriptions_outlive_a_killed_server(process: Process, language: Language, fragile: Server) -> None:
     """A consumer that knows nothing of the kill gets what is sent afterwards, and what was sent before."""

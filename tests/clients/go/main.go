@@ -25,6 +25,7 @@ type command struct {
 	AwaitS     int               `json:"await_s"`
 	NackFirst  int32             `json:"nack_first"`
 	Body       []byte            `json:"body"`
+	Bodies     [][]byte          `json:"bodies"`
 	Tag        string            `json:"tag"`
 	Keys       []string          `json:"keys"`
 	Properties map[string]string `json:"properties"`
@@ -38,6 +39,8 @@ type command struct {
 	Decision   string            `json:"decision"`
 	MessageID  string            `json:"message_id"`
 	Commit     bool              `json:"commit"`
+	DueMs      int64             `json:"due_ms"`
+	Recall     string            `json:"recall"`
 }
 
 type reply = lines.Reply
@@ -192,6 +195,9 @@ func (d *driver) send(c *command) (reply, error) {
 			return nil, err
 		}
 	}
+	if c.DueMs != 0 {
+		message.SetDelayTimestamp(time.UnixMilli(c.DueMs))
+	}
 	for key, value := range c.Properties {
 		message.AddProperty(key, value)
 	}
@@ -199,7 +205,30 @@ func (d *driver) send(c *command) (reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	return reply{"message_id": receipts[0].MessageID}, nil
+	return reply{"message_id": receipts[0].MessageID, "recall": receipts[0].RecallHandle}, nil
+}
+
+func (d *driver) sendAll(c *command) (reply, error) {
+	ids, failures := make([]string, len(c.Bodies)), make([]error, len(c.Bodies))
+	var sent sync.WaitGroup
+	sent.Add(len(c.Bodies))
+	for number, body := range c.Bodies {
+		message := &rmq.Message{Topic: c.Topic, Body: body}
+		done := func(_ context.Context, receipts []*rmq.SendReceipt, err error) {
+			defer sent.Done()
+			if failures[number] = err; err == nil {
+				ids[number] = receipts[0].MessageID
+			}
+		}
+		d.client(c.Name).(rmq.Producer).SendAsync(context.Background(), message, done)
+	}
+	sent.Wait()
+	return reply{"message_ids": ids}, errors.Join(failures...)
+}
+
+func (d *driver) recall(c *command) (reply, error) {
+	id, err := d.client(c.Name).(rmq.Producer).Recall(context.Background(), c.Topic, c.Recall)
+	return reply{"message_id": id}, err
 }
 
 func (d *driver) deciding(c *command) (reply, error) {
@@ -301,7 +330,7 @@ func main() {
 		begun: map[string]rmq.Transaction{}, checked: map[string][]string{}}
 	lines.Serve(lines.Verbs[command]{
 		"producer": d.producer, "simple": d.simple, "push": d.push, "lite": d.lite,
-		"subscribe": d.subscribe, "unsubscribe": d.unsubscribe, "send": d.send, "receive": d.receive,
+		"subscribe": d.subscribe, "unsubscribe": d.unsubscribe, "send": d.send, "send_all": d.sendAll, "recall": d.recall, "receive": d.receive,
 		"ack": d.ack, "change": d.change, "taken": d.drain, "stop": d.stop,
 		"deciding": d.deciding, "begin": d.begin, "end": d.end, "checked": d.asked,
 	})

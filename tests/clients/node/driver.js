@@ -3,7 +3,7 @@
 import { createInterface } from 'node:readline';
 import sdk from 'rocketmq-client-nodejs';
 
-const { Producer, SimpleConsumer, PushConsumer, FilterExpression, ConsumeResult } = sdk;
+const { Producer, SimpleConsumer, PushConsumer, LitePushConsumerImpl, FilterExpression, ConsumeResult } = sdk;
 const clients = new Map();
 const deliveries = new Map();
 const held = new Map();
@@ -13,7 +13,8 @@ const RESOLUTIONS = { UNKNOWN: 0, COMMIT: 1, ROLLBACK: 2 };
 const log = (...words) => console.error(...words);
 const logger = { info() {}, debug() {}, warn: log, error: log, write: log };
 
-const options = (args) => ({ endpoints: args.endpoint, namespace: '', sslEnabled: false, logger });
+const sslEnabled = process.env['rocketmq.client.enableSsl'] === 'true';
+const options = (args) => ({ endpoints: args.endpoint, namespace: '', sslEnabled, logger });
 const subscriptions = (args) => new Map([[args.topic, new FilterExpression(args.filter)]]);
 
 function describe(message) {
@@ -27,6 +28,16 @@ function describe(message) {
     attempt: message.deliveryAttempt,
     receipt: message.receiptHandle,
   };
+}
+
+function recorder(args) {
+  const taken = [];
+  deliveries.set(args.name, taken);
+  const consume = (message) => {
+    taken.push(describe(message));
+    return message.deliveryAttempt <= args.nack_first ? ConsumeResult.FAILURE : ConsumeResult.SUCCESS;
+  };
+  return { consume };
 }
 
 async function start(args, client) {
@@ -45,19 +56,28 @@ const verbs = {
     awaitDuration: args.await_s * 1000,
   })),
 
-  push(args) {
-    const taken = [];
-    deliveries.set(args.name, taken);
-    const consume = (message) => {
-      taken.push(describe(message));
-      return message.deliveryAttempt <= args.nack_first ? ConsumeResult.FAILURE : ConsumeResult.SUCCESS;
-    };
-    return start(args, new PushConsumer({
-      ...options(args),
-      consumerGroup: args.group,
-      subscriptions: subscriptions(args),
-      messageListener: { consume },
-    }));
+  push: (args) => start(args, new PushConsumer({
+    ...options(args),
+    consumerGroup: args.group,
+    subscriptions: subscriptions(args),
+    messageListener: recorder(args),
+  })),
+
+  lite: (args) => start(args, new LitePushConsumerImpl({
+    ...options(args),
+    consumerGroup: args.group,
+    bindTopic: args.topic,
+    messageListener: recorder(args),
+  })),
+
+  async subscribe(args) {
+    await Promise.all(args.lite_topics.map((topic) => clients.get(args.name).subscribeLite(topic)));
+    return {};
+  },
+
+  async unsubscribe(args) {
+    await Promise.all(args.lite_topics.map((topic) => clients.get(args.name).unsubscribeLite(topic)));
+    return {};
   },
 
   async send(args) {
@@ -68,7 +88,22 @@ const verbs = {
       messageGroup: args.message_group ?? undefined,
       keys: args.keys,
       properties: new Map(Object.entries(args.properties)),
+      deliveryTimestamp: args.due_ms === undefined ? undefined : new Date(args.due_ms),
+      priority: args.priority,
+      liteTopic: args.lite_topic,
     });
+    return { message_id: receipt.messageId, recall: receipt.recallHandle };
+  },
+
+  async send_all(args) {
+    const producer = clients.get(args.name);
+    const send = (body) => producer.send({ topic: args.topic, body: Buffer.from(body, 'base64') });
+    const receipts = await Promise.all(args.bodies.map(send));
+    return { message_ids: receipts.map((receipt) => receipt.messageId) };
+  },
+
+  async recall(args) {
+    const receipt = await clients.get(args.name).recallMessage(args.topic, args.recall);
     return { message_id: receipt.messageId };
   },
 

@@ -5,6 +5,7 @@ Owns the SDK objects by name; promises one answer per command, in any order; doe
 
 import base64
 import json
+import os
 import sys
 import threading
 from collections import Counter
@@ -31,6 +32,10 @@ RESOLUTIONS = {
     "ROLLBACK": TransactionResolution.ROLLBACK,
     "UNKNOWN": TransactionResolution.TRANSACTION_RESOLUTION_UNSPECIFIED,
 }
+
+
+SWITCH = "rocketmq.client.enableSsl"  # the name is the Go SDK's
+SECURE = {"tls_enable": True} if os.environ.get(SWITCH) == "true" else {}
 
 
 class Recorder:
@@ -107,18 +112,18 @@ class Driver:
 
     def producer(self, args: JSON) -> JSON:
         """Starts a producer."""
-        producer = Producer(configuration(args), topics=[args["topic"]])
+        producer = Producer(configuration(args), topics=[args["topic"]], **SECURE)
         return self.start(args, producer)
 
     def simple(self, args: JSON) -> JSON:
         """Starts a simple consumer."""
-        consumer = SimpleConsumer(configuration(args), args["group"], subscription(args), args["await_s"])
+        consumer = SimpleConsumer(configuration(args), args["group"], subscription(args), args["await_s"], **SECURE)
         return self.start(args, consumer)
 
     def push(self, args: JSON) -> JSON:
         """Starts a push consumer."""
         recorder = self.recorders[args["name"]] = Recorder(args["nack_first"])
-        consumer = PushConsumer(configuration(args), args["group"], recorder, subscription(args))
+        consumer = PushConsumer(configuration(args), args["group"], recorder, subscription(args), **SECURE)
         return self.start(args, consumer)
 
     def lite(self, args: JSON) -> JSON:
@@ -126,7 +131,15 @@ class Driver:
         from rocketmq import LitePushConsumer  # older releases, which this drives too, have none
 
         recorder = self.recorders[args["name"]] = Recorder(args["nack_first"])
-        return self.start(args, LitePushConsumer(configuration(args), args["group"], args["topic"], recorder))
+        consumer = LitePushConsumer(configuration(args), args["group"], args["topic"], recorder, **SECURE)
+        return self.start(args, consumer)
+
+    def lite_simple(self, args: JSON) -> JSON:
+        """Starts a simple consumer of lite topics."""
+        from rocketmq import LiteSimpleConsumer  # as above
+
+        topic, group, await_s = args["topic"], args["group"], args["await_s"]
+        return self.start(args, LiteSimpleConsumer(topic, configuration(args), group, await_s, **SECURE))
 
     def subscribe(self, args: JSON) -> JSON:
         """Lite topics, too."""
@@ -168,6 +181,15 @@ class Driver:
         sent = self.clients[args["name"]].send(message)
         return {"message_id": sent.message_id, "recall": getattr(sent, "recall_handle", None)}
 
+    def send_all(self, args: JSON) -> JSON:
+        """Sends each body without waiting for the one before it."""
+        sent = []
+        for body in args["bodies"]:
+            message = Message()
+            message.topic, message.body = args["topic"], base64.b64decode(body)
+            sent.append(self.clients[args["name"]].send_async(message))
+        return {"message_ids": [future.result().message_id for future in sent]}
+
     def recall(self, args: JSON) -> JSON:
         """Takes a delayed message back."""
         return {"message_id": self.clients[args["name"]].recall_message(args["topic"], args["recall"])}
@@ -175,7 +197,7 @@ class Driver:
     def deciding(self, args: JSON) -> JSON:
         """Starts a producer of transactions."""
         decider = self.deciders[args["name"]] = Decider(args["decision"])
-        return self.start(args, Producer(configuration(args), topics=[args["topic"]], checker=decider))
+        return self.start(args, Producer(configuration(args), topics=[args["topic"]], checker=decider, **SECURE))
 
     def begin(self, args: JSON) -> JSON:
         """Sends a half message."""
@@ -210,7 +232,7 @@ class Driver:
 
     def change(self, args: JSON) -> JSON:
         """Changes the invisible duration of a held message, whose receipt handle changes with it."""
-        message = self.held.pop(args["receipt"])
+        message = self.held[args["receipt"]]
         self.clients[args["name"]].change_invisible_duration(message, args["invisible_s"])
         self.held[message.receipt_handle] = message
         return {"receipt": message.receipt_handle}
@@ -226,7 +248,7 @@ class Driver:
 
 
 def configuration(args: JSON) -> ClientConfiguration:
-    """Plaintext, no credentials."""
+    """No credentials."""
     return ClientConfiguration(args["endpoint"], Credentials())
 
 

@@ -13,6 +13,7 @@ import java.util.Collections;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
@@ -55,6 +56,7 @@ public class Driver {
         long await_s;
         int nack_first;
         String body;
+        List<String> bodies;
         String tag;
         String message_group;
         Integer priority;
@@ -200,6 +202,19 @@ public class Driver {
         return result;
     }
 
+    private Map<String, Object> sendAll(Command c) {
+        Producer producer = (Producer) clients.get(c.name);
+        List<CompletableFuture<SendReceipt>> sent = c.bodies.stream()
+            .map(body -> producer.sendAsync(provider.newMessageBuilder()
+                .setTopic(c.topic)
+                .setBody(Base64.getDecoder().decode(body))
+                .build()))
+            .collect(Collectors.toList());
+        return new HashMap<>(Map.of("message_ids", sent.stream()
+            .map(future -> future.join().getMessageId().toString())
+            .collect(Collectors.toList())));
+    }
+
     private Map<String, Object> recall(Command c) throws Exception {
         Producer producer = (Producer) clients.get(c.name);
         return new HashMap<>(Map.of("message_id", producer.recallMessage(c.topic, c.recall).getMessageId().toString()));
@@ -293,6 +308,7 @@ public class Driver {
             case "subscribe": return subscribe(c);
             case "unsubscribe": return unsubscribe(c);
             case "send": return send(c);
+            case "send_all": return sendAll(c);
             case "recall": return recall(c);
             case "deciding": return deciding(c);
             case "begin": return begin(c);

@@ -96,8 +96,11 @@ impl Driver {
         if let Some(message_group) = args["message_group"].as_str() {
             builder = builder.set_message_group(message_group);
         }
+        if let Some(due_ms) = args["due_ms"].as_i64() {
+            builder = builder.set_delivery_timestamp((due_ms + 999) / 1000); // the SDK takes whole seconds
+        }
         let receipt = producer.send(builder.build().map_err(said)?).await.map_err(said)?;
-        Ok(json!({"message_id": receipt.message_id()}))
+        Ok(json!({"message_id": receipt.message_id(), "recall": null}))
     }
 
     async fn receive(&self, args: &Value) -> Answer {
