@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import hypothesis
 from hypothesis import HealthCheck, settings
 
-from tests.model.machine import play
 from tests.model.lites import LiteMachine
+from tests.model.machine import play
 
 ALSO = ("model",)  # as it is the model that knows every verb
 ROUNDS = 26  # of about 40,000 steps each
