@@ -125,8 +125,8 @@ class LiteTopics:
         """From now on the group reads this topic so: what it had not read before is read by its lite topic, or not."""
         if not home.lite:
             ends = [(queue.queue_id, queue.visible) for queue in topic.queues]
+            self._store.apply(LitePlaces(home.group, home.topic, []))  # first: it tells how what follows is meant
             self._store.apply(Cursors(home.group, home.topic, ends))
-            self._store.apply(LitePlaces(home.group, home.topic, []))
             self._pop.subscription(home.group, topic)  # a topic's priorities have no say here
 
     def _place(self, home: Subscription, topic: Topic, keys: Iterable[int], start: LiteStart) -> None:

@@ -37,7 +37,8 @@ def changes(state: State, start_number: int, base: int) -> Iterator[list[Change]
     for key in list(state.leases.subscriptions):
         subscription = state.leases.subscriptions.get(key)
         if subscription is not None and subscription.ledgers:
-            yield [Cursors(*key, [(q, ledger.next) for q, ledger in subscription.ledgers.items()])]
+            cursors = Cursors(*key, [(q, ledger.next) for q, ledger in subscription.ledgers.items()])
+            yield [LitePlaces(*key, []), cursors] if subscription.lite else [cursors]
     for chunk in state.halves.outcomes.names():
         if (known := state.halves.outcomes.chunk(chunk)) is not None:
             yield [HalfOutcomes(chunk, known)]
