@@ -11,7 +11,7 @@ import asyncio
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import ClassVar, Literal, TypeAlias, TypeVar
+from typing import ClassVar, Literal, TypeAlias
 
 import pytest
 from hypothesis import strategies as st
@@ -29,7 +29,6 @@ from tests.model.model import CLIENTS, GROUPS, Place, Sent
 from tests.model.transacting import TransactMachine
 from tests.rmq.rig import outgoing, request
 
-T = TypeVar("T")
 Action: TypeAlias = Literal["add", "remove", "replace"]
 
 TOPIC = "feeds"
