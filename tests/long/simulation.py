@@ -6,11 +6,11 @@ from collections.abc import Mapping
 import hypothesis
 from hypothesis import HealthCheck, settings
 
-from tests.model.lites import LiteMachine
+from tests.model.litecrashes import LiteMachine
 from tests.model.machine import play
 
 ALSO = ("model",)  # as it is the model that knows every verb
-ROUNDS = 26  # of about 40,000 steps each
+ROUNDS = 30  # of about 35,000 steps each
 EXAMPLES = 600
 STEPS = 80
 

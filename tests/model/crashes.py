@@ -114,10 +114,11 @@ class Crashes(Model):
         self._find_unanswered()
         for (group, name), place in self.places.items():
             seen = self._seen(group, self.sent[name])
-            if place.over == "gone" and seen == "new":
-                place.over = ""  # its segment was still there
             maker = HandleMaker(group, self.sent[name].topic)
             candidates = [*self.past.get(id(place), ()), place]
+            for one in candidates:
+                if one.over == "gone" and seen == "new":
+                    one.over = ""  # its segment was still there
             found = next((one for one in reversed(candidates) if self._is(one, seen, maker)), None)
             assert found is not None, f"{name} of {group} is {seen}, and was never since all was safe: {candidates}"
             if found is not place:

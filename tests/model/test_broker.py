@@ -5,7 +5,7 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.model.lites import LiteMachine
+from tests.model.litecrashes import LiteMachine
 from tests.model.machine import BrokerMachine, play
 from tests.sim.rig import quiet, unsynced
 

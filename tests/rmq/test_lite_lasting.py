@@ -338,6 +338,7 @@ def test_where_a_client_moved_its_group_there_is_no_doubt(disk_rig: Rig, start: 
 
 def test_what_was_there_before_a_group_began_with_lite_topics_does_not_come(disk_rig: Rig) -> None:
     """Not behind lost bytes either: it is no delivery that nobody knows of."""
+    assert take(disk_rig) == []
     send(disk_rig, "a1", "b1")
     disk_rig.send(outgoing("lost", topic="others"))
     sync(disk_rig, "a")
