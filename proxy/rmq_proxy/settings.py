@@ -17,7 +17,7 @@ PRODUCER_BACKOFF_MULTIPLIER = 2.0
 LITE_TYPES = (v2.LITE_PUSH_CONSUMER, v2.LITE_SIMPLE_CONSUMER)
 PUSH_TYPES = (v2.PUSH_CONSUMER, v2.LITE_PUSH_CONSUMER)
 PYTHON_NEEDS_METRIC_ON = (5, 1, 0)
-NODE = "HTTP"  # as its header says; without an exponential policy it makes a FIFO message a dead letter at once (2.6)
+NODE = "HTTP"  # as its header says; without an exponential policy what it consumes in order is a dead letter at once
 
 
 def for_producer(sent: v2.Settings, limits: Limits) -> bytes:
@@ -40,12 +40,13 @@ def for_consumer(sent: v2.Settings, group: GroupView, limits: Limits, language: 
     """The reply to subscription settings; `language` and `version` as the client's headers say."""
     reply = _echo(sent)
     settings = reply.settings
-    _retry(settings.backoff_policy, group, exponential=group.fifo and language.upper() == NODE)
+    lite = sent.client_type in LITE_TYPES
+    _retry(settings.backoff_policy, group, exponential=(group.fifo or lite) and language.upper() == NODE)
     subscription = settings.subscription
     subscription.fifo = group.fifo
     subscription.receive_batch_size = limits.receive_batch_max
     set_ms(subscription.long_polling_timeout, limits.poll_ms_max)
-    if sent.client_type in LITE_TYPES:
+    if lite:
         subscription.lite_subscription_quota = limits.lite_subscriptions_max
         subscription.max_lite_topic_size = limits.lite_topic_chars_max
     _metric(settings, on=sent.client_type in PUSH_TYPES and needs_metric_on(language, version))

@@ -135,8 +135,8 @@ def test_a_changed_invisible_duration(session: Session, language: Language) -> N
     producer, consumer = pair(session, f"changed-{language.name}")
     producer.send(b"later")
     [first] = consumer.gather(1)
-    session.middle()
     consumer.change(first.receipt, invisible_s=1)
+    session.middle()
     [second] = consumer.gather(1)
     assert (second.message_id, second.attempt) == (first.message_id, 2)
     consumer.ack(second.receipt)
@@ -330,6 +330,8 @@ def test_a_clean_shutdown(language: Language, fragile: Server, trusted: Mapping[
             push.until(1)
             clients.append(push)
         session.middle()
+        producer.send(b"after the kill, if there was one")
+        consumer.gather(1)
         for client in clients:
             client.stop(within_s=40)
         assert process.close(within_s=20) == 0

@@ -97,14 +97,24 @@ def test_settings_of_the_group() -> None:
     assert (backoff.initial.seconds, backoff.max.seconds, backoff.multiplier) == (5, 7200, 2.0)
 
 
-@pytest.mark.parametrize(("language", "fifo", "strategy"), [
-    ("HTTP", True, "exponential_backoff"), ("HTTP", False, "customized_backoff"), ("JAVA", True, "customized_backoff"),
-])  # fmt: skip
-def test_node_is_told_an_exponential_policy_for_fifo(language: str, fifo: bool, strategy: str) -> None:
-    """It ignores any other, and would then give a message up that was refused once."""
+@pytest.mark.parametrize(
+    ("language", "fifo", "client_type", "strategy"),
+    [
+        ("HTTP", True, v2.PUSH_CONSUMER, "exponential_backoff"),
+        ("HTTP", False, v2.PUSH_CONSUMER, "customized_backoff"),
+        ("HTTP", False, v2.LITE_PUSH_CONSUMER, "exponential_backoff"),
+        ("JAVA", True, v2.PUSH_CONSUMER, "customized_backoff"),
+        ("JAVA", False, v2.LITE_PUSH_CONSUMER, "customized_backoff"),
+    ],
+)
+def test_node_is_told_an_exponential_policy_for_what_comes_in_order(
+    language: str, fifo: bool, client_type: int, strategy: str
+) -> None:
+    """It ignores any other, and would then give a message up that was refused once: of lite topics, too."""
     rig = Rig()
     rig.broker.view = GroupView(fifo=fifo, attempts_max=3, retry=RetryPolicy(steps_ms=(1_000, 9_000)))
-    policy = rig.tell(subscribing(TOPIC), a_call(x_mq_language=language)).settings.backoff_policy
+    sent = subscribing(TOPIC, client_type=client_type)
+    policy = rig.tell(sent, a_call(x_mq_language=language)).settings.backoff_policy
     assert (policy.max_attempts, policy.WhichOneof("strategy")) == (3, strategy)
     backoff = policy.exponential_backoff
     if strategy == "exponential_backoff":
