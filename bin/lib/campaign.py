@@ -16,9 +16,11 @@ import platform
 import subprocess
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, cast
+
+SOURCES = ("rmq", "store", "proxy", "proto", "tests")
 
 
 class Campaign(Protocol):
@@ -31,7 +33,7 @@ class Campaign(Protocol):
 
 
 def main(root: Path, name: str, rounds: int | None, seed: int | None) -> int:
-    """Returns the exit code: 0 when the ledger shows all rounds of this commit as passed."""
+    """Returns the exit code: 0 when the ledger shows all rounds of this code as passed."""
     name = own_name(root, name)
     campaign = find(root, name)
     if campaign is None:
@@ -42,7 +44,8 @@ def main(root: Path, name: str, rounds: int | None, seed: int | None) -> int:
         return 0
     ledger = root / "docs" / "evidence" / f"{name}.jsonl"
     try:
-        return resume(campaign, name, ledger, commit(root), rounds or campaign.ROUNDS)
+        at = commit(root)
+        return resume(campaign, name, ledger, at, rounds or campaign.ROUNDS, Code(root, campaign, at[0]))
     except KeyboardInterrupt:
         print(f"check: {name} stopped; the same command goes on")
         return 130
@@ -83,9 +86,26 @@ def _git(root: Path, *arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True).stdout.strip()
 
 
-def resume(campaign: Campaign, name: str, ledger: Path, at: tuple[str, bool], rounds: int) -> int:
+class Code:
+    """What a campaign tries, as the commit `head` has it."""
+
+    def __init__(self, root: Path, campaign: Campaign, head: str) -> None:
+        self._root = root
+        self._head = head
+        self._paths: Sequence[str] = getattr(campaign, "OF", SOURCES)
+        self._same = {head: True}
+
+    def is_of(self, commit: str) -> bool:
+        """Whether another commit has the same. One that is not here has not."""
+        if commit not in self._same:
+            command = ["git", "diff", "--quiet", commit, self._head, "--", *self._paths]
+            self._same[commit] = subprocess.run(command, cwd=self._root, capture_output=True).returncode == 0
+        return self._same[commit]
+
+
+def resume(campaign: Campaign, name: str, ledger: Path, at: tuple[str, bool], rounds: int, code: Code) -> int:
     """Runs what is missing in the ledger."""
-    passed = rounds_passed(ledger, at[0])
+    passed = rounds_passed(ledger, code)
     for number in (n for n in range(rounds) if n not in passed):
         seed = number if getattr(campaign, "COUNTED", False) else seed_of(name, at[0], number)
         entry = play(campaign, number, seed, at)
@@ -100,12 +120,12 @@ def resume(campaign: Campaign, name: str, ledger: Path, at: tuple[str, bool], ro
     return 0
 
 
-def rounds_passed(ledger: Path, head: str) -> set[int]:
-    """The rounds whose last entry for this commit is a pass."""
+def rounds_passed(ledger: Path, code: Code) -> set[int]:
+    """The rounds whose last entry for this code is a pass."""
     passed: dict[int, bool] = {}
     for line in ledger.read_text(encoding="utf-8").splitlines() if ledger.exists() else []:
         entry = json.loads(line)
-        if entry["commit"] == head:
+        if code.is_of(entry["commit"]):
             passed[entry["round"]] = entry["ok"]
     return {number for number, ok in passed.items() if ok}
 

@@ -35,6 +35,11 @@ class Toy:
         return {"messages": 7}
 
 
+def resume(toy: Toy, ledger: Path, commit: str, rounds: int, *, changed: bool = False) -> int:
+    """Of a commit that is in no repository."""
+    return campaign.resume(toy, NAME, ledger, (commit, changed), rounds, campaign.Code(ledger.parent, toy, commit))
+
+
 def entries(ledger: Path) -> list[dict[str, object]]:
     """The ledger's lines."""
     return [json.loads(line) for line in ledger.read_text().splitlines()]
@@ -43,7 +48,7 @@ def entries(ledger: Path) -> list[dict[str, object]]:
 def test_each_round_is_a_line_with_seed_commit_and_counts(tmp_path: Path) -> None:
     """So that anyone can repeat it."""
     ledger = tmp_path / "evidence" / "toy.jsonl"
-    assert campaign.resume(Toy(), NAME, ledger, ("abc", True), 4) == 0
+    assert resume(Toy(), ledger, "abc", 4, changed=True) == 0
     lines = entries(ledger)
     assert [line["round"] for line in lines] == [0, 1, 2, 3]
     assert len({str(line["seed"]) for line in lines}) == 4
@@ -66,7 +71,7 @@ def test_a_campaign_may_count_its_rounds(tmp_path: Path) -> None:
     """Then each does its part of all that there is to try."""
     toy = Toy()
     toy.COUNTED = True
-    assert campaign.resume(toy, NAME, tmp_path / "toy.jsonl", ("abc", False), 3) == 0
+    assert resume(toy, tmp_path / "toy.jsonl", "abc", 3) == 0
     assert toy.seeds == [0, 1, 2]
 
 
@@ -74,12 +79,12 @@ def test_a_stopped_campaign_goes_on_with_the_next_round(tmp_path: Path) -> None:
     """What is in the ledger for this commit is not run again; another commit starts anew, with other seeds."""
     ledger = tmp_path / "toy.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        campaign.resume(Toy({3: KeyboardInterrupt()}), NAME, ledger, ("abc", False), 4)
+        resume(Toy({3: KeyboardInterrupt()}), ledger, "abc", 4)
     rest = Toy()
-    assert campaign.resume(rest, NAME, ledger, ("abc", False), 4) == 0
+    assert resume(rest, ledger, "abc", 4) == 0
     assert rest.seeds == [campaign.seed_of(NAME, "abc", number) for number in (2, 3)]
     other = Toy()
-    assert campaign.resume(other, NAME, ledger, ("def", False), 4) == 0
+    assert resume(other, ledger, "def", 4) == 0
     assert len(other.seeds) == 4
     assert not set(other.seeds) & {entry["seed"] for entry in entries(ledger) if entry["commit"] == "abc"}
 
@@ -89,13 +94,13 @@ def test_a_failed_round_stops_and_is_run_again_with_its_seed(
 ) -> None:
     """The ledger keeps the failure; the campaign is done only when that round has passed."""
     ledger = tmp_path / "toy.jsonl"
-    assert campaign.resume(Toy({2: ValueError("lost m1")}), NAME, ledger, ("abc", False), 3) == 1
+    assert resume(Toy({2: ValueError("lost m1")}), ledger, "abc", 3) == 1
     failed = entries(ledger)[1]
     assert failed["ok"] is False
     assert "lost m1" in str(failed["error"])
     assert f"--long toy --seed {failed['seed']}" in capsys.readouterr().out
     again = Toy()
-    assert campaign.resume(again, NAME, ledger, ("abc", False), 3) == 0
+    assert resume(again, ledger, "abc", 3) == 0
     assert again.seeds[0] == failed["seed"]
 
 
@@ -119,6 +124,30 @@ def test_the_command_runs_a_campaign_by_name(checkout: Path, capsys: pytest.Capt
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=checkout, capture_output=True, text=True).stdout.strip()
     assert [(line["commit"], line["changed"]) for line in lines] == [(head, False)] * 3
     assert capsys.readouterr().out.splitlines()[-1].startswith("check: ok, 3 rounds of toy at ")
+
+
+def test_a_round_counts_for_every_commit_with_the_same_code(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of what the campaign tries; else for its own only."""
+    (checkout / "tests" / "long" / "toy.py").write_text(f'OF = ("store", "tests/long"){MODULE}')
+    (checkout / "store").mkdir()
+
+    def commit(text: str, path: str) -> None:
+        (checkout / path).write_text(text)
+        for command in ("add .", "-c user.name=n -c user.email=e commit -qm m"):
+            subprocess.run(["git", *command.split()], cwd=checkout, check=True)
+
+    def rounds() -> int:
+        assert campaign.main(checkout, "toy", None, None) == 0
+        return len(entries(checkout / "docs" / "evidence" / "toy.jsonl"))
+
+    commit("one", "store/code")
+    assert rounds() == 3
+    commit("other", "README.md")
+    assert rounds() == 3
+    commit("two", "store/code")
+    assert rounds() == 6
+    commit("one", "store/code")
+    assert rounds() == 6
 
 
 def test_one_seed_is_repeated_without_the_ledger(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from tests.proxy.http2.fuzz import play
 
 ROUNDS = 200
+OF = ("proxy/rmq_proxy/http2", "tests/proxy/http2")
 CONVERSATIONS = 50_000
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.faults import rot
 
 ROUNDS = 128
+OF = ("store", "tests/faults/rot.py", "tests/store/support.py")
 COUNTED = True  # round n flips every 128th byte of every file, from byte n on
 BLOCKS = (512, 4096)
 BLOCK_TRIALS = 12
