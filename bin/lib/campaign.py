@@ -3,10 +3,11 @@
 A campaign is a module with `ROUNDS: int` and `run(seed: int) -> Mapping[str, int]`: one round, decided by its seed
 alone; it returns counts (kills, messages checked, ...) and raises where a promise does not hold. `COUNTED = True`: the
 seed is the round's number, for a campaign whose rounds together are all that there is to try. `ALSO`: other names that
-the same campaign, with the same ledger, goes by. Each round is one
-JSON line in docs/evidence/NAME.jsonl: {"round", "seed", "commit", "changed", "python", "ok", "seconds", "counts"},
-and "error" for a failure. The ledger is the state: a campaign that was stopped goes on with the next round. A round
-that failed is run again first; `--seed N` repeats any one without writing.
+the same campaign, with the same ledger, goes by. `OF`: the paths that it tries (without: all sources and tests); a
+round counts for every commit that has the same there. Each round is one JSON line in docs/evidence/NAME.jsonl:
+{"round", "seed", "commit", "changed", "python", "ok", "seconds", "counts"}, and "error" for a failure. The ledger is
+the state: a campaign that was stopped goes on with the next round. A round that failed is run again first; `--seed N`
+repeats any one without writing.
 """
 
 import hashlib

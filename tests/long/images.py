@@ -9,6 +9,7 @@ from tests.sim.transactions import TransactImage, Transacting
 from tests.sim.workload import Workload
 
 ROUNDS = 50
+OF = ("rmq", "store", "tests/model", "tests/sim", "tests/rmq")
 WORKLOADS = 10  # a round, of IMAGES each; half of them with transactions
 IMAGES = 40
 

@@ -11,6 +11,7 @@ from tests.model.machine import play
 
 ALSO = ("model",)  # as it is the model that knows every verb
 ROUNDS = 30  # of about 35,000 steps each
+OF = ("rmq", "store", "tests/model", "tests/sim", "tests/rmq")
 EXAMPLES = 600
 STEPS = 80
 
