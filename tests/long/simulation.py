@@ -11,7 +11,13 @@ from tests.model.machine import play
 
 ALSO = ("model",)  # as it is the model that knows every verb
 ROUNDS = 30  # of about 35,000 steps each
-OF = ("rmq", "store", "tests/model", "tests/sim", "tests/rmq")
+OF = (
+    "rmq",
+    "store",
+    "tests/model",
+    *(f"tests/sim/{name}.py" for name in ("disk", "faults", "loop", "rig")),
+    "tests/rmq/rig.py",
+)
 EXAMPLES = 600
 STEPS = 80
 
