@@ -5,29 +5,23 @@ Each figure is a few lines: what, value, unit, goal.
 
 import asyncio
 import contextlib
-import os
 import resource
 import shutil
 import statistics
 import time
 import tracemalloc
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 
-import msgspec
-
-from bench import machine, scale, tools
+from bench import crowds, scale, tools
 from bench.book import Line, Results
+from bench.inside import anonymous_mib, consume_us, fill, make_broker, message, request, send
 from bench.servers import Rmq, Server
 from bench.stand import Stand
 from bench.tools import BenchError
 from rmq.broker import Broker
 from rmq.clock import SystemClock
-from rmq.config import Config
-from rmq.filter import ALL
-from rmq.message import MessageType, Outgoing
-from rmq.port import ReceiveRequest
-from rmq_store.record import encode_properties
+from rmq.message import TIMER_DELIVER_MS, Outgoing
 
 BODY = bytes(1024)
 SLOW_FSYNC_MS = 5
@@ -163,14 +157,14 @@ async def polls(_stand: Stand, folder: Path) -> list[Line]:
 
 
 async def timers(_stand: Stand, folder: Path) -> list[Line]:
-    """Memory of a million delayed messages, two a millisecond; then how late others come beside them."""
+    """Memory of a million delayed messages; then how late others come beside them."""
     broker = make_broker(folder / "data", timers_max=2_000_000)
     await fill(broker, 300_000, BODY[:100], "before")  # what any load takes is there before
     before = anonymous_mib()
     begin_ms = SystemClock().wall_ms() + 3_600_000
-    await delay(broker, 1_000_000, begin_ms)
+    await send(broker, delayed(1_000_000, begin_ms, 1))
     await asyncio.sleep(SAVED_S)
-    lines = [Line("1 M delayed messages that wait", anonymous_mib() - before, "MiB", "150 MB")]
+    lines = [Line("1 M delayed messages, each alone in its ms", anonymous_mib() - before, "MiB", "150 MB")]
     lines += await lateness(broker)
     broker.close()
     begin_s = time.perf_counter()
@@ -184,7 +178,7 @@ async def lateness(broker: Broker) -> list[Line]:
     """2,000 a second for five seconds, beside all that waits: from the due time to the answer of a receive."""
     broker.receive(request("late", 1))
     begin_ms = SystemClock().wall_ms() + 3_000
-    await delay(broker, 10_000, begin_ms)
+    await send(broker, delayed(10_000, begin_ms, 2))
     late_ms: list[int] = []
     while len(late_ms) < 10_000:
         taken = broker.receive(request("late", 32, poll_ms=10_000))
@@ -210,6 +204,9 @@ MEASURED = (
     leases,
     polls,
     timers,
+    crowds.parked,
+    crowds.blocked,
+    crowds.lites,
     scale.polls_wide,
     scale.connections,
     scale.tls,
@@ -217,57 +214,8 @@ MEASURED = (
 FIGURES: dict[str, Figure] = {figure.__name__.replace("_", "-"): figure for figure in MEASURED}
 
 
-def make_broker(data: Path, **settings: object) -> Broker:
-    """A broker in this process."""
-    config = msgspec.structs.replace(Config(data=str(data), flush="fast", disk_free_min_bytes=0), **settings)
-    return Broker(config, SystemClock(), asyncio.get_running_loop())
-
-
-async def fill(broker: Broker, count: int, body: bytes, topic: str = "figures") -> None:
-    """Sends `count` messages, a multiple of 100."""
-    message_id = "0" * 34
-    message = Outgoing(topic, body, message_id, encode_properties({"UNIQ_KEY": message_id}), MessageType.NORMAL, "", 0)
-    for done in range(0, count, 100):
-        answer = broker.send([message] * 100)
-        if (done % 10_000 == 0 or done + 100 >= count) and isinstance(answer, asyncio.Future):
-            await answer
-
-
-async def delay(broker: Broker, count: int, begin_ms: int) -> None:
-    """Sends `count` delayed messages, two for each millisecond from `begin_ms` on, in an order of no kind."""
-    for done in range(0, count, 100):
-        batch = []
-        for number in range(done, done + 100):
-            due_ms = begin_ms + number * 7919 % count // 2
-            properties = {"UNIQ_KEY": f"{number:034}", "TIMER_DELIVER_MS": str(due_ms)}
-            batch.append(
-                Outgoing(
-                    "figures", BODY[:100], f"{number:034}", encode_properties(properties), MessageType.DELAY, "", 0
-                )
-            )
-        answer = broker.send(batch)
-        if (done % 10_000 == 0 or done + 100 >= count) and isinstance(answer, asyncio.Future):
-            await answer
-
-
-def request(group: str, batch: int, poll_ms: int = 0) -> ReceiveRequest:
-    """A receive."""
-    return ReceiveRequest(group, "figures", "figures", ALL, batch, 600_000, poll_ms)
-
-
-async def consume_us(broker: Broker, group: str, receives: int) -> float:
-    """CPU microseconds a message, taken 32 at a time and acknowledged in one call."""
-    before, messages = time.process_time(), 0
-    for _ in range(receives):
-        taken = broker.receive(request(group, 32))
-        assert not isinstance(taken, asyncio.Future)
-        messages += len(taken)
-        answer = broker.ack(group, "figures", [one.handle for one in taken])
-        if isinstance(answer, asyncio.Future):
-            await answer
-    return (time.process_time() - before) / messages * 1e6
-
-
-def anonymous_mib() -> float:
-    """Of this process: not the pages of the log that reading has mapped."""
-    return machine.memory_mib([os.getpid()])["anonymous_mib"]
+def delayed(count: int, begin_ms: int, a_ms: int) -> Iterator[Outgoing]:
+    """Delayed messages, `a_ms` for each millisecond from `begin_ms` on, in an order of no kind."""
+    for number in range(count):
+        due_ms = begin_ms + number * 7919 % count // a_ms
+        yield message(number, BODY[:100], TIMER_DELIVER_MS, str(due_ms))
