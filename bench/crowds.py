@@ -54,7 +54,6 @@ async def blocked(_stand: Stand, folder: Path) -> list[Line]:
 async def lites(_stand: Stand, folder: Path) -> list[Line]:
     """Memory of 100,000 lite topics under one parent: subscribed, then with a message each."""
     broker = make_broker(folder / "data", topics={LITES: TopicSetting(MessageType.LITE, 8)})
-    await settled(broker.sync_lite(LiteSync("g", LITES, "first", "add", ["first"])))
     await fill(broker, 200_000, BODY)  # what any load takes is there before
     await asyncio.sleep(SAVED_S)
     before = anonymous_mib()
