@@ -324,6 +324,7 @@ class Session:
         self.process = process
         self.endpoint = endpoint
         self.victim = victim
+        self.await_s = 5 if victim is None else 1  # RocketMQ clamps it to 5-20 s, a victim is told otherwise
         self.names: list[str] = []
 
     def middle(self, settled: str = "") -> None:
@@ -361,9 +362,9 @@ class Session:
             self.process, "deciding", self.name("deciding"), self.args(topic=topic, decision=decision)
         )
 
-    def simple(self, group: str, topic: str, tags: str = "*", await_s: int = 5) -> SimpleConsumer:
-        """Starts a simple consumer; `await_s` is its long poll (RocketMQ 5.5 clamps it to 5-20 s)."""
-        args = self.args(group=group, topic=topic, filter=tags, await_s=await_s)
+    def simple(self, group: str, topic: str, tags: str = "*", await_s: int = 0) -> SimpleConsumer:
+        """Starts a simple consumer; `await_s` is its long poll, without it the server's least."""
+        args = self.args(group=group, topic=topic, filter=tags, await_s=await_s or self.await_s)
         return SimpleConsumer(self.process, "simple", self.name("simple"), args)
 
     def push(self, group: str, topic: str, tags: str = "*", nack_first: int = 0) -> PushConsumer:
@@ -376,7 +377,7 @@ class Session:
         args = self.args(group=group, topic=topic, nack_first=nack_first)
         return LiteConsumer(self.process, "lite", self.name("lite"), args)
 
-    def lite_simple(self, group: str, topic: str, await_s: int = 5) -> LiteSimpleConsumer:
+    def lite_simple(self, group: str, topic: str) -> LiteSimpleConsumer:
         """Starts a simple consumer of a topic's lite topics, none of which it subscribes yet."""
-        args = self.args(group=group, topic=topic, await_s=await_s)
+        args = self.args(group=group, topic=topic, await_s=self.await_s)
         return LiteSimpleConsumer(self.process, "lite_simple", self.name("lite-simple"), args)

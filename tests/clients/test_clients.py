@@ -162,7 +162,7 @@ def test_delayed_messages_come_at_their_time_unless_recalled(session: Session, l
     if not language.delays:
         pytest.skip(f"the {language.name} driver sends no delayed messages")
     producer, consumer = pair(session, f"delayed-{language.name}")
-    due_ms = time.time_ns() // 1_000_000 + (10_000 if language.killed else 2000)
+    due_ms = time.time_ns() // 1_000_000 + (5000 if language.killed else 2000)
     waits, handle = producer.delay(b"waits", due_ms)
     if language.recalls:
         gone, gone_handle = producer.delay(b"gone", due_ms)
