@@ -145,7 +145,7 @@ class Process:
         The first calls of a client whose server was killed may fail: one of the `shaken` is asked until one succeeds.
         """
         deadline_s = time.monotonic() + SHAKEN_S
-        while name in self.shaken and op != "stop" and time.monotonic() < deadline_s:
+        while name in self.shaken and time.monotonic() < deadline_s:
             with contextlib.suppress(DriverError):
                 answer = self.ask(op, name, within_s, **args)
                 self.shaken.discard(name)
