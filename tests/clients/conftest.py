@@ -16,6 +16,7 @@ from tests.clients.builders import FOREIGN, PYTHON, Language, through_a_kill
 from tests.clients.harness import Process, Session
 from tests.serving import Server
 
+SHORT_POLLS = {"RMQ_POLL_MS_MIN": "1000"}
 TWO_TRIES = "refused"
 IN_THE_CLEAR = [
     pytest.param(PYTHON, id=PYTHON.name),
@@ -102,5 +103,5 @@ def session(
         server: Server = request.getfixturevalue("server")
         yield Session(process, server.endpoint)
         return
-    with Server("--config", str(settings), env=certificate) as victim:
+    with Server("--config", str(settings), env={**certificate, **SHORT_POLLS}) as victim:
         yield Session(process, victim.endpoint, victim)

@@ -162,7 +162,7 @@ def test_delayed_messages_come_at_their_time_unless_recalled(session: Session, l
     if not language.delays:
         pytest.skip(f"the {language.name} driver sends no delayed messages")
     producer, consumer = pair(session, f"delayed-{language.name}")
-    due_ms = time.time_ns() // 1_000_000 + (10_000 if language.killed else 2000)
+    due_ms = time.time_ns() // 1_000_000 + (5000 if language.killed else 2000)
     waits, handle = producer.delay(b"waits", due_ms)
     if language.recalls:
         gone, gone_handle = producer.delay(b"gone", due_ms)
@@ -317,10 +317,13 @@ def pushed(consumer: PushConsumer, expected: set[bytes]) -> set[bytes]:
 
 
 def test_a_clean_shutdown(language: Language, fragile: Server, trusted: Mapping[str, str], tmp_path: Path) -> None:
-    """Clients that have done some work stop when told to, and their process then ends by itself with exit code 0."""
+    """Clients that have done some work stop when told to, and their process then ends by itself with exit code 0.
+
+    Without a kill: after one Java's (5.2.0) close may wait for ever for a command stream that it has opened anew.
+    """
     topic = f"closing-{language.name}"
     with open_driver(language, tmp_path, trusted) as process:
-        session = Session(process, fragile.endpoint, fragile if language.killed else None)
+        session = Session(process, fragile.endpoint)
         producer, consumer = pair(session, topic)
         producer.send(b"last")
         consumer.gather(1)
@@ -329,9 +332,6 @@ def test_a_clean_shutdown(language: Language, fragile: Server, trusted: Mapping[
             push = session.push(f"{topic}-push", topic)
             push.until(1)
             clients.append(push)
-        session.middle()
-        producer.send(b"after the kill, if there was one")
-        consumer.gather(1)
         for client in clients:
             client.stop(within_s=40)
         assert process.close(within_s=20) == 0

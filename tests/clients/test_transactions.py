@@ -68,6 +68,7 @@ def test_a_check_ends_what_its_producer_left(process: Process, language: Languag
         assert producer.checked() == []
 
 
+@in_the_clear
 def test_unknown_is_asked_again(process: Process, language: Language, checking: Server) -> None:
     """And nobody sees it meanwhile; its producer may still end it."""
     session, topic = Session(process, checking.endpoint), f"unknown-{language.name}"
