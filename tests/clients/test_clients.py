@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.builders import Language
-from tests.clients.conftest import TWO_TRIES, open_driver
+from tests.clients.conftest import TWO_TRIES, in_the_clear, open_driver
 from tests.clients.harness import (
     Client,
     DriverError,
@@ -316,14 +316,15 @@ def pushed(consumer: PushConsumer, expected: set[bytes]) -> set[bytes]:
     return {message.body for message in consumer.deliveries}
 
 
-def test_a_clean_shutdown(language: Language, fragile: Server, trusted: Mapping[str, str], tmp_path: Path) -> None:
+@in_the_clear
+def test_a_clean_shutdown(language: Language, server: Server, tmp_path: Path) -> None:
     """Clients that have done some work stop when told to, and their process then ends by itself with exit code 0.
 
     Without a kill: after one Java's (5.2.0) close may wait for ever for a command stream that it has opened anew.
     """
     topic = f"closing-{language.name}"
-    with open_driver(language, tmp_path, trusted) as process:
-        session = Session(process, fragile.endpoint)
+    with open_driver(language, tmp_path) as process:
+        session = Session(process, server.endpoint)
         producer, consumer = pair(session, topic)
         producer.send(b"last")
         consumer.gather(1)
