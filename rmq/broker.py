@@ -100,7 +100,15 @@ class Broker:
         self._lites = LiteTopics(self._store, self.topics, self._pop, self._readers, clock, config)
         self._drafts = Drafts(self._store.log, self._lites, config)
         self._waiters = Waiters(loop, polls_max=config.polls_max, per_group_max=config.polls_per_group_max)
-        self._serving = Serving(self._pop, self._readers, self._waiters, self._store.state.leases, loop, done=self._arm)
+        self._serving = Serving(
+            self._pop,
+            self._readers,
+            self._waiters,
+            self._store.state.leases,
+            loop,
+            write=self._store.flusher.write,
+            done=self._arm,
+        )
         self._pulls = Pulls(self._store, self._waiters, self._traffic, config, loop)
         self._offsets = Offsets(self._store, self.topics, self.groups)
         self.admin = Admin(
@@ -274,6 +282,7 @@ class Broker:
         if request.auto_renew:
             self._online.add((request.group, request.client_id))
         if again := self._pop.again(subscription, request):
+            self._store.flusher.write()  # as Serving does with what it takes
             self._arm()
             return again
         line = self._readers.of(subscription, request.client_id) if request.lite or subscription.lite else subscription

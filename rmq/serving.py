@@ -14,6 +14,7 @@ from rmq.pop import Pop
 from rmq.port import Answer, ReceiveRequest
 from rmq.scan import SCAN_MAX
 from rmq.waiters import Waiters
+from rmq_store.errors import StoreError
 from rmq_store.leases import Leases
 from rmq_store.ledger import Subscription
 
@@ -31,6 +32,7 @@ class Serving:
         leases: Leases,
         loop: asyncio.AbstractEventLoop,
         *,
+        write: Callable[[], None],
         done: Callable[[], None],
     ) -> None:
         self._pop = pop
@@ -38,6 +40,7 @@ class Serving:
         self._waiters = waiters
         self._leases = leases
         self._loop = loop
+        self._write = write
         self._done = done
         self._lines: dict[Subscription, None] = {}  # whose polls may get something
         self.is_due = False  # a turn is on its way
@@ -61,9 +64,14 @@ class Serving:
         return waiting
 
     def _take(self, line: Subscription, request: ReceiveRequest) -> list[Delivered]:
+        """Their leases are written by then: a kill behind the answer takes none."""
         if isinstance(line, Reader):
-            return self._readers.take(line, request)
-        return self._pop.take(line, request, self._waiters.others(line, request.filter))
+            messages = self._readers.take(line, request)
+        else:
+            messages = self._pop.take(line, request, self._waiters.others(line, request.filter))
+        if messages:
+            self._write()
+        return messages
 
     def wake(self, line: Subscription) -> None:
         """It may have something."""
@@ -118,7 +126,7 @@ class Serving:
                 continue
             try:
                 messages = self._take(line, waiter.request)
-            except (ClientError, OSError) as error:
+            except (ClientError, OSError, StoreError) as error:
                 waiter.reject(error)
                 answered += 1
                 continue

@@ -120,6 +120,14 @@ class Flusher:
             self._advance(self._log.written)
         self._sync_later()
 
+    def write(self) -> None:
+        """What was appended and changed so far is with the operating system: for an answer that leaves in this very
+        turn and waits for no sync. Raises StoreError: the log can't go on, and whoever waits has been told.
+        """
+        if self._mode is not Mode.MEMORY and not self._closed and not self._write_turn():
+            assert self.failure is not None
+            raise self.failure
+
     def _write_turn(self) -> bool:
         """False where the log can't go on; whoever waits has been told then."""
         try:

@@ -7,6 +7,7 @@ import pytest
 from rmq import message as m
 from rmq.config import GroupSetting, TopicSetting
 from rmq.message import Delivered, MessageType
+from rmq.port import Later
 from rmq_store import record
 from tests.rmq.conftest import MakeRig
 from tests.rmq.rig import GROUP, INVISIBLE_MS, SMALL, TOPIC, Rig, bodies, outgoing, request
@@ -40,6 +41,32 @@ def test_leases_survive(disk_rig: Rig, way: str) -> None:
     assert disk_rig.receive() == []
     disk_rig.advance(1)
     assert disk_rig.one().attempt == 2
+
+
+def test_a_lease_outlives_a_kill_right_behind_its_answer(disk_rig: Rig) -> None:
+    """Of a receive that finds something, of one that waited, and of one that is asked again: each is written before."""
+    disk_rig.send("a")
+    found = disk_rig.one()
+    disk_rig.crash()
+    assert disk_rig.ack(found.handle) == [None]
+    written: list[bool] = []
+    waiting = disk_rig.poll(request(poll_ms=10_000))
+    assert isinstance(waiting, Later)
+    waiting.follow(lambda _: written.append(is_written(disk_rig)))
+    disk_rig.send("b")
+    disk_rig.until(waiting)
+    disk_rig.send(outgoing("c", topic="bills", __SHARDINGKEY="x"), topic="bills")
+    wanted = request(topic="bills", fifo=True, attempt_id="once")
+    for _ in range(2):
+        disk_rig.one(wanted)
+        written.append(is_written(disk_rig))
+    assert written == [True, True, True]
+
+
+def is_written(rig: Rig) -> bool:
+    """Whether the log's file has all that has happened."""
+    store = rig.broker._store
+    return not store._changes and store.log.written == store.log.end
 
 
 @WAYS
