@@ -213,7 +213,7 @@ class Image:
                 self._wrong.append(f"{key} is delivered {now[key]} and {later[key]} times")
             if (now[key] or later[key]) and self._is_over(group, op.sent):
                 self._wrong.append(f"{key} is delivered after its end was acknowledged")
-            if now[key] and story.is_invisible(group, name, cut):
+            if now[key] and self._is_invisible(group, op.sent):
                 self._wrong.append(f"{key} is delivered while it is invisible")
             if now[key] or later[key] or letters[key]:
                 continue
@@ -225,6 +225,10 @@ class Image:
     def _is_over(self, group: str, sent: Sent) -> bool:
         """It must not come again."""
         return self._run.story.is_settled(group, sent.name, self._cut)
+
+    def _is_invisible(self, group: str, sent: Sent) -> bool:
+        """It must not come yet."""
+        return self._run.story.is_invisible(group, sent.name, self._cut)
 
     def _is_owed(self, group: str, sent: Op, rows: Sequence[Stored]) -> bool:
         """It must come."""

@@ -212,7 +212,7 @@ class LinedImage(Image):
     def _judge(self, group: str, came: list[ranks.Rank]) -> None:
         """All that came was ready all the while: time stood still."""
         try:
-            self._ranks.judge(group, came, set(came), filtered=False)
+            self._ranks.judge(group, came, set(came), filtered=self.power_cut)  # lost ones count until they are met
         except AssertionError as error:
             self._wrong.append(f"{group} gets priorities as {came}: {error}")
 
@@ -241,21 +241,26 @@ class LinedImage(Image):
             self._over[key] = self._over_of(*key)
         return sent.name in self._over[key]
 
+    def _is_invisible(self, group: str, sent: Sent) -> bool:
+        return bool(self._since_anew(group, sent)) and super()._is_invisible(group, sent)
+
     def _over_of(self, group: str, topic: str, line: str) -> set[str]:
         """Those of a line that must not come again."""
         over: set[str] = set()
         is_open, taken = False, 0
         for op in self._run.story.begun(topic, line):
             ops = self._since_anew(group, op.sent)
-            last = ops[-1] if ops else None
-            if any(one.kind == BURY and self._cut.keeps(one) for one in ops) or (
-                last and last.kind == ACK and self._cut.keeps(last) and not is_open and taken < last.began
-            ):
+            if self._is_done(ops, is_open=is_open, taken=taken):
                 over.add(op.sent.name)
             else:
                 is_open = is_open or bool(ops)
             taken = max([taken, *(one.began for one in ops if one.kind == TAKE)])
         return over
+
+    def _is_done(self, ops: Sequence[Op], *, is_open: bool, taken: int) -> bool:
+        """A dead letter is none of its line any more; an ack counts where nothing before it was open, or came again."""
+        done = [op for op in ops if op.kind in (ACK, BURY) and self._cut.keeps(op)]
+        return any(op.kind == BURY or (op is ops[-1] and not is_open and taken < op.began) for op in done)
 
     def _since_anew(self, group: str, sent: Sent) -> list[Op]:
         """What was done to it since the group was moved to the begin of its lite topic."""
@@ -285,15 +290,21 @@ class LinedImage(Image):
         ):
             self._wrong.append(f"lite topics are read as {found}, and were as {moments}, {there}")
 
+    def _knows(self, group: str) -> bool:
+        """Nothing is lost of what its clients subscribed. Else it may be given what was passed over: bytes of the log
+        that a power cut took may have said why.
+        """
+        return not self.power_cut or all(self._cut.keeps(sync.op) for sync in self._syncs if sync.op.group == group)
+
     def _check_subscribed(self, group: str, client: str, messages: Sequence[Delivered]) -> None:
         lites = {message.properties.get(LITE_TOPIC, "") for message in messages}
-        if not all((group, client, lite) in self._reading.subscribed for lite in lites):
+        if self._knows(group) and not all((group, client, lite) in self._reading.subscribed for lite in lites):
             self._wrong.append(f"{client} of {group} gets {lites}, and subscribes {self._reading.subscribed}")
 
     def _check_group(self, group: str, topic: str, *args: Any) -> None:
         """Besides: a reader gets nothing that was sent before its group's place was made."""
         super()._check_group(group, topic, *args)
-        for name in self._came.get((group, topic), ()) if group in READERS else ():
+        for name in self._came.get((group, topic), ()) if group in READERS and self._knows(group) else ():
             sent = self._run.story.sends[name]
             places = [sync for sync in self._syncs if self._places(sync, group, sent.sent)]
             if not any(sync.is_anew or sync.op.began < sent.began for sync in places):
