@@ -70,7 +70,8 @@ class Order:
     def _take_one(self, take: Take, ledger: Ledger, offset: int, found: Open | None) -> bool:
         """Taken, or settled because nobody wants it; False where another poll does."""
         at, at_offset = (found.ledger, found.offset) if found is not None else (ledger, offset)
-        kept = self._store.read_message(at.subscription.topic, at.queue_id, at_offset)
+        is_cut = found is None and self._is_cut(ledger, offset)
+        kept = None if is_cut else self._store.read_message(at.subscription.topic, at.queue_id, at_offset)
         properties = kept.decode_properties() if kept else {}
         take.budget -= 1
         if kept is not None and take.wanted.matches(properties):
@@ -82,6 +83,13 @@ class Order:
             return False
         take.settle(ledger, offset)
         return True
+
+    def _is_cut(self, ledger: Ledger, offset: int) -> bool:
+        """Retention is about to take it. Who got a parked one now would have it once: what is open in its segment has
+        been carried forward already.
+        """
+        queue = self._store.state.queue(ledger.subscription.topic, ledger.queue_id)
+        return queue is None or offset < queue.min_offset
 
     def admit(
         self, take: Take, ledger: Ledger, offset: int, key: int, found: Record, properties: dict[str, str]

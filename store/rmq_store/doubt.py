@@ -14,13 +14,13 @@ group that reads by lite topics passes over a queue for other reasons: of it onl
 Lost is what a disk damaged, what a repair gave up, and what a power cut took of bytes that were not synced.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from rmq_store import halves, lines, timers
+from rmq_store import halves, lines, lites, timers
 from rmq_store.commitlog import CommitLog
 from rmq_store.consumequeue import FILLER_SIZE, Entry
-from rmq_store.journal import Acked, Change, Cursors, Extended, Leased, LitePlaces, StateEnd
-from rmq_store.ledger import Ledger
+from rmq_store.journal import Acked, Change, Cursors, Extended, Grouped, Leased, LitePlaces, StateEnd
+from rmq_store.ledger import Ledger, Subscription
 from rmq_store.record import Damaged
 from rmq_store.state import Origin, State
 
@@ -75,10 +75,17 @@ class Doubt:
                     self._goes_on_in_lite(change.group, change.topic, key, next_offset)
         return True
 
-    def before_origin(self, origin: Origin) -> None:
-        """A message of the log stands for another, which was delivered then; a timer and a half message never are."""
-        if self._lost_before and origin.topic not in (timers.TOPIC, halves.TOPIC):
-            self._was_delivered(self._ledger(origin.group, origin.topic, origin.queue_id), origin.offset)
+    def before_origin(self, origin: Origin, properties: Mapping[str, str]) -> None:
+        """A message of the log stands for another, which was delivered then; a timer and a half message never are.
+        Where it lives on it is in line as the other was: the entry behind it that says so may be lost.
+        """
+        if not self._lost_before or origin.topic in (timers.TOPIC, halves.TOPIC):
+            return
+        ledger = self._ledger(origin.group, origin.topic, origin.queue_id)
+        self._was_delivered(ledger, origin.offset)
+        key = self._line_of(properties, ledger.subscription) if origin.attempt else None
+        if key is not None:
+            self._state.apply(Grouped(origin.group, origin.topic, [(origin.queue_id, [origin.offset], [key])]))
 
     def _ledger(self, group: str, topic: str, queue_id: int) -> Ledger:
         return self._state.leases.subscription(group, topic).ledger(queue_id)
@@ -133,16 +140,22 @@ class Doubt:
         while entries := queue.read(offset, end - offset):
             for entry in entries:
                 if entry.size != FILLER_SIZE:
-                    yield offset, self._key(entry, ledger.subscription.group)
+                    yield offset, self._key(entry, ledger.subscription)
                 offset += 1
 
-    def _key(self, entry: Entry, group: str) -> int | None:
+    def _key(self, entry: Entry, of: Subscription) -> int | None:
         try:
             found = self._log.read(entry.position, entry.size)
         except Damaged:
             return None
-        message_group = found.decode_properties().get(lines.PROPERTY)
+        return self._line_of(found.decode_properties(), of)
+
+    def _line_of(self, properties: Mapping[str, str], of: Subscription) -> int | None:
+        if of.lite:
+            name = properties.get(lites.PROPERTY)
+            return lines.key_of(of.topic, name) if name else None
+        message_group = properties.get(lines.PROPERTY)
         if message_group:
             return lines.key_of(message_group)
-        known = self._state.groups.get(group)
+        known = self._state.groups.get(of.group)
         return lines.WHOLE_QUEUE if known is not None and known.orderly else None

@@ -259,6 +259,22 @@ class Lites:
         for groups in self.groups.values():
             groups.pop(name, None)
 
+    # -- after a loss ------------------------------------------------------------------------------------------------
+
+    def ends(self) -> Iterator[tuple[str, int, int]]:
+        """Topic, queue and offset of each place. Where nothing is known of the lite topic any more, its messages are
+        lost: the group goes on at the first one that comes.
+        """
+        for topic, groups in self.groups.items():
+            for group in groups.values():
+                for key, place in group.places.items():
+                    lite = self._all.get(key)
+                    if lite is not None:
+                        yield topic, lite.queue_id, place.next
+                    elif place.next:
+                        place.next = 0
+                        self.dirty_places[group.group, topic, key] = None
+
     # -- checkpoint --------------------------------------------------------------------------------------------------
 
     def restore(self, topic: str, name: str, queue_id: int, first: int, touched_ms: int) -> None:

@@ -107,10 +107,11 @@ def _skip_what_groups_passed(state: State) -> None:
 
     A topic that nothing but its use tells of is there again.
     """
-    for ledger in state.leases.ledgers():
-        queue = _queue(state, ledger.subscription.topic, ledger.queue_id)
-        if queue.max_offset < ledger.next:
-            queue.skip_to(ledger.next)
+    places = [(ledger.subscription.topic, ledger.queue_id, ledger.next) for ledger in state.leases.ledgers()]
+    for topic, queue_id, next_offset in (*places, *state.lites.ends()):
+        queue = _queue(state, topic, queue_id)
+        if queue.max_offset < next_offset:
+            queue.skip_to(next_offset)
             state.dirty_queues[queue] = None
 
 
@@ -194,7 +195,7 @@ def replay(state: State, found: Record, doubt: Doubt | None = None) -> None:
             state.halves.put(origin.offset if origin is not None else found.queue_offset, half)
     elif origin is not None:
         if doubt is not None:
-            doubt.before_origin(origin)
+            doubt.before_origin(origin, properties)
         state.settle_origin(origin, found.topic, found.queue_id, found.queue_offset, timers.due_of(properties))
     elif found.topic == timers.TOPIC:
         state.timers.put(found.queue_offset, timers.due_of(properties), found.queue_offset)

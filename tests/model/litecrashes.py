@@ -3,9 +3,6 @@
 Who subscribes what, and in what there are places, is afterwards as it was at some moment since all was safe.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
-
 from rmq_store.lines import key_of
 from tests.model.lites import (
     CUT_OFF_STARTS,
@@ -19,16 +16,7 @@ from tests.model.lites import (
     LiteVerbs,
 )  # fmt: skip
 from tests.model.model import Sent, to_be_found
-
-T = TypeVar("T")
-
-
-class Reading(NamedTuple):
-    """Which lite topics there are, who subscribes which, and in which each group has a place."""
-
-    there: set[str]
-    subscribed: set[tuple[str, str, str]]  # group, client, lite topic
-    known: set[tuple[str, str]]  # group, lite topic
+from tests.model.reading import Reading, reading, was
 
 
 class LiteMachine(LiteVerbs):
@@ -82,11 +70,12 @@ class LiteMachine(LiteVerbs):
 
     def _resolve(self) -> None:
         """What is subscribed, and in what there are places, is as it was at some moment since everything was safe."""
-        found, now = self._reading(), Reading({*self.channels}, self.subscribed, self.known)
+        found = reading(self.rig.broker._store.state.lites, TOPIC, NAMES)
+        now = Reading({*self.channels}, self.subscribed, self.known)
         moments = [*self.once, now]
-        assert _was(found.there, [moment.there for moment in moments])
-        assert _was(found.subscribed, [moment.subscribed for moment in moments])
-        assert _was(found.known, [moment.known for moment in moments])
+        assert was(found.there, [moment.there for moment in moments])
+        assert was(found.subscribed, [moment.subscribed for moment in moments])
+        assert was(found.known, [moment.known for moment in moments])
         self._count("lite verbs undone", int(found != now))
         self.channels = {lite: self.channels[lite] for lite in found.there}
         self.subscribed, self.known = found.subscribed, found.known
@@ -104,17 +93,6 @@ class LiteMachine(LiteVerbs):
         assert channel.touched_ms <= kept.touched_ms <= self.rig.clock.wall_ms()
         channel.first, channel.touched_ms = first, kept.touched_ms
 
-    def _reading(self) -> Reading:
-        """As the broker knows it."""
-        lites = self.rig.broker._store.state.lites
-        names = {key_of(TOPIC, lite): lite for lite in NAMES}
-        found = Reading({lite.name for lite in lites}, set(), set())
-        for group in lites.of_topic(TOPIC):
-            found.known.update((group.group, names[key]) for key in group.places)
-            for client, keys in group.clients.items():
-                found.subscribed.update((group.group, client, names[key]) for key in keys)
-        return found
-
     def _is_unseen(self, group: str, sent: Sent) -> bool:
         """Of a group that reads by lite topics: behind its place, and in none of the client's hands."""
         if group not in READERS:
@@ -130,8 +108,3 @@ class LiteMachine(LiteVerbs):
             return False
         ledger = state.leases.subscription(group, TOPIC).ledger(sent.queue_id)
         return sent.offset in lite.offsets and ledger.find(sent.offset) is None
-
-
-def _was(found: set[T], moments: Sequence[set[T]]) -> bool:
-    """Each of them is there, or is not, as at some of these moments."""
-    return moments[0].intersection(*moments) <= found <= moments[0].union(*moments)

@@ -121,6 +121,25 @@ def test_what_was_parked_and_is_gone_with_its_segment_is_passed_over(stored: Rig
     assert parked(rig) == 0
 
 
+def test_what_is_parked_in_a_segment_that_is_about_to_go_is_not_delivered_any_more(stored: Rig) -> None:
+    """What is open has been carried forward by then: it would be delivered once, and lost if its time ends."""
+    rig = stored
+    rig.restart(log_bytes_max=1 << 20)
+    send(rig, "a1", "a2", "a3")
+    (a1,) = take(rig)
+    assert (take(rig), parked(rig)) == ([], 2)
+    for _ in range(3):
+        rig.send(*(outgoing("x" * 100_000, topic="filler") for _ in range(10)))
+    retention = rig.broker._retention
+    retention.step(rig.clock.wall_ms())
+    assert retention._saving is not None
+    ack(rig, a1)
+    assert (bodies(take(rig)), parked(rig)) == ([], 0)
+    rig.clean()
+    send(rig, "a4")
+    assert bodies(take(rig)) == ["a4"]
+
+
 # -- limits ------------------------------------------------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ class Sent:
     topic: str
     tag: str
     key: str
+    line: str = ""  # its message group, or its lite topic
     place: tuple[int, int] | None = None
 
 
@@ -110,6 +111,10 @@ class Story:
         for op in self._unwritten:
             op.end = end
         self._unwritten.clear()
+
+    def begun(self, topic: str, line: str) -> Iterator[Op]:
+        """The sends of a message group or a lite topic, in its order."""
+        return (op for op in self.sends.values() if (op.sent.topic, op.sent.line) == (topic, line))
 
     def ops(self, group: str, name: str, cut: Cut) -> list[Op]:
         """What had become of a message of a group."""

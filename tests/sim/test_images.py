@@ -3,6 +3,7 @@
 import pytest
 
 from tests.sim.images import play
+from tests.sim.lines import Lined, LinedImage
 from tests.sim.transactions import TransactImage, Transacting
 from tests.sim.workload import Undelayed
 
@@ -23,6 +24,14 @@ def test_all_promises_hold_in_every_crash_image(seed: int, flush: str) -> None:
 def test_transactions_are_what_their_producers_know_in_every_crash_image(seed: int, flush: str) -> None:
     """Begun and ended among all the rest."""
     counts = play(seed, flush, images=30, workload=Transacting, image_of=TransactImage)
+    assert counts.total() == 30
+
+
+@pytest.mark.parametrize("flush", ["durable", "fast"])
+@pytest.mark.parametrize("seed", [3, *(pytest.param(seed, marks=pytest.mark.crash) for seed in (4, 7))])
+def test_lines_priorities_and_lite_topics_outlast_every_crash_image(seed: int, flush: str) -> None:
+    """Order, early acks, subscriptions and places. The seeds lost messages of parked lines and of lite topics once."""
+    counts = play(seed, flush, images=30, workload=Lined, image_of=LinedImage)
     assert counts.total() == 30
 
 

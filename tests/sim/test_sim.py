@@ -6,18 +6,23 @@ from unittest import mock
 
 import pytest
 
+from rmq.order import Order
 from rmq_store.commitlog import CommitLog
 from rmq_store.doubt import Doubt
+from rmq_store.journal import LitePlaces
 from rmq_store.leases import Leases
+from rmq_store.lites import Lites
 from rmq_store.segment import Segment
 from rmq_store.timers import Timers
 from tests.sim.disk import SECTOR_BYTES, SimDisk
 from tests.sim.images import play
+from tests.sim.lines import Lined, LinedImage
 from tests.sim.loop import SimLoop, SimWorker
 
 CUTS = 200
 PLANTED_SEEDS = range(6, 16)  # one of them shows each plant, whatever else the workloads learn
 HEAD = Timers.head
+PLACES = Lites.apply_places
 
 
 def contents(disk: SimDisk, path: str) -> set[bytes | None]:
@@ -146,3 +151,31 @@ def test_images_find_what_is_planted(owner: type, name: str, instead: object) ->
     """A check that cannot fail is worth nothing: each of these breaks a promise, and is found."""
     with mock.patch.object(owner, name, instead), pytest.raises(AssertionError, match=r"images\.play"):
         play_all()
+
+
+def play_lines() -> None:
+    """The same with message groups and lite topics."""
+    for seed in (3, *PLANTED_SEEDS):
+        play(seed, "durable", images=30, workload=Lined, image_of=LinedImage)
+
+
+def forget_places(lites: Lites, change: LitePlaces) -> None:
+    """The group is known, and not where it is."""
+    PLACES(lites, LitePlaces(change.group, change.topic, []))
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize(
+    ("owner", "name", "instead"),
+    [
+        (Leases, "apply_grouped", lambda leases, change: None),
+        (Lites, "apply_subscribed", lambda lites, change: None),
+        (Lites, "apply_places", forget_places),
+        (Order, "_is_cut", lambda order, ledger, offset: False),
+    ],
+    ids=["forget lines", "forget subscriptions", "forget lite places", "deliver what is about to go"],
+)
+def test_images_find_what_is_planted_in_lines(owner: type, name: str, instead: object) -> None:
+    """As above, of message groups and lite topics."""
+    with mock.patch.object(owner, name, instead), pytest.raises(AssertionError, match=r"images\.play"):
+        play_lines()

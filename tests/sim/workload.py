@@ -12,11 +12,12 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from rmq.config import Config, GroupSetting
 from rmq.errors import ClientError
 from rmq.message import KEYS, TIMER_DELIVER_MS, SendResult
+from rmq.port import ReceiveRequest
 from tests.rmq.rig import SMALL, config, outgoing, request
 from tests.sim.disk import SimDisk
 from tests.sim.rig import SimRig
@@ -53,22 +54,18 @@ class Held(NamedTuple):
     handle: str
 
 
-def settings_of(flush: str) -> Config:
-    """Small files, and every limit as it is for users."""
-    small: dict[str, object] = {**SMALL, "segment_bytes": 64 << 10, "log_bytes_max": 128 << 10}
-    groups = {group: GroupSetting(attempts_max, (5_000,)) for group, attempts_max in GROUPS.items()}
-    return config(**small, flush=flush, data="", topic_queues=2, groups=groups)
-
-
 class Workload:
     """One run. `moments` are kept with probability `keep` at each step of the disk."""
+
+    topics: ClassVar[Sequence[str]] = TOPICS  # that each of GROUPS reads
+    attempts: ClassVar[Mapping[str, int]] = GROUPS  # of every group that reads
 
     def __init__(self, seed: int, flush: str, folder: Path, keep: float) -> None:
         self.story = Story()
         self.moments: list[Moment] = []
         self.checkpoints: list[bytes] = []  # LMDB's file after each commit
         self.positions: list[int] = []  # up to where each of them knows the log
-        self.settings = settings_of(flush)
+        self.settings = self._settings(flush)
         self._rng = random.Random(seed)
         self._keep = keep
         self._folder = folder
@@ -81,9 +78,15 @@ class Workload:
         self.rig = SimRig(self.settings, folder, SimDisk(), self._rng)
         self._watch()
 
+    def _settings(self, flush: str) -> Config:
+        """Small files, and every limit as it is for users."""
+        small: dict[str, object] = {**SMALL, "segment_bytes": 64 << 10, "log_bytes_max": 128 << 10}
+        groups = {group: GroupSetting(attempts_max, (5_000,)) for group, attempts_max in self.attempts.items()}
+        return config(**small, flush=flush, data="", topic_queues=2, groups=groups)
+
     def run(self, verbs: int) -> None:
         """So many of them; then the process ends."""
-        for topic in TOPICS:
+        for topic in self.topics:
             for group in GROUPS:
                 self.rig.receive(request(topic, group))
         flusher, log = self.rig.broker._store.flusher, self.rig.broker._store.log
@@ -137,7 +140,7 @@ class Workload:
     def _note_begins(self) -> None:
         log = self.rig.broker._store.log
         self._begin = max(self._begin, log.segments[-1].base if self.rig.broker._retention._work else log.begin)
-        for queue in (q for name in TOPICS for q in self.rig.broker._store.state.topics[name].queues):
+        for queue in (q for name in self.topics for q in self.rig.broker._store.state.topics[name].queues):
             key = queue.topic, queue.queue_id
             self._begins[key] = max(self._begins[key], queue.min_offset)
 
@@ -164,8 +167,12 @@ class Workload:
         self._send(self._rng.choice(TOPICS))
 
     def _send(self, topic: str) -> None:
-        ops = [self.story.begin(Op(SEND, self._new(topic))) for _ in range(self._rng.choice((1, 1, 4)))]
-        messages = [outgoing(o.sent.name, topic=topic, tag=o.sent.tag, **keys_of(o.sent)) for o in ops]
+        self._send_all([self._new(topic) for _ in range(self._rng.choice((1, 1, 4)))])
+
+    def _send_all(self, all_sent: Sequence[Sent], **properties: str) -> None:
+        """In one call, with these properties each."""
+        ops = [self.story.begin(Op(SEND, sent)) for sent in all_sent]
+        messages = [outgoing(s.name, topic=s.topic, tag=s.tag, **keys_of(s), **properties) for s in all_sent]
 
         def answered(results: Sequence[SendResult]) -> None:
             for op, result in zip(ops, results, strict=True):
@@ -209,15 +216,16 @@ class Workload:
         """What there is, for one of the groups."""
         group, topic = self._rng.choice(list(GROUPS)), self._rng.choice(TOPICS)
         invisible_ms = self._rng.choice(INVISIBLE_MS)
-        answer = self.rig.broker.receive(
-            request(topic, group, batch=self._rng.choice((1, 4, 16)), invisible_ms=invisible_ms)
-        )
+        self._take(request(topic, group, batch=self._rng.choice((1, 4, 16)), invisible_ms=invisible_ms))
+
+    def _take(self, wanted: ReceiveRequest) -> None:
+        answer = self.rig.broker.receive(wanted)
         assert not isinstance(answer, asyncio.Future)
-        due_ms = self.rig.clock.lease_ms() + invisible_ms
+        due_ms = self.rig.clock.lease_ms() + wanted.invisible_ms
         for message in answer:
             sent = self.story.sent(message.body.decode())
-            self.story.begin(Op(TAKE, sent, group, due_ms=due_ms))
-            self._held.append(Held(group, sent, message.handle))
+            self.story.begin(Op(TAKE, sent, wanted.group, due_ms=due_ms))
+            self._held.append(Held(wanted.group, sent, message.handle))
 
     def ack(self) -> None:
         """A few of what is held, each in a call of its own."""

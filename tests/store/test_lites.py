@@ -10,6 +10,7 @@ from rmq_store.journal import GroupDrop, Grouped, Leased, LitePlaces, LitesDropp
 from rmq_store.lines import key_of
 from rmq_store.lites import CHUNK_BITS, Lites, name_in
 from rmq_store.record import encode_properties
+from tests.sim.disk import SimDisk
 from tests.store.support import GROUP, Rig, view
 
 TOPIC = "parent"
@@ -39,6 +40,41 @@ def again(rig: Rig, root: Path, expected: dict[str, object]) -> Rig:
     found = Rig(root)
     assert view(found.store.state) == expected
     return found
+
+
+def lose(rig: Rig, root: Path, start: int, end: int) -> Rig:
+    """The next life, of whose log these bytes are lost, and the checkpoint with them."""
+    rig.turn()
+    rig.store.flusher.finish()
+    rig.store.log.segments[0].write(start, bytes(end - start))
+    rig.store.log.segments[0].sync()
+    disk = rig.store.disk
+    rig.crash()
+    return Rig(root / "another", disk)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_what_comes_after_a_loss_is_behind_every_place(tmp_path: Path, is_known: bool) -> None:
+    """Messages are lost, and a group's place behind them is not; or the lite topic is, with all its messages."""
+    rig = Rig(tmp_path / "one", SimDisk())
+    rig.topic(TOPIC)
+    if is_known:
+        send(rig, "a")
+    rig.turn()
+    start = rig.store.log.end
+    for _ in range(3):
+        send(rig, "a")
+    rig.turn()
+    end = rig.store.log.end
+    rig.store.apply(LitePlaces("g", TOPIC, [(A, 3 + is_known)], settles=True))
+    rig = lose(rig, tmp_path, start, end)
+    sent = send(rig, "a")
+    known, lite = rig.store.state.lites.group("g", TOPIC), rig.store.state.lites.get(A)
+    assert known is not None
+    assert lite is not None
+    assert lite.next(known.places[A].next) == sent
+    assert sent == (4 if is_known else 0)
+    rig.crash()
 
 
 @pytest.mark.parametrize("saved", [False, True])

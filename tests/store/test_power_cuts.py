@@ -9,8 +9,9 @@ from rmq_store.doubt import Doubt
 from rmq_store.errors import StoreError
 from rmq_store.flush import Mode
 from rmq_store.halves import TOPIC as HALVES
-from rmq_store.journal import Cursors, Extended, Grouped, Leased, StateEnd
+from rmq_store.journal import Cursors, Extended, Grouped, Leased, LitePlaces, StateEnd
 from rmq_store.lines import PROPERTY, key_of
+from rmq_store.lites import PROPERTY as LITE
 from rmq_store.record import encode_properties
 from rmq_store.segment import FOLDER, Segment
 from rmq_store.state import Origin
@@ -226,7 +227,7 @@ def test_a_timer_that_came_due_is_nobody_s_delivery(tmp_path: Path) -> None:
     rig.delay(1)
     doubt = Doubt(rig.store.state, rig.store.log)
     doubt.begin(rig.store.log.end)
-    doubt.before_origin(Origin(0, TIMERS, 0, 0, ""))
+    doubt.before_origin(Origin(0, TIMERS, 0, 0, ""), {})
     assert not rig.store.state.leases.subscriptions
     rig.crash()
 
@@ -237,7 +238,7 @@ def test_a_committed_message_is_nobody_s_delivery(tmp_path: Path) -> None:
     rig.begin(1)
     doubt = Doubt(rig.store.state, rig.store.log)
     doubt.begin(rig.store.log.end)
-    doubt.before_origin(Origin(0, HALVES, 0, 0, ""))
+    doubt.before_origin(Origin(0, HALVES, 0, 0, ""), {})
     assert not rig.store.state.leases.subscriptions
     rig.crash()
 
@@ -257,7 +258,7 @@ def test_what_is_known_of_a_delivery_only_from_later_is_no_new_message(tmp_path:
         assert doubt.before(extended)
         state.apply(extended)
     else:
-        doubt.before_origin(origin)
+        doubt.before_origin(origin, {})
         state.settle_origin(origin, "%RETRY%g", 0, 0, 0)
     ledger = state.leases.subscription("g", "t").ledger(0)
     assert (ledger.next, sorted({*ledger.open, *ledger.moved})) == (2, [0, 1])
@@ -287,6 +288,29 @@ def test_messages_of_a_message_group_are_in_line_again_behind_a_loss(tmp_path: P
     state.leases.rearm(lambda lease: lease.due_ms)
     assert list(ledger.subscription.lines) == [(ledger, key)]
     assert [found.offset for found in ledger.subscription.ready] == [3]
+    rig.crash()
+
+
+@pytest.mark.parametrize("is_lite", [False, True])
+def test_what_was_carried_forward_is_in_line_again_behind_a_loss(tmp_path: Path, is_lite: bool) -> None:
+    """The entry that told of its line is lost; a dead letter is in none."""
+    rig = Rig(tmp_path, SimDisk())
+    rig.topic("t")
+    rig.topic("%RETRY%g")
+    doubt, state = Doubt(rig.store.state, rig.store.log), rig.store.state
+    if is_lite:
+        state.apply(LitePlaces("g", "t", []))
+    state.apply(Cursors("g", "t", [(0, 3)]))
+    doubt.begin(rig.store.log.end)
+    properties = {LITE: "mg"} if is_lite else {PROPERTY: "mg"}
+    for offset, attempt in ((0, 2), (1, 2), (2, 0)):
+        origin = Origin(0, "t", 0, offset, "g", attempt)
+        doubt.before_origin(origin, properties)
+        state.settle_origin(origin, "%RETRY%g", 0, offset, 0)
+    ledger, key = state.leases.subscription("g", "t").ledger(0), key_of("t", "mg") if is_lite else key_of("mg")
+    assert ledger.lines is not None
+    assert [ledger.lines.at(key, place) for place in range(ledger.lines.length(key))] == [0, 1]
+    assert state.leases.parked_count == 0
     rig.crash()
 
 
