@@ -16,6 +16,7 @@ Ordinary groups read the lite topics' parent, too, and get all of it. No lite to
 """
 
 import dataclasses
+import itertools
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -266,11 +267,16 @@ class LinedImage(Image):
         return any(op.kind == BURY or (op is ops[-1] and not is_open and taken < op.began) for op in done)
 
     def _since_anew(self, group: str, sent: Sent) -> list[Op]:
-        """What was done to it since the group was moved to the begin of its lite topic."""
+        """What was done to it since the group was moved to the begin of its lite topic, and it was delivered anew: what
+        is acknowledged of a delivery before was settled by that.
+        """
         anew = max(
             (sync.op.began for sync in self._syncs if sync.is_anew and self._places(sync, group, sent)), default=0
         )
-        return [op for op in self._run.story.ops(group, sent.name, self._cut) if op.began > anew]
+        ops = self._run.story.ops(group, sent.name, self._cut)
+        if not anew:
+            return ops
+        return list(itertools.dropwhile(lambda op: op.kind != TAKE, (op for op in ops if op.began > anew)))
 
     # -- lite topics -------------------------------------------------------------------------------------------------
 
