@@ -305,6 +305,9 @@ class LinedImage(Image):
         """
         return not self.power_cut or all(self._cut.keeps(sync.op) for sync in self._syncs if sync.op.group == group)
 
+    def _may_double(self, group: str, name: str) -> bool:
+        return super()._may_double(group, name) or not self._knows(group)
+
     def _check_subscribed(self, group: str, client: str, messages: Sequence[Delivered]) -> None:
         lites = {message.properties.get(LITE_TOPIC, "") for message in messages}
         if self._knows(group) and not all((group, client, lite) in self._reading.subscribed for lite in lites):
