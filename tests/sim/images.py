@@ -213,7 +213,7 @@ class Image:
             key = (group, name)
             if op.sent.topic != topic:
                 continue
-            if now[key] + later[key] > 1 and not (cut.only_synced and not story.all_is_kept(group, name, cut)):
+            if now[key] + later[key] > 1 and not self._may_double(group, name):
                 self._wrong.append(f"{key} is delivered {now[key]} and {later[key]} times")
             if (now[key] or later[key]) and self._is_over(group, op.sent):
                 self._wrong.append(f"{key} is delivered after its end was acknowledged")
@@ -225,6 +225,10 @@ class Image:
                 continue  # a dead letter that retention took
             if self._is_owed(group, op, stored.get(name, ())):
                 self._wrong.append(f"{key} is lost: {story.ops(group, name, cut)}")
+
+    def _may_double(self, group: str, name: str) -> bool:
+        """What was done to it may be lost, and then it may come twice."""
+        return self._cut.only_synced and not self._run.story.all_is_kept(group, name, self._cut)
 
     def _is_over(self, group: str, sent: Sent) -> bool:
         """It must not come again."""
