@@ -23,6 +23,7 @@ from rmq.config import GroupSetting, TopicSetting
 from rmq.filter import by_tag
 from rmq.message import Delivered, MessageType
 from rmq.port import Answer, ReceiveRequest
+from rmq_store.errors import StoreError
 from tests.model import ranks
 from tests.model.ranks import Ranks
 from tests.rmq.rig import SMALL, config, request
@@ -274,6 +275,8 @@ class Model(RuleBasedStateMachine):
     def _collect(self) -> None:
         """Polls that were answered meanwhile."""
         for wanted, answer in [poll for poll in self.polls if poll[1].done()]:
+            if isinstance(answer.exception(), StoreError):
+                continue  # the log could not take its lease: nobody was given anything
             self._take(wanted, answer.result())
             self._judge(wanted, answer.result(), None)
         self.polls = [poll for poll in self.polls if not poll[1].done()]
