@@ -19,10 +19,11 @@ class Alarm:
         self._ring = ring
         self._timer: asyncio.TimerHandle | None = None
         self._due_ms = 0
+        self._is_over = False
 
     def set(self, due_ms: int | None) -> None:
-        """Rings then; nothing changes where it rings earlier already, or where nothing is due (None)."""
-        if due_ms is None or (self._timer is not None and self._due_ms <= due_ms):
+        """Rings then; nothing changes where it rings earlier already, where nothing is due (None), or once closed."""
+        if due_ms is None or self._is_over or (self._timer is not None and self._due_ms <= due_ms):
             return
         self.cancel()
         now_ms = self._now_ms()
@@ -34,3 +35,8 @@ class Alarm:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def close(self) -> None:
+        """It never rings again."""
+        self._is_over = True
+        self.cancel()

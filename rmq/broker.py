@@ -129,7 +129,6 @@ class Broker:
         )
         self._lease_alarm = Alarm(loop, clock.lease_ms, self.tick)
         self._timer_alarm = Alarm(loop, clock.wall_ms, self.tick)
-        self._closed = False
         self.recovered_clients = list(dict.fromkeys([*self._expiry.rearm(), *self._lites.subscribers()]))
         self._declare()
         memory = mode is Mode.MEMORY
@@ -232,13 +231,13 @@ class Broker:
     def _append_each(
         self, topic: Topic, messages: Sequence[Outgoing], drafts: Sequence[tuple[Draft, int]]
     ) -> Sequence[SendResult]:
-        if any(message.type is DELAY for message in messages):
-            results = self._delay.send(topic, messages, drafts)
-            self._arm()
-            return results
         if messages[0].type is TRANSACTION:  # and so are the others
             results = self._transactions.send(topic.name, messages, drafts)
-            self._arm()
+            self._lease_alarm.set(self._transactions.next_due_ms())
+            return results
+        if DELAY in [message.type for message in messages]:
+            results = self._delay.send(topic, messages, drafts)
+            self._timer_alarm.set(self._delay.next_due_ms())
             return results
         self._store.log.make_room(sum([draft.size for draft, _ in drafts]))
         append = self._store.append
@@ -362,7 +361,8 @@ class Broker:
 
     def tick(self) -> None:
         """Does what is due. Called by the agenda's timer, and by whoever moved a ManualClock."""
-        self._disarm()  # it was set by a clock that may have been moved since
+        self._lease_alarm.cancel()  # it was set by a clock that may have been moved since
+        self._timer_alarm.cancel()
         self._delay.tick(_TICK_TIMERS)
         self._transactions.tick(_TICK_CHECKS)
         self._lites.tick(_TICK_LITES)
@@ -396,13 +396,8 @@ class Broker:
         return min((due_ms for due_ms in found if due_ms is not None), default=None)
 
     def _arm(self) -> None:
-        if not self._closed:
-            self._lease_alarm.set(self._next_lease_ms())
-            self._timer_alarm.set(self._next_timer_ms())
-
-    def _disarm(self) -> None:
-        self._lease_alarm.cancel()
-        self._timer_alarm.cancel()
+        self._lease_alarm.set(self._next_lease_ms())
+        self._timer_alarm.set(self._next_timer_ms())
 
     def _clean(self, *, all_of_it: bool = False) -> None:
         more = False
@@ -430,9 +425,9 @@ class Broker:
     def close(self) -> None:
         """Saves everything. Raises StoreError."""
         self.end_polls()
-        self._closed = True
         self._cleaning.cancel()
-        self._disarm()
+        self._lease_alarm.close()
+        self._timer_alarm.close()
         self._store.close()
 
 

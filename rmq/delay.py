@@ -30,6 +30,7 @@ from rmq_store.store import Store
 log_ = logging.getLogger("rmq.delay")
 DELAY = MessageType.DELAY
 _DELIVER_MS = timers.DELIVER_MS.encode()
+_OUT = f"{timers.OUT_MS}\x01%d\x02".encode()
 _RETRY_MS = 1000  # where the disk is full
 
 
@@ -52,17 +53,23 @@ class Delay:
         Raises TOO_MANY_REQUESTS at timers_max, StoreFull.
         """
         now_ms = self._clock.wall_ms()
-        dues = [_due_ms(message) for message in messages]
-        waiting = [
-            (timed(draft, due), code, due) for (draft, code), due in zip(drafts, dues, strict=True) if due > now_ms
-        ]
-        plain = [draft for draft, due in zip(drafts, dues, strict=True) if due <= now_ms]
+        waiting: list[tuple[Draft, int, int]] = []
+        plain: list[tuple[Draft, int]] = []
+        dues = []
+        for message, (draft, tags_code) in zip(messages, drafts, strict=True):
+            due_ms = _due_ms(message) if message.type is DELAY else 0
+            dues.append(due_ms)
+            if due_ms > now_ms:
+                waiting.append((timed(draft, due_ms), tags_code, due_ms))
+            else:
+                plain.append((draft, tags_code))
         if waiting and len(self._timers) + len(waiting) > self._config.timers_max:
             raise ClientError(
                 Code.TOO_MANY_REQUESTS,
                 f"timers_max = {self._config.timers_max} delayed messages are waiting: send later, or recall some",
             )
-        self._store.log.make_room(sum([draft.size for draft, _ in plain]) + sum([draft.size for draft, *_ in waiting]))
+        if len(drafts) > 1:
+            self._store.log.make_room(sum([one.size for one, _ in plain]) + sum([one.size for one, *_ in waiting]))
         offsets = iter([self._store.append(topic, topic.queues[d.queue_id], d, code) for d, code in plain])
         number = self._store.append_timers(waiting) if waiting else 0
         results = []
@@ -160,13 +167,10 @@ class Delay:
 
 def timed(draft: Draft, due_ms: int) -> Draft:
     """The record that waits in the timer topic, and says where the message goes."""
-    return hidden.hide(draft, timers.TOPIC_BYTES, {timers.OUT_MS: str(timers.out_ms(due_ms))})
+    return hidden.hide(draft, timers.TOPIC_BYTES, _OUT % timers.out_ms(due_ms))
 
 
 def _due_ms(message: Outgoing) -> int:
-    """0 where it is not delayed."""
-    if message.type is not DELAY:
-        return 0
     return timers.due_of({timers.DELIVER_MS: record.property_bytes(message.properties, _DELIVER_MS).decode()})
 
 

@@ -79,7 +79,7 @@ class Transactions:
         for message, (draft, tags_code) in zip(messages, drafts, strict=True):
             due_ms = now_ms + self._first_check_ms(message)
             text = transactionid.make(number, wall_ms, topic)
-            own = {halves.CHECK: halves.check_text(due_ms, 0), ID: text}
+            own = record.encode_properties({halves.CHECK: halves.check_text(due_ms, 0), ID: text})
             rows.append((hidden.hide(draft, halves.TOPIC_BYTES, own), tags_code, due_ms))
             results.append(SendResult(draft.queue_id, number, transaction_id=text))
             number += 1

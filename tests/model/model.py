@@ -199,7 +199,8 @@ class Model(RuleBasedStateMachine):
         is_there = self._is_there(wanted)
         answer = self.rig.broker.receive(wanted)
         if isinstance(answer, asyncio.Future):
-            assert busy or not is_there
+            # a log that can't go on may have kept the lease of what a receive before was not given
+            assert busy or not is_there or self.rig.broker.failed.done()
             self.polls.append((wanted, answer))
         else:
             self._take(wanted, answer)

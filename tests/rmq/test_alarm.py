@@ -33,3 +33,14 @@ def test_an_alarm_is_set_anew_only_for_what_is_earlier() -> None:
     alarm.set(10_007)
     assert fake.delays_s == [ALARM_MS_MAX / 1000, 0.5, 0, 0.007]
     fake.loop.close()
+
+
+def test_an_alarm_that_is_closed_never_rings_again() -> None:
+    """Neither as it was set, nor when it is set anew: a closed broker's sends may still do that."""
+    fake = Loop()
+    alarm = Alarm(fake, lambda: 10_000, print)  # type: ignore[arg-type]  # the one method that it calls
+    alarm.set(10_500)
+    alarm.close()
+    alarm.set(10_100)
+    assert fake.delays_s == [0.5]
+    fake.loop.close()
