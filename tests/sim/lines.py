@@ -225,8 +225,6 @@ class LinedImage(Image):
         for (group, topic), names in self._came.items():
             for line in self._lines_of(group, topic):
                 begun = [op.sent.name for op in self._run.story.begun(topic, line)]
-                if self.power_cut and not all(self._run.story.all_is_kept(group, name, self._cut) for name in begun):
-                    continue
                 came = [name for name in names if name in begun]
                 if came != sorted(came, key=begun.index):
                     self._wrong.append(f"{line} of {topic} comes to {group} as {came}, and was sent as {begun}")
