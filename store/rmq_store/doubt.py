@@ -21,7 +21,7 @@ from rmq_store import halves, lines, lites, timers
 from rmq_store.commitlog import CommitLog
 from rmq_store.consumequeue import FILLER_SIZE, Entry
 from rmq_store.journal import Acked, Change, Cursors, Extended, Grouped, Leased, LitePlaces, StateEnd
-from rmq_store.ledger import Ledger, Subscription
+from rmq_store.ledger import Ledger, Open, Subscription
 from rmq_store.lites import Place
 from rmq_store.record import Damaged
 from rmq_store.state import Origin, State
@@ -95,6 +95,26 @@ class Doubt:
         if key is not None:
             self._state.apply(Grouped(origin.group, origin.topic, [(origin.queue_id, [origin.offset], [key])]))
 
+    def end(self) -> None:
+        """All is read, and which groups read by lite topics is known. What they have in no line was taken for that of
+        an ordinary topic.
+        """
+        for subscription in self._state.leases.subscriptions.values() if self._lost_before else ():
+            for ledger in subscription.ledgers.values() if subscription.lite else ():
+                for found in [found for found in ledger.open.values() if ledger.key(found.offset) is None]:
+                    self._put_in_line(found)
+
+    def _put_in_line(self, found: Open) -> None:
+        """Unless nobody had it, as far as is known, and it comes as new, or its group never had a place for it."""
+        ledger, offset = found.ledger, found.offset
+        group, topic = ledger.subscription.group, ledger.subscription.topic
+        key = self._key_at(ledger, offset)
+        place = self._place(group, topic, key) if key is not None else None
+        if found.attempt or found.lease is not None or (place is not None and offset < place.next):
+            self._is_held_of_lite(ledger, offset)
+        elif key is not None:
+            self._state.apply(Acked(group, topic, [(ledger.queue_id, [offset])]))
+
     def _ledger(self, group: str, topic: str, queue_id: int) -> Ledger:
         return self._state.leases.subscription(group, topic).ledger(queue_id)
 
@@ -112,17 +132,30 @@ class Doubt:
     def _is_settled_in_lite(self, group: str, topic: str, key: int) -> None:
         """As above, of one lite topic."""
         self._found.add((group, key))
+        self._settle_lite(group, topic, key, 0)
+
+    def _settle_lite(self, group: str, topic: str, key: int, start: int) -> None:
+        """What is in line from an offset on."""
         lite = self._state.lites.get(key)
-        lines = self._ledger(group, topic, lite.queue_id).lines if lite is not None else None
-        if lite is not None and lines is not None:
-            held = [lines.at(key, place) for place in range(lines.length(key))]
-            self._state.apply(Acked(group, topic, [(lite.queue_id, held)]))
+        ledger = self._ledger(group, topic, lite.queue_id) if lite is not None else None
+        if ledger is None or ledger.lines is None:
+            return
+        in_line = [ledger.lines.at(key, place) for place in range(ledger.lines.length(key))]
+        for offset in in_line:
+            if offset >= start:
+                self._state.leases.settle(ledger, offset, final=True)
 
     def _goes_on_in_lite(self, group: str, topic: str, key: int, next_offset: int) -> None:
-        """What the entry passes over, but for what its lease has just told of."""
-        if (group, key) not in self._found and self._place(group, topic, key) is not None:
-            self._found.add((group, key))
-            self._reopen_lite(group, topic, key, next_offset)
+        """What the entry passes over, but for what its lease has just told of. Where it goes back somebody moved it, and
+        what the group had behind it comes as new.
+        """
+        place = self._place(group, topic, key)
+        if place is None or (group, key) in self._found:
+            return
+        self._found.add((group, key))
+        self._reopen_lite(group, topic, key, next_offset)
+        if next_offset < place.next:
+            self._settle_lite(group, topic, key, next_offset)
 
     def _place(self, group: str, topic: str, key: int) -> Place | None:
         known = self._state.lites.group(group, topic)
@@ -142,6 +175,8 @@ class Doubt:
             self._was_delivered_of_lite(ledger, offset)
         elif offset >= ledger.next:
             self._reopen(ledger, offset + 1)
+        elif (key := ledger.key(offset)) is not None and ledger.find(offset) is None:  # it was parked, when last seen
+            self._state.leases.reopen(ledger, [(offset, key)], ledger.next)
 
     def _was_delivered_of_lite(self, ledger: Ledger, offset: int) -> None:
         """Then its group's place in the lite topic is behind it, and what the place passes over was delivered, too."""
