@@ -9,7 +9,9 @@ at most, never lost. (What a filter had passed comes once more, and is passed ag
 or an operator moved it, there is no doubt. Each of a message group is in line
 again, whether the record that said so is lost or not: it comes in its turn. A timer needs no doubt: where its
 end is lost it is due still, and is delivered; so is a half message checked still, and may be committed once more. A
-group that reads by lite topics passes over a queue for other reasons: of it only the places in these tell.
+group that reads by lite topics passes over a queue for other reasons: of it only the places in these tell, and what was
+delivered or settled, for that is before its place. That a group reads so may be told only behind its deliveries: `end`
+mends what was made of these.
 
 Lost is what a disk damaged, what a repair gave up, and what a power cut took of bytes that were not synced.
 """
@@ -146,7 +148,7 @@ class Doubt:
                 self._state.leases.settle(ledger, offset, final=True)
 
     def _goes_on_in_lite(self, group: str, topic: str, key: int, next_offset: int) -> None:
-        """What the entry passes over, but for what its lease has just told of. Where it goes back somebody moved it, and
+        """What the entry passes over, but for what its lease has just told of. Where it goes back somebody moved it:
         what the group had behind it comes as new.
         """
         place = self._place(group, topic, key)

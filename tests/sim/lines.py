@@ -3,12 +3,12 @@
 A workload and an image of their own: the seeds of the others stay what they were. Besides what holds of every message,
 and of every moment since all was safe (decisions 0009, 0014, 0015):
 
-    order         of what comes of a message group or a lite topic nothing comes before what was sent before it, where
-                  no power cut may have taken who had what of it
+    order         of what comes of a message group or a lite topic nothing comes before what was sent before it,
+                  whatever a power cut took: what comes twice comes again before all that is behind it
     acks          one that was answered holds for ever once all before it in its line is settled; behind one that comes
                   again it may come again, behind that one
     priority      of what is ready the highest comes first but for the turns of lower ones, the oldest of each priority
-                  first (tests/model/ranks.py)
+                  first (tests/model/ranks.py); where messages are lost, lower ones may wait for one turn more
     lite topics   who subscribes what, and which groups have a place, is as it was; receives go on before a client says
                   again what it wants; a group gets what was sent since its place was made, and nothing before that
 
@@ -229,7 +229,7 @@ class LinedImage(Image):
     # -- lines -------------------------------------------------------------------------------------------------------
 
     def _check_order(self) -> None:
-        """Of each line, over both times; but where a power cut may have taken who had what of it."""
+        """Of each line, over both times."""
         for (group, topic), names in self._came.items():
             for line in self._lines_of(group, topic):
                 begun = [op.sent.name for op in self._run.story.begun(topic, line)]
