@@ -9,18 +9,22 @@ at most, never lost. (What a filter had passed comes once more, and is passed ag
 or an operator moved it, there is no doubt. Each of a message group is in line
 again, whether the record that said so is lost or not: it comes in its turn. A timer needs no doubt: where its
 end is lost it is due still, and is delivered; so is a half message checked still, and may be committed once more. A
-group that reads by lite topics passes over a queue for other reasons: of it only the places in these tell.
+group that reads by lite topics passes over a queue for other reasons: of it only the places in these tell, and what was
+delivered or settled, for that is before its place. That a group reads so may be told only behind its deliveries: `end`
+mends what was made of these.
 
 Lost is what a disk damaged, what a repair gave up, and what a power cut took of bytes that were not synced.
 """
 
 from collections.abc import Iterator, Mapping
+from itertools import accumulate
 
 from rmq_store import halves, lines, lites, timers
 from rmq_store.commitlog import CommitLog
 from rmq_store.consumequeue import FILLER_SIZE, Entry
 from rmq_store.journal import Acked, Change, Cursors, Extended, Grouped, Leased, LitePlaces, StateEnd
-from rmq_store.ledger import Ledger, Subscription
+from rmq_store.ledger import Ledger, Open, Subscription
+from rmq_store.lites import Place
 from rmq_store.record import Damaged
 from rmq_store.state import Origin, State
 
@@ -57,7 +61,10 @@ class Doubt:
                     for offset in offsets:
                         self._was_delivered(ledger, offset)
             case Extended():
-                self._was_delivered(self._ledger(change.group, change.topic, change.queue_id), change.offset)
+                ledger = self._ledger(change.group, change.topic, change.queue_id)
+                self._was_delivered(ledger, change.offset)
+                if change.sequence:
+                    self._is_held_of_lite(ledger, change.offset)
             case Cursors(settles=True):
                 for queue_id, _ in change.nexts:
                     self._is_settled(self._ledger(change.group, change.topic, queue_id))
@@ -65,8 +72,11 @@ class Doubt:
                 for queue_id, next_offset in change.nexts:
                     self._goes_on(self._ledger(change.group, change.topic, queue_id), next_offset)
             case Leased():
-                for queue_id, next_offset, _, _ in change.parts:
-                    self._goes_on(self._ledger(change.group, change.topic, queue_id), next_offset)
+                for queue_id, next_offset, steps, _ in change.parts:
+                    ledger = self._ledger(change.group, change.topic, queue_id)
+                    self._goes_on(ledger, next_offset)
+                    for offset in accumulate(steps):
+                        self._is_held_of_lite(ledger, offset)
             case LitePlaces(settles=True):
                 for key, _ in change.places:
                     self._is_settled_in_lite(change.group, change.topic, key)
@@ -87,6 +97,26 @@ class Doubt:
         if key is not None:
             self._state.apply(Grouped(origin.group, origin.topic, [(origin.queue_id, [origin.offset], [key])]))
 
+    def end(self) -> None:
+        """All is read, and which groups read by lite topics is known. What they have in no line was taken for that of
+        an ordinary topic.
+        """
+        for subscription in self._state.leases.subscriptions.values() if self._lost_before else ():
+            for ledger in subscription.ledgers.values() if subscription.lite else ():
+                for found in [found for found in ledger.open.values() if ledger.key(found.offset) is None]:
+                    self._put_in_line(found)
+
+    def _put_in_line(self, found: Open) -> None:
+        """Unless nobody had it, as far as is known, and it comes as new, or its group never had a place for it."""
+        ledger, offset = found.ledger, found.offset
+        group, topic = ledger.subscription.group, ledger.subscription.topic
+        key = self._key_at(ledger, offset)
+        place = self._place(group, topic, key) if key is not None else None
+        if found.attempt or found.lease is not None or (place is not None and offset < place.next):
+            self._is_held_of_lite(ledger, offset)
+        elif key is not None:
+            self._state.apply(Acked(group, topic, [(ledger.queue_id, [offset])]))
+
     def _ledger(self, group: str, topic: str, queue_id: int) -> Ledger:
         return self._state.leases.subscription(group, topic).ledger(queue_id)
 
@@ -104,39 +134,87 @@ class Doubt:
     def _is_settled_in_lite(self, group: str, topic: str, key: int) -> None:
         """As above, of one lite topic."""
         self._found.add((group, key))
+        self._settle_lite(group, topic, key, 0)
+
+    def _settle_lite(self, group: str, topic: str, key: int, start: int) -> None:
+        """What is in line from an offset on."""
         lite = self._state.lites.get(key)
-        lines = self._ledger(group, topic, lite.queue_id).lines if lite is not None else None
-        if lite is not None and lines is not None:
-            held = [lines.at(key, place) for place in range(lines.length(key))]
-            self._state.apply(Acked(group, topic, [(lite.queue_id, held)]))
+        ledger = self._ledger(group, topic, lite.queue_id) if lite is not None else None
+        if ledger is None or ledger.lines is None:
+            return
+        in_line = [ledger.lines.at(key, place) for place in range(ledger.lines.length(key))]
+        for offset in in_line:
+            if offset >= start:
+                self._state.leases.settle(ledger, offset, final=True)
 
     def _goes_on_in_lite(self, group: str, topic: str, key: int, next_offset: int) -> None:
-        """What the entry passes over, but for what its lease has just told of."""
-        known, lite = self._state.lites.group(group, topic), self._state.lites.get(key)
-        place = known.places.get(key) if known is not None else None
-        if place is None or lite is None or (group, key) in self._found:
+        """What the entry passes over, but for what its lease has just told of. Where it goes back somebody moved it:
+        what the group had behind it comes as new.
+        """
+        place = self._place(group, topic, key)
+        if place is None or (group, key) in self._found:
             return
         self._found.add((group, key))
+        self._reopen_lite(group, topic, key, next_offset)
+        if next_offset < place.next:
+            self._settle_lite(group, topic, key, next_offset)
+
+    def _place(self, group: str, topic: str, key: int) -> Place | None:
+        known = self._state.lites.group(group, topic)
+        return known.places.get(key) if known is not None and self._state.lites.get(key) is not None else None
+
+    def _reopen_lite(self, group: str, topic: str, key: int, end: int) -> None:
+        place, lite = self._place(group, topic, key), self._state.lites.get(key)
+        if place is None or lite is None:
+            return
         ledger = self._ledger(group, topic, lite.queue_id)
         start = lite.number_of(place.next) - lite.first
-        passed = [offset for offset in lite.offsets[start:] if offset < next_offset and ledger.find(offset) is None]
+        passed = [offset for offset in lite.offsets[start:] if offset < end and ledger.find(offset) is None]
         self._state.leases.reopen(ledger, [(offset, key) for offset in passed], ledger.next)
 
     def _was_delivered(self, ledger: Ledger, offset: int) -> None:
-        if offset >= ledger.next:
+        if ledger.subscription.lite:
+            self._was_delivered_of_lite(ledger, offset)
+        elif offset >= ledger.next:
             self._reopen(ledger, offset + 1)
+        elif (key := ledger.key(offset)) is not None and ledger.find(offset) is None:  # it was parked, when last seen
+            self._state.leases.reopen(ledger, [(offset, key)], ledger.next)
+
+    def _was_delivered_of_lite(self, ledger: Ledger, offset: int) -> None:
+        """Then its group's place in the lite topic is behind it, and what the place passes over was delivered, too."""
+        key = self._key_at(ledger, offset) if ledger.key(offset) is None else None
+        if key is None:
+            return
+        group, topic = ledger.subscription.group, ledger.subscription.topic
+        place = self._place(group, topic, key)
+        if place is not None and place.next <= offset:
+            self._reopen_lite(group, topic, key, offset + 1)
+            self._state.apply(LitePlaces(group, topic, [(key, offset + 1)]))
+
+    def _is_held_of_lite(self, ledger: Ledger, offset: int) -> None:
+        """Somebody has it: it is in its line, else what is behind it would come before it."""
+        if not ledger.subscription.lite or ledger.key(offset) is not None:
+            return
+        self._was_delivered_of_lite(ledger, offset)
+        key = self._key_at(ledger, offset)
+        if key is not None:
+            group, topic = ledger.subscription.group, ledger.subscription.topic
+            self._state.apply(Grouped(group, topic, [(ledger.queue_id, [offset], [key])]))
 
     def _reopen(self, ledger: Ledger, end: int) -> None:
         if ledger.subscription.lite:
             return
-        self._state.leases.reopen(ledger, self._readable(ledger, end), end)
+        self._state.leases.reopen(ledger, self._readable(ledger, ledger.next, end), end)
 
-    def _readable(self, ledger: Ledger, end: int) -> Iterator[tuple[int, int | None]]:
-        """Offsets from the place on that have a message, and the keys of their message groups."""
+    def _key_at(self, ledger: Ledger, offset: int) -> int | None:
+        return next((key for _, key in self._readable(ledger, offset, offset + 1)), None)
+
+    def _readable(self, ledger: Ledger, start: int, end: int) -> Iterator[tuple[int, int | None]]:
+        """Offsets that have a message, and the keys of their lines."""
         queue = self._state.queue(ledger.subscription.topic, ledger.queue_id)
         if queue is None:
             return
-        offset = max(ledger.next, queue.first_offset)
+        offset = max(start, queue.first_offset)
         while entries := queue.read(offset, end - offset):
             for entry in entries:
                 if entry.size != FILLER_SIZE:

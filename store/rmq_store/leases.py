@@ -113,7 +113,7 @@ class Leases:
                 was_front = ledger.is_front(key, offset)
                 self._unpark(ledger, offset)
                 if was_front:
-                    self._wake(ledger, key)
+                    self._go_on(ledger, key)
             return
         if key is not None and not final and not ledger.is_front(key, offset):
             self._ack_early(ledger, offset, found)

@@ -56,6 +56,7 @@ def recover(log: CommitLog, state: State, checkpoint: Checkpoint | None) -> Repo
         report.records += 1
         report.end = found.position + found.size
         log.last = (found.position, found.size)
+    doubt.end()
     tail = _end(log, report)
     if tail and checkpoint is not None:
         _keep_aside(state.files.disk, report.end, tail)

@@ -103,6 +103,19 @@ def test_a_million_parked_messages_take_at_most_a_hundred_megabytes(groups: int,
     assert leases.parked_count == 25_000
 
 
+def test_early_acks_behind_a_parked_message_count_when_that_is_settled() -> None:
+    """Deliveries were in lost bytes, and a filter passes over the parked one: the line goes on behind them."""
+    leases = Leases()
+    leases.apply_grouped(Grouped("g", "t", [(0, [0, 1, 1], [1, 1, 1])]))
+    ledger = leases.subscription("g", "t").ledger(0)
+    leases.reopen(ledger, [(1, 1)], 3)
+    leases.apply_acked(Acked("g", "t", [(0, [1])]))
+    leases.apply_acked(Acked("g", "t", [(0, [0])]))
+    assert ledger.lines is not None
+    assert (_in_line(ledger.lines), ledger.lines.early, leases.open_count) == ({1: [2]}, {}, 0)
+    assert list(ledger.subscription.lines) == [(ledger, 1)]
+
+
 def test_a_cursor_that_goes_back_passes_its_parked_messages_again() -> None:
     """What is open stays in line."""
     leases = _parked(2, 3)
