@@ -20,7 +20,7 @@ from uuid import uuid4
 import msgspec
 from google.protobuf.message import DecodeError, Message
 
-from rmq.config import parse_endpoint
+from rmq.config import AS_IS, GroupFlags, parse_endpoint
 from rmq_proto import admin as pb
 from rmq_proto import health as health_pb
 from rmq_proto import v2
@@ -141,7 +141,7 @@ class AdminClient:
         retry_ms: Sequence[int] = (),
         *,
         backoff: pb.Backoff | None = None,
-        orderly: bool | None = None,
+        flags: GroupFlags = AS_IS,
         must_be_new: bool = False,
         must_exist: bool = False,
     ) -> pb.Group:
@@ -151,9 +151,9 @@ class AdminClient:
             attempts_max=attempts_max,
             retry_ms=retry_ms,
             backoff=backoff,
-            orderly=orderly,
             must_be_new=must_be_new,
             must_exist=must_exist,
+            **flags.said(),
         )
         return self._ask("PutGroup", request, pb.Group.FromString)
 

@@ -8,6 +8,7 @@ import click
 from rmq import output
 from rmq.commands import values, views
 from rmq.commands.server import agreed, connected, endpoint_option, group_names, json_option, topic_names, yes_option
+from rmq.config import GroupFlags
 
 if TYPE_CHECKING:
     from rmq_proto import admin as pb
@@ -33,7 +34,28 @@ _RULES = (
         default=None,
         help="In order per queue, on topics without message groups, too [no].",
     ),
+    click.option(
+        "--lite-exclusive/--lite-shared",
+        default=None,
+        help="The last client that subscribes a lite topic takes it over, or its clients share it [shared].",
+    ),
+    click.option(
+        "--lite-reset-on-takeover/--no-lite-reset-on-takeover",
+        default=None,
+        help="Then the group reads the lite topic from its beginning again [no].",
+    ),
+    click.option(
+        "--lite-reset-on-unsubscribe/--no-lite-reset-on-unsubscribe",
+        default=None,
+        help="So it does when a client unsubscribes one [no].",
+    ),
 )
+_FLAG_WORDS = {
+    "orderly": "in order per queue",
+    "lite_exclusive": "lite topics exclusive",
+    "lite_reset_on_takeover": "from the beginning when taken over",
+    "lite_reset_on_unsubscribe": "from the beginning after an unsubscription",
+}
 
 
 def _rules(command: Callable[..., None]) -> Callable[..., None]:
@@ -58,13 +80,14 @@ def create(
     attempts_max: int | None,
     retry_ms: tuple[int, ...] | None,
     backoff: tuple[int, int, float] | None,
-    orderly: bool | None,
+    **flags: bool | None,
 ) -> None:
     """Makes a consumer group."""
     growing = _growing(retry_ms, backoff)
     with connected(endpoint) as client:
         pauses = retry_ms or ()
-        _tell(client.put_group(name, attempts_max or 0, pauses, backoff=growing, orderly=orderly, must_be_new=True))
+        rules = GroupFlags(**flags)
+        _tell(client.put_group(name, attempts_max or 0, pauses, backoff=growing, flags=rules, must_be_new=True))
 
 
 @group.command("list")
@@ -123,15 +146,16 @@ def update(
     attempts_max: int | None,
     retry_ms: tuple[int, ...] | None,
     backoff: tuple[int, int, float] | None,
-    orderly: bool | None,
+    **flags: bool | None,
 ) -> None:
     """Changes how often, when and in which order a group gets messages."""
     growing = _growing(retry_ms, backoff)
-    if not attempts_max and not retry_ms and growing is None and orderly is None:
-        raise click.UsageError("say what to change: --attempts-max, --retry, --backoff or --orderly")
+    rules = GroupFlags(**flags)
+    if not attempts_max and not retry_ms and growing is None and not rules.said():
+        raise click.UsageError("say what to change: --attempts-max, --retry, --backoff, --orderly or --lite-exclusive")
     with connected(endpoint) as client:
         pauses = retry_ms or ()
-        _tell(client.put_group(name, attempts_max or 0, pauses, backoff=growing, orderly=orderly, must_exist=True))
+        _tell(client.put_group(name, attempts_max or 0, pauses, backoff=growing, flags=rules, must_exist=True))
 
 
 def _growing(retry_ms: tuple[int, ...] | None, backoff: tuple[int, int, float] | None) -> "pb.Backoff | None":
@@ -184,5 +208,5 @@ def _tell(found: "pb.Group") -> None:
     if found.HasField("backoff"):
         first, last = output.duration(found.backoff.initial_ms), output.duration(found.backoff.max_ms)
         steps = f"{first}, each pause {found.backoff.multiplier:g} times the one before, at most {last}"
-    order = ", in order per queue" if found.orderly else ""
-    output.line(f"group {found.name}: {found.attempts_max} deliveries at most, again after {steps}{order}")
+    more = "".join(f", {words}" for flag, words in _FLAG_WORDS.items() if getattr(found, flag))
+    output.line(f"group {found.name}: {found.attempts_max} deliveries at most, again after {steps}{more}")

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rmq import output
+from rmq.config import GROUP_FLAGS
 
 if TYPE_CHECKING:
     from rmq.retry import RetryPolicy
@@ -47,7 +48,7 @@ def group_document(group: "pb.Group") -> dict[str, Any]:
         "attempts_max": group.attempts_max,
         "retry_ms": list(group.retry_ms),
         "backoff": backoff_document(group.backoff) if group.HasField("backoff") else None,
-        "orderly": group.orderly,
+        **{name: getattr(group, name) for name in GROUP_FLAGS},
         "topics": [_group_topic_document(topic) for topic in group.topics],
         "clients": list(group.clients),
     }

@@ -55,7 +55,23 @@ def test_a_group_may_be_orderly(rmq: Commands, server: FakeServer) -> None:
     """When it is made and later; nothing is said of the order where it is not asked for."""
     assert rmq("group", "create", "billing", "--orderly").out.endswith(", in order per queue\n")
     assert not rmq("group", "update", "billing", "--no-orderly").out.endswith(", in order per queue\n")
-    assert [asked[5:] for asked in server.asked("put_group")] == [(True,), (False,)]
+    assert [asked[5:] for asked in server.asked("put_group")] == [(("orderly", True),), (("orderly", False),)]
+
+
+LITE_FLAGS = [
+    ("--lite-exclusive", "--lite-shared", ", lite topics exclusive\n"),
+    ("--lite-reset-on-takeover", "--no-lite-reset-on-takeover", ", from the beginning when taken over\n"),
+    ("--lite-reset-on-unsubscribe", "--no-lite-reset-on-unsubscribe", ", from the beginning after an unsubscription\n"),
+]
+
+
+@pytest.mark.parametrize(("on", "off", "words"), LITE_FLAGS)
+def test_how_a_group_subscribes_lite_topics(rmq: Commands, server: FakeServer, on: str, off: str, words: str) -> None:
+    """When it is made and later, each by itself."""
+    assert rmq("group", "create", "desks", on).out.endswith(words)
+    assert not rmq("group", "update", "desks", off).out.endswith(words)
+    name = on[2:].replace("-", "_")
+    assert [asked[5:] for asked in server.asked("put_group")] == [((name, True),), ((name, False),)]
 
 
 @pytest.mark.parametrize(("given", "sent"), [("5s,2h", "5000,7200000,2"), ("500ms,1m,1.5", "500,60000,1.5")])
