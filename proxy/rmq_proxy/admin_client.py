@@ -20,7 +20,7 @@ from uuid import uuid4
 import msgspec
 from google.protobuf.message import DecodeError, Message
 
-from rmq.config import AS_IS, GroupFlags, parse_endpoint
+from rmq.config import parse_endpoint
 from rmq_proto import admin as pb
 from rmq_proto import health as health_pb
 from rmq_proto import v2
@@ -141,11 +141,13 @@ class AdminClient:
         retry_ms: Sequence[int] = (),
         *,
         backoff: pb.Backoff | None = None,
-        flags: GroupFlags = AS_IS,
         must_be_new: bool = False,
         must_exist: bool = False,
+        **flags: bool | None,
     ) -> pb.Group:
-        """Makes or changes one; 0, None and empty leave what is there, or take the server's default."""
+        """Makes or changes one; 0, None and empty leave what is there, or take the server's default. `flags`: those of
+        rmq.config.GroupFlags.
+        """
         request = pb.PutGroupRequest(
             name=name,
             attempts_max=attempts_max,
@@ -153,7 +155,7 @@ class AdminClient:
             backoff=backoff,
             must_be_new=must_be_new,
             must_exist=must_exist,
-            **flags.said(),
+            **flags,
         )
         return self._ask("PutGroup", request, pb.Group.FromString)
 

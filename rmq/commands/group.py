@@ -8,7 +8,6 @@ import click
 from rmq import output
 from rmq.commands import values, views
 from rmq.commands.server import agreed, connected, endpoint_option, group_names, json_option, topic_names, yes_option
-from rmq.config import GroupFlags
 
 if TYPE_CHECKING:
     from rmq_proto import admin as pb
@@ -50,12 +49,6 @@ _RULES = (
         help="So it does when a client unsubscribes one [no].",
     ),
 )
-_FLAG_WORDS = {
-    "orderly": "in order per queue",
-    "lite_exclusive": "lite topics exclusive",
-    "lite_reset_on_takeover": "from the beginning when taken over",
-    "lite_reset_on_unsubscribe": "from the beginning after an unsubscription",
-}
 
 
 def _rules(command: Callable[..., None]) -> Callable[..., None]:
@@ -86,8 +79,7 @@ def create(
     growing = _growing(retry_ms, backoff)
     with connected(endpoint) as client:
         pauses = retry_ms or ()
-        rules = GroupFlags(**flags)
-        _tell(client.put_group(name, attempts_max or 0, pauses, backoff=growing, flags=rules, must_be_new=True))
+        _tell(client.put_group(name, attempts_max or 0, pauses, backoff=growing, must_be_new=True, **flags))
 
 
 @group.command("list")
@@ -150,12 +142,11 @@ def update(
 ) -> None:
     """Changes how often, when and in which order a group gets messages."""
     growing = _growing(retry_ms, backoff)
-    rules = GroupFlags(**flags)
-    if not attempts_max and not retry_ms and growing is None and not rules.said():
+    if not attempts_max and not retry_ms and growing is None and set(flags.values()) == {None}:
         raise click.UsageError("say what to change: --attempts-max, --retry, --backoff, --orderly or --lite-exclusive")
     with connected(endpoint) as client:
         pauses = retry_ms or ()
-        _tell(client.put_group(name, attempts_max or 0, pauses, backoff=growing, flags=rules, must_exist=True))
+        _tell(client.put_group(name, attempts_max or 0, pauses, backoff=growing, must_exist=True, **flags))
 
 
 def _growing(retry_ms: tuple[int, ...] | None, backoff: tuple[int, int, float] | None) -> "pb.Backoff | None":
@@ -208,5 +199,5 @@ def _tell(found: "pb.Group") -> None:
     if found.HasField("backoff"):
         first, last = output.duration(found.backoff.initial_ms), output.duration(found.backoff.max_ms)
         steps = f"{first}, each pause {found.backoff.multiplier:g} times the one before, at most {last}"
-    more = "".join(f", {words}" for flag, words in _FLAG_WORDS.items() if getattr(found, flag))
+    more = "".join(f", {words}" for flag, words in views.GROUP_FLAG_WORDS.items() if getattr(found, flag))
     output.line(f"group {found.name}: {found.attempts_max} deliveries at most, again after {steps}{more}")

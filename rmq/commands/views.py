@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rmq import output
-from rmq.config import GROUP_FLAGS
 
 if TYPE_CHECKING:
     from rmq.retry import RetryPolicy
@@ -22,6 +21,12 @@ GROUP_TOPIC_COLUMNS = ("TOPIC", "LAG", "LAG TIME", "LEASED", "READY", "WAITING")
 PLACE_COLUMNS = ("TOPIC", "QUEUE", "COMMITTED", "NEXT", "MAX", "OPEN")
 LEASE_COLUMNS = ("TOPIC", "QUEUE", "OFFSET", "ATTEMPT", "DUE", "CLIENT", "MESSAGE ID")
 CLIENT_COLUMNS = ("CLIENT", "TYPE", "LANGUAGE", "PEER", "GROUPS", "TOPICS", "SILENT", "STREAM", "LEASES")
+GROUP_FLAG_WORDS = {  # flags of a group, and what is said of one that is on
+    "orderly": "in order per queue",
+    "lite_exclusive": "lite topics exclusive",
+    "lite_reset_on_takeover": "from the beginning when taken over",
+    "lite_reset_on_unsubscribe": "from the beginning after an unsubscription",
+}
 _SYSTEM_PREFIXES = ("%RETRY%", "%DLQ%", "rmq_sys_", "RMQ_SYS_")
 
 
@@ -48,7 +53,7 @@ def group_document(group: "pb.Group") -> dict[str, Any]:
         "attempts_max": group.attempts_max,
         "retry_ms": list(group.retry_ms),
         "backoff": backoff_document(group.backoff) if group.HasField("backoff") else None,
-        **{name: getattr(group, name) for name in GROUP_FLAGS},
+        **{flag: getattr(group, flag) for flag in GROUP_FLAG_WORDS},
         "topics": [_group_topic_document(topic) for topic in group.topics],
         "clients": list(group.clients),
     }

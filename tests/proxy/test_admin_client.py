@@ -49,9 +49,7 @@ def test_changes(make: Maker, run: Run) -> None:
         async with a_server(make) as asked:
             port = asked.rig.admin
             await asked(lambda admin: admin.put_topic("t", "FIFO", 4, must_exist=True))
-            await asked(
-                lambda admin: admin.put_group("g", 3, [10, 20], flags=GroupFlags(orderly=True), must_exist=True)
-            )
+            await asked(lambda admin: admin.put_group("g", 3, [10, 20], orderly=True, must_exist=True))
             await asked(lambda admin: admin.delete_topic("t"))
             await asked(lambda admin: admin.delete_group("g"))
             assert port.of("put_topic") == [("t", MessageType.FIFO, 4)]

@@ -1,4 +1,4 @@
-"""Exclusive groups: the last client that asks for a lite topic has it alone; and places that go back to the beginning."""
+"""Exclusive groups: the last client that asks for a lite topic has it alone; places that go back to the beginning."""
 
 import pytest
 

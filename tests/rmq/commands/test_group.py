@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from rmq.commands import views
+from rmq.config import GROUP_FLAGS
 from rmq_proto import admin as pb
 from tests.rmq.commands.rig import NOW_MS, Commands, FakeServer
 
@@ -56,6 +58,11 @@ def test_a_group_may_be_orderly(rmq: Commands, server: FakeServer) -> None:
     assert rmq("group", "create", "billing", "--orderly").out.endswith(", in order per queue\n")
     assert not rmq("group", "update", "billing", "--no-orderly").out.endswith(", in order per queue\n")
     assert [asked[5:] for asked in server.asked("put_group")] == [(("orderly", True),), (("orderly", False),)]
+
+
+def test_each_flag_of_a_group_is_told() -> None:
+    """Those that there are, in the same order."""
+    assert tuple(views.GROUP_FLAG_WORDS) == GROUP_FLAGS
 
 
 LITE_FLAGS = [
