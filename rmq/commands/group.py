@@ -79,7 +79,11 @@ def create(
     growing = _growing(retry_ms, backoff)
     with connected(endpoint) as client:
         pauses = retry_ms or ()
-        _tell(client.put_group(name, attempts_max or 0, pauses, backoff=growing, must_be_new=True, **flags))
+        _tell(
+            client.put_group(
+                name, attempts_max or 0, pauses, backoff=growing, must_be_new=True, must_exist=False, **flags
+            )
+        )
 
 
 @group.command("list")
@@ -146,7 +150,11 @@ def update(
         raise click.UsageError("say what to change: --attempts-max, --retry, --backoff, --orderly or --lite-exclusive")
     with connected(endpoint) as client:
         pauses = retry_ms or ()
-        _tell(client.put_group(name, attempts_max or 0, pauses, backoff=growing, must_exist=True, **flags))
+        _tell(
+            client.put_group(
+                name, attempts_max or 0, pauses, backoff=growing, must_be_new=False, must_exist=True, **flags
+            )
+        )
 
 
 def _growing(retry_ms: tuple[int, ...] | None, backoff: tuple[int, int, float] | None) -> "pb.Backoff | None":
