@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 BODY_BYTES_MAX = 64 << 20  # of a compressed body that is opened
 MESSAGE_COLUMNS = ("STORED", "QUEUE", "OFFSET", "MESSAGE ID", "TAG", "KEYS", "BODY")
-GROUP_COLUMNS = ("GROUP", "TOPICS", "LAG", "LAG TIME", "LEASED", "READY", "WAITING", "CLIENTS")
+GROUP_COLUMNS = ("GROUP", "TOPICS", "LAG", "LAG TIME", "LEASED", "READY", "WAITING", "CLIENTS", "FLAGS")
 GROUP_TOPIC_COLUMNS = ("TOPIC", "LAG", "LAG TIME", "LEASED", "READY", "WAITING")
 PLACE_COLUMNS = ("TOPIC", "QUEUE", "COMMITTED", "NEXT", "MAX", "OPEN")
 LEASE_COLUMNS = ("TOPIC", "QUEUE", "OFFSET", "ATTEMPT", "DUE", "CLIENT", "MESSAGE ID")
@@ -110,6 +110,7 @@ def group_row(group: "pb.Group") -> tuple[output.Cell, ...]:
         sum(topic.ready for topic in topics),
         sum(topic.waiting_polls for topic in topics),
         len(group.clients),
+        " ".join(flag for flag in GROUP_FLAG_WORDS if getattr(group, flag)) or "-",
     )
 
 

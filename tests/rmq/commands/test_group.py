@@ -110,9 +110,24 @@ def test_create_fails_where_the_group_is_there(rmq: Commands, server: FakeServer
 def test_list_sums_up_lag_and_what_is_held(rmq: Commands, groups: FakeServer) -> None:
     """The lag in time is the oldest of all topics'."""
     assert rmq("group", "list").out.splitlines() == [
-        "GROUP    TOPICS  LAG  LAG TIME  LEASED  READY  WAITING  CLIENTS",
-        "billing       2   13  1 m 5 s        1      1        2        1",
+        "GROUP    TOPICS  LAG  LAG TIME  LEASED  READY  WAITING  CLIENTS  FLAGS",
+        "billing       2   13  1 m 5 s        1      1        2        1  -",
     ]
+
+
+def test_list_and_show_tell_flags(rmq: Commands, server: FakeServer) -> None:
+    """Those that are on; all of them as JSON."""
+    desks = pb.Group(name="desks", attempts_max=17, retry_ms=[1000], orderly=True, lite_exclusive=True)
+    server.answers["groups"] = [desks]
+    assert rmq("group", "list").out.splitlines()[1].endswith("  orderly lite_exclusive")
+    assert rmq("group", "show", "desks").out.startswith(
+        "group desks: 17 deliveries at most, again after 1 s, in order per queue, lite topics exclusive\n"
+    )
+    for found in (
+        json.loads(rmq("group", "list", "--json").out)["groups"],
+        [json.loads(rmq("group", "show", "desks", "--json").out)],
+    ):
+        assert [found[0][flag] for flag in GROUP_FLAGS] == [True, True, False, False]
 
 
 def test_list_as_json(rmq: Commands, groups: FakeServer) -> None:
