@@ -22,7 +22,7 @@ from rmq.adminport import (
 )
 from rmq.browse import Browser
 from rmq.clock import Clock, ManualClock
-from rmq.config import Config
+from rmq.config import AS_IS, Config, GroupFlags
 from rmq.deadletters import REPLAYS, DeadLetters
 from rmq.delay import Delay
 from rmq.errors import ClientError, Code
@@ -178,12 +178,12 @@ class Admin:
         return len(self._state.leases.by_client.get((group, client_id), ()))
 
     def put_group(
-        self, name: str, attempts_max: int, retry: RetryPolicy | None, *, orderly: bool | None = None
+        self, name: str, attempts_max: int, retry: RetryPolicy | None, flags: GroupFlags = AS_IS
     ) -> Answer[GroupInfo]:
         """See AdminPort."""
         known = self._state.groups.get(name)
         attempts = attempts_max or (known.attempts_max if known else self._config.attempts_max)
-        self._groups.make(name, attempts, retry or self._groups.rules(name).retry, orderly=orderly)
+        self._groups.make(name, attempts, retry or self._groups.rules(name).retry, flags)
         return self._store.when_safe(self.group_info(name))
 
     def delete_group(self, name: str) -> Answer[None]:
@@ -303,4 +303,4 @@ class Admin:
         for name, topic in self._config.topics.items():
             self._topics.make(name, topic.type, topic.queues)
         for name, group in self._config.groups.items():
-            self._groups.make(name, group.attempts_max, group.retry, orderly=group.orderly)
+            self._groups.make(name, group.attempts_max, group.retry, group.flags)

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import msgspec
 
+from rmq.config import AS_IS, GroupFlags
 from rmq.filter import ALL, Filter
 from rmq.message import MessageType
 from rmq.port import Answer
@@ -75,7 +76,7 @@ class GroupInfo(msgspec.Struct):
     retry: RetryPolicy
     topics: Sequence[GroupTopicInfo]
     clients: Sequence[str]
-    orderly: bool = False  # in order per queue where there are no message groups
+    flags: GroupFlags = AS_IS
 
 
 class StoreInfo(msgspec.Struct):
@@ -212,7 +213,7 @@ class AdminPort(Protocol):
         """How many leases the server renews for this client; 0 where there is no such group or client."""
 
     def put_group(
-        self, name: str, attempts_max: int, retry: RetryPolicy | None, *, orderly: bool | None = None
+        self, name: str, attempts_max: int, retry: RetryPolicy | None, flags: GroupFlags = AS_IS
     ) -> Answer[GroupInfo]:
         """Makes or changes one; 0 and None leave what is there, or take the default."""
 

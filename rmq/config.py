@@ -30,17 +30,39 @@ class TopicSetting(msgspec.Struct, frozen=True):
     queues: int
 
 
+class GroupFlags(msgspec.Struct, frozen=True, kw_only=True):
+    """What a group does or does not; None: as the store has it, or not.
+
+    `orderly`: in order per queue. `lite_exclusive`: the last client that subscribes a lite topic has it alone (RocketMQ
+    5.5: lite.sub.model). `lite_reset_on_takeover`, `lite_reset_on_unsubscribe`: the group's place in the lite topic
+    then goes back to its oldest message (lite.sub.reset.offset.exclusive and .unsubscribe).
+    """
+
+    orderly: bool | None = None
+    lite_exclusive: bool | None = None
+    lite_reset_on_takeover: bool | None = None
+    lite_reset_on_unsubscribe: bool | None = None
+
+    def said(self) -> dict[str, bool]:
+        """Those that are not None."""
+        return {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
+
+
+GROUP_FLAGS = GroupFlags.__struct_fields__
+AS_IS = GroupFlags()
+
+
 class GroupSetting(msgspec.Struct, frozen=True):
     """A consumer group to make at start. `attempts_max` counts deliveries, the first included.
 
     `retry_ms`: how long after delivery 1, 2, ... the next may come, the last one repeating; empty: RocketMQ's steps.
-    `backoff`: an exponential policy instead. `orderly`: in order per queue; None: as the store has it, or not.
+    `backoff`: an exponential policy instead.
     """
 
     attempts_max: int
     retry_ms: tuple[int, ...] = ()
     backoff: RetryPolicy | None = None
-    orderly: bool | None = None
+    flags: GroupFlags = AS_IS
 
     @property
     def retry(self) -> RetryPolicy:

@@ -12,7 +12,7 @@ from typing import cast
 
 import msgspec
 
-from rmq.config import FIELDS, Config, GroupSetting, TopicSetting, allowed, number_text, read
+from rmq.config import FIELDS, GROUP_FLAGS, Config, GroupFlags, GroupSetting, TopicSetting, allowed, number_text, read
 from rmq.errors import ConfigError
 from rmq.message import MessageType
 from rmq.retry import BACKOFF_FIELDS, MULTIPLIER_MAX, RetryPolicy
@@ -103,7 +103,7 @@ class _Table(msgspec.Struct, frozen=True):
 
 _TABLES = {
     "topics": _Table("topic", TOPIC_CHARS_MAX, ("type", "queues"), 2),
-    "groups": _Table("group", GROUP_CHARS_MAX, ("attempts_max", "retry_ms", "backoff", "orderly"), 1),
+    "groups": _Table("group", GROUP_CHARS_MAX, ("attempts_max", "retry_ms", "backoff", *GROUP_FLAGS), 1),
 }
 
 
@@ -158,15 +158,22 @@ def _group(origin: str, fields: Mapping[str, object]) -> GroupSetting:
     backoff = fields.get("backoff")
     if backoff is not None and steps:
         raise ConfigError(f"{origin}: retry_ms and backoff exclude each other; leave one of them out")
-    orderly = fields.get("orderly")
-    if not isinstance(orderly, bool | None):
-        raise ConfigError(f"{origin}: orderly is {_shown(orderly)}, must be true or false")
     return GroupSetting(
         0 if attempts is None else _bounded(origin, "attempts_max", attempts, "attempts_max"),
         tuple(_bounded(origin, "retry_ms", step, "invisible_ms_max") for step in steps),
         None if backoff is None else _backoff(origin, backoff),
-        orderly,
+        _flags(origin, fields),
     )
+
+
+def _flags(origin: str, fields: Mapping[str, object]) -> GroupFlags:
+    flags: dict[str, bool | None] = {}
+    for name in GROUP_FLAGS:
+        value = fields.get(name)
+        if not isinstance(value, bool | None):
+            raise ConfigError(f"{origin}: {name} is {_shown(value)}, must be true or false")
+        flags[name] = value
+    return GroupFlags(**flags)
 
 
 def _backoff(origin: str, raw: object) -> RetryPolicy:

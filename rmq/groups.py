@@ -1,6 +1,6 @@
 """Consumer groups: which there are, how they come to be, how often a message is tried."""
 
-from rmq.config import Config
+from rmq.config import AS_IS, GROUP_FLAGS, Config, GroupFlags
 from rmq.errors import ClientError, Code
 from rmq.port import GroupView
 from rmq.retry import RetryPolicy
@@ -35,10 +35,8 @@ class Groups:
             f"run `rmq group create {name}`, or list it under groups: in the server's config.yaml",
         )
 
-    def make(self, name: str, attempts_max: int, retry: RetryPolicy, *, orderly: bool | None = None) -> None:
-        """Makes a group or changes it; `orderly` None: as it is, or not. Raises ILLEGAL_CONSUMER_GROUP or FORBIDDEN at
-        the limits.
-        """
+    def make(self, name: str, attempts_max: int, retry: RetryPolicy, flags: GroupFlags = AS_IS) -> None:
+        """Makes a group or changes it. Raises ILLEGAL_CONSUMER_GROUP or FORBIDDEN at the limits."""
         groups = self._store.state.groups
         if len(name.encode()) > GROUP_BYTES_MAX:
             raise ClientError(Code.ILLEGAL_CONSUMER_GROUP, f"group name longer than {GROUP_BYTES_MAX} bytes: {name}")
@@ -47,9 +45,8 @@ class Groups:
                 Code.FORBIDDEN, f"no more than groups_max = {self._config.groups_max} groups: delete some"
             )
         known = groups.get(name)
-        if orderly is None:
-            orderly = known is not None and known.orderly
-        put = GroupPut(name, attempts_max, retry.steps_ms, retry.initial_ms, retry.max_ms, retry.multiplier, orderly)
+        on = (flags_of(known).said() if known is not None else {}) | flags.said()
+        put = GroupPut(name, attempts_max, retry.steps_ms, retry.initial_ms, retry.max_ms, retry.multiplier, **on)
         if known != put:
             self._store.apply(put)
 
@@ -77,3 +74,8 @@ class Groups:
 def policy(put: GroupPut) -> RetryPolicy:
     """The group's back-off, as it is stored."""
     return RetryPolicy(put.steps_ms, put.initial_ms, put.max_ms, put.multiplier)
+
+
+def flags_of(put: GroupPut) -> GroupFlags:
+    """What the group does and does not, as it is stored."""
+    return GroupFlags(**{name: getattr(put, name) for name in GROUP_FLAGS})

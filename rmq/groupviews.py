@@ -12,7 +12,7 @@ from rmq.adminport import GroupInfo, GroupTopicInfo, OpenInfo, Place
 from rmq.browse import Browser
 from rmq.clock import Clock
 from rmq.errors import ClientError, Code
-from rmq.groups import policy
+from rmq.groups import flags_of, policy
 from rmq.waiters import Waiters
 from rmq_store.consumequeue import FILLER_SIZE, ConsumeQueue
 from rmq_store.journal import GroupPut
@@ -70,7 +70,7 @@ class GroupViews:
 
     def _info(self, put: GroupPut, clients: Sequence[str], open_max: int) -> GroupInfo:
         topics = [self._topic(subscription, open_max) for subscription in self.subscriptions(put.name)]
-        return GroupInfo(put.name, put.attempts_max, policy(put), topics, sorted(clients), put.orderly)
+        return GroupInfo(put.name, put.attempts_max, policy(put), topics, sorted(clients), flags_of(put))
 
     def subscriptions(self, group: str) -> list[Subscription]:
         """By topic; what was carried into the retry topic is told under the topic that it came from."""

@@ -6,13 +6,18 @@ or its making, and up to a minute later; but not while one of its messages is op
 has something to read. Who subscribes it then is told.
 
 Subscriptions are kept: after a restart a client's receives go on, before it says again what it wants.
+
+A group may be exclusive: then one client has a lite topic, the last that asked for it by name, and whoever had it is
+told. What that one holds of it stays its own until it is settled or its time is over; only then the next one comes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from rmq.clock import Clock
-from rmq.config import Config
+from rmq.config import AS_IS, Config, GroupFlags
 from rmq.errors import ClientError, Code
+from rmq.groups import flags_of
+from rmq.litechange import LiteChange, change_of
 from rmq.litereaders import LiteReaders
 from rmq.message import MessageType
 from rmq.pop import Pop
@@ -88,26 +93,36 @@ class LiteTopics:
         reader = self._readers.of(home, sync.client_id)
         if sync.version is not None and sync.version < reader.version:
             return self._store.when_safe(None)
-        group = self._lites.group(sync.group, sync.topic)
-        mine = group.clients.get(sync.client_id, {}) if group is not None else {}
-        named = {key_of(topic.name, name): name for name in sync.names}
-        removed = [key for key in mine if (sync.action == "remove") == (key in named) and sync.action != "add"]
-        wanted = {} if sync.action == "remove" else named
-        added = {key: name for key, name in wanted.items() if key not in mine}
-        if len(mine) + len(added) - len(removed) > self._config.lite_subscriptions_max:
+        mine = self._subscribed(sync)
+        change = change_of(sync, mine, self._others(sync))
+        if len(mine) + len(change.added) - len(change.removed) > self._config.lite_subscriptions_max:
             raise self._too_many()
-        placed = wanted if sync.action == "add" else added
-        self._make(topic, placed.values())
+        self._make(topic, change.placed.values())
         self._bind(home, topic)
-        self._place(home, topic, placed, sync.start)
-        if added or removed:
-            self._store.apply(LiteSubscribed(sync.group, sync.topic, sync.client_id, list(added), removed))
+        self._go_on(home, topic, sync, change)
+        self._subscribe(sync, change)
         reader.version = sync.version or reader.version
-        known = self._lites.group(sync.group, sync.topic)
-        for key in placed if known is not None else ():
-            assert known is not None
-            self._readers.tell(known, key)
         return self._store.when_safe(None)
+
+    def _rules(self, group: str) -> GroupFlags:
+        put = self._store.state.groups.get(group)
+        return flags_of(put) if put is not None else AS_IS
+
+    def _subscribed(self, sync: LiteSync) -> Collection[int]:
+        """What the client subscribes."""
+        group = self._lites.group(sync.group, sync.topic)
+        return group.clients.get(sync.client_id, {}) if group is not None else ()
+
+    def _others(self, sync: LiteSync) -> dict[int, Sequence[str]]:
+        """Who else of an exclusive group subscribes what the call names."""
+        group = self._lites.group(sync.group, sync.topic)
+        if group is None or not self._rules(sync.group).lite_exclusive:
+            return {}
+        found: dict[int, Sequence[str]] = {}
+        for key in (key_of(sync.topic, name) for name in sync.names):
+            if others := [client for client in _clients(group, key) if client != sync.client_id]:
+                found[key] = others
+        return found
 
     def _too_many(self) -> ClientError:
         text = f"a client subscribes lite_subscriptions_max = {self._config.lite_subscriptions_max} lite topics at most"
@@ -128,6 +143,40 @@ class LiteTopics:
             self._store.apply(LitePlaces(home.group, home.topic, []))  # first: it tells how what follows is meant
             self._store.apply(Cursors(home.group, home.topic, ends))
             self._pop.subscription(home.group, topic)  # a topic's priorities have no say here
+
+    def _go_on(self, home: Subscription, topic: Topic, sync: LiteSync, change: LiteChange) -> None:
+        """Where the group goes on in what the call names."""
+        rules, again = self._rules(sync.group), set[int]()
+        if rules.lite_reset_on_takeover and sync.start.kind == "last":
+            again.update(change.taken)
+        if rules.lite_reset_on_unsubscribe and sync.action == "remove":
+            again.update(key for key in change.removed if self._lites.get(key) is not None)
+        self._place(home, topic, [key for key in change.placed if key not in again], sync.start)
+        self._place(home, topic, again, LiteStart("min"))
+
+    def _subscribe(self, sync: LiteSync, change: LiteChange) -> None:
+        """Crash in between: what is taken over is nobody's until the call, which nobody answered, comes again."""
+        lost: dict[str, list[int]] = {}
+        for key, clients in change.taken.items():
+            for client in clients:
+                lost.setdefault(client, []).append(key)
+        for client, keys in lost.items():
+            self._store.apply(LiteSubscribed(sync.group, sync.topic, client, [], keys))
+        if change.added or change.removed:
+            mine = LiteSubscribed(sync.group, sync.topic, sync.client_id, list(change.added), list(change.removed))
+            self._store.apply(mine)
+        group = self._lites.group(sync.group, sync.topic)
+        for key in (*change.placed, *change.removed) if group is not None else ():
+            assert group is not None
+            self._readers.tell(group, key)
+        self._notify((client, change.placed[key]) for client, keys in lost.items() for key in keys)
+        self._notify((sync.client_id, name) for name in change.refused.values())
+
+    def _notify(self, ended: Iterable[tuple[str, str]]) -> None:
+        """Clients, and the lite topics that they do not subscribe any more."""
+        for client, name in ended:
+            if self.clients is not None:
+                self.clients.unsubscribe_lite(client, name)
 
     def _place(self, home: Subscription, topic: Topic, keys: Iterable[int], start: LiteStart) -> None:
         group = self._lites.group(home.group, home.topic)
@@ -234,9 +283,7 @@ class LiteTopics:
             for client in _clients(group, lite.key)
         ]
         self._store.apply(LitesDropped([lite.key for lite in lites]))
-        if self.clients is not None:
-            for client, name in told:
-                self.clients.unsubscribe_lite(client, name)
+        self._notify(told)
 
 
 def _clients(group: LiteGroup, key: int) -> Sequence[str]:

@@ -182,7 +182,18 @@ class Backoff(_message.Message):
     ) -> None: ...
 
 class PutGroupRequest(_message.Message):
-    __slots__ = ("name", "attempts_max", "retry_ms", "must_be_new", "must_exist", "backoff", "orderly")
+    __slots__ = (
+        "name",
+        "attempts_max",
+        "retry_ms",
+        "must_be_new",
+        "must_exist",
+        "backoff",
+        "orderly",
+        "lite_exclusive",
+        "lite_reset_on_takeover",
+        "lite_reset_on_unsubscribe",
+    )
     NAME_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_MAX_FIELD_NUMBER: _ClassVar[int]
     RETRY_MS_FIELD_NUMBER: _ClassVar[int]
@@ -190,6 +201,9 @@ class PutGroupRequest(_message.Message):
     MUST_EXIST_FIELD_NUMBER: _ClassVar[int]
     BACKOFF_FIELD_NUMBER: _ClassVar[int]
     ORDERLY_FIELD_NUMBER: _ClassVar[int]
+    LITE_EXCLUSIVE_FIELD_NUMBER: _ClassVar[int]
+    LITE_RESET_ON_TAKEOVER_FIELD_NUMBER: _ClassVar[int]
+    LITE_RESET_ON_UNSUBSCRIBE_FIELD_NUMBER: _ClassVar[int]
     name: str
     attempts_max: int
     retry_ms: _containers.RepeatedScalarFieldContainer[int]
@@ -197,6 +211,9 @@ class PutGroupRequest(_message.Message):
     must_exist: bool
     backoff: Backoff
     orderly: bool
+    lite_exclusive: bool
+    lite_reset_on_takeover: bool
+    lite_reset_on_unsubscribe: bool
     def __init__(
         self,
         name: _Optional[str] = ...,
@@ -206,6 +223,9 @@ class PutGroupRequest(_message.Message):
         must_exist: _Optional[bool] = ...,
         backoff: _Optional[_Union[Backoff, _Mapping[str, object]]] = ...,
         orderly: _Optional[bool] = ...,
+        lite_exclusive: _Optional[bool] = ...,
+        lite_reset_on_takeover: _Optional[bool] = ...,
+        lite_reset_on_unsubscribe: _Optional[bool] = ...,
     ) -> None: ...
 
 class Place(_message.Message):
@@ -284,7 +304,18 @@ class GroupTopic(_message.Message):
     ) -> None: ...
 
 class Group(_message.Message):
-    __slots__ = ("name", "attempts_max", "retry_ms", "topics", "clients", "backoff", "orderly")
+    __slots__ = (
+        "name",
+        "attempts_max",
+        "retry_ms",
+        "topics",
+        "clients",
+        "backoff",
+        "orderly",
+        "lite_exclusive",
+        "lite_reset_on_takeover",
+        "lite_reset_on_unsubscribe",
+    )
     NAME_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_MAX_FIELD_NUMBER: _ClassVar[int]
     RETRY_MS_FIELD_NUMBER: _ClassVar[int]
@@ -292,6 +323,9 @@ class Group(_message.Message):
     CLIENTS_FIELD_NUMBER: _ClassVar[int]
     BACKOFF_FIELD_NUMBER: _ClassVar[int]
     ORDERLY_FIELD_NUMBER: _ClassVar[int]
+    LITE_EXCLUSIVE_FIELD_NUMBER: _ClassVar[int]
+    LITE_RESET_ON_TAKEOVER_FIELD_NUMBER: _ClassVar[int]
+    LITE_RESET_ON_UNSUBSCRIBE_FIELD_NUMBER: _ClassVar[int]
     name: str
     attempts_max: int
     retry_ms: _containers.RepeatedScalarFieldContainer[int]
@@ -299,6 +333,9 @@ class Group(_message.Message):
     clients: _containers.RepeatedScalarFieldContainer[str]
     backoff: Backoff
     orderly: bool
+    lite_exclusive: bool
+    lite_reset_on_takeover: bool
+    lite_reset_on_unsubscribe: bool
     def __init__(
         self,
         name: _Optional[str] = ...,
@@ -308,6 +345,9 @@ class Group(_message.Message):
         clients: _Optional[_Iterable[str]] = ...,
         backoff: _Optional[_Union[Backoff, _Mapping[str, object]]] = ...,
         orderly: _Optional[bool] = ...,
+        lite_exclusive: _Optional[bool] = ...,
+        lite_reset_on_takeover: _Optional[bool] = ...,
+        lite_reset_on_unsubscribe: _Optional[bool] = ...,
     ) -> None: ...
 
 class ListGroupsRequest(_message.Message):

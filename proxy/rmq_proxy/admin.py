@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 
 from rmq.adminport import AdminPort, GroupInfo, Kept, Page, Start, Timer, TopicInfo, Transaction
 from rmq.clock import Clock
-from rmq.config import parse_endpoint
+from rmq.config import GROUP_FLAGS, GroupFlags, parse_endpoint
 from rmq.errors import ClientError, Code
 from rmq.filter import Filter, Filters, by_tag
 from rmq.message import MessageType
@@ -187,8 +187,7 @@ class AdminService:
                 raise _bad("retry_ms and backoff exclude each other")
             retry = _backoff(request.backoff)
         self._must(request, f"group {name}", lambda: self._admin.group_info(name), Code.CONSUMER_GROUP_NOT_FOUND)
-        orderly = request.orderly if request.HasField("orderly") else None
-        return then(self._admin.put_group(name, request.attempts_max, retry, orderly=orderly), convert.group)
+        return then(self._admin.put_group(name, request.attempts_max, retry, _flags(request)), convert.group)
 
     def _list_groups(self, _: Call, request: pb.ListGroupsRequest) -> Answer[bytes]:
         if request.name:
@@ -403,6 +402,10 @@ def _not_negative(what: str, number: int) -> int:
 
 def _bad(text: str) -> ClientError:
     return ClientError(Code.BAD_REQUEST, text)
+
+
+def _flags(asked: pb.PutGroupRequest) -> GroupFlags:
+    return GroupFlags(**{name: getattr(asked, name) for name in GROUP_FLAGS if asked.HasField(name)})
 
 
 def _backoff(asked: pb.Backoff) -> RetryPolicy:

@@ -141,19 +141,21 @@ class AdminClient:
         retry_ms: Sequence[int] = (),
         *,
         backoff: pb.Backoff | None = None,
-        orderly: bool | None = None,
         must_be_new: bool = False,
         must_exist: bool = False,
+        **flags: bool | None,
     ) -> pb.Group:
-        """Makes or changes one; 0, None and empty leave what is there, or take the server's default."""
+        """Makes or changes one; 0, None and empty leave what is there, or take the server's default. `flags`: those of
+        rmq.config.GroupFlags.
+        """
         request = pb.PutGroupRequest(
             name=name,
             attempts_max=attempts_max,
             retry_ms=retry_ms,
             backoff=backoff,
-            orderly=orderly,
             must_be_new=must_be_new,
             must_exist=must_exist,
+            **flags,
         )
         return self._ask("PutGroup", request, pb.Group.FromString)
 

@@ -59,7 +59,8 @@ def topic(info: TopicInfo) -> pb.Topic:
 def group(info: GroupInfo, leases_max: int = 0) -> pb.Group:
     """One group with up to `leases_max` of its open messages."""
     made = pb.Group(name=info.name, attempts_max=info.attempts_max, retry_ms=info.retry.steps_ms, clients=info.clients)
-    made.orderly = info.orderly
+    for name, value in info.flags.said().items():
+        setattr(made, name, value)
     if not info.retry.steps_ms:
         made.backoff.initial_ms, made.backoff.max_ms = info.retry.initial_ms, info.retry.max_ms
         made.backoff.multiplier = info.retry.multiplier

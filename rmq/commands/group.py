@@ -33,6 +33,21 @@ _RULES = (
         default=None,
         help="In order per queue, on topics without message groups, too [no].",
     ),
+    click.option(
+        "--lite-exclusive/--lite-shared",
+        default=None,
+        help="The last client that subscribes a lite topic takes it over, or its clients share it [shared].",
+    ),
+    click.option(
+        "--lite-reset-on-takeover/--no-lite-reset-on-takeover",
+        default=None,
+        help="Then the group reads the lite topic from its beginning again [no].",
+    ),
+    click.option(
+        "--lite-reset-on-unsubscribe/--no-lite-reset-on-unsubscribe",
+        default=None,
+        help="So it does when a client unsubscribes one [no].",
+    ),
 )
 
 
@@ -58,13 +73,17 @@ def create(
     attempts_max: int | None,
     retry_ms: tuple[int, ...] | None,
     backoff: tuple[int, int, float] | None,
-    orderly: bool | None,
+    **flags: bool | None,
 ) -> None:
     """Makes a consumer group."""
     growing = _growing(retry_ms, backoff)
     with connected(endpoint) as client:
         pauses = retry_ms or ()
-        _tell(client.put_group(name, attempts_max or 0, pauses, backoff=growing, orderly=orderly, must_be_new=True))
+        _tell(
+            client.put_group(
+                name, attempts_max or 0, pauses, backoff=growing, must_be_new=True, must_exist=False, **flags
+            )
+        )
 
 
 @group.command("list")
@@ -123,15 +142,19 @@ def update(
     attempts_max: int | None,
     retry_ms: tuple[int, ...] | None,
     backoff: tuple[int, int, float] | None,
-    orderly: bool | None,
+    **flags: bool | None,
 ) -> None:
     """Changes how often, when and in which order a group gets messages."""
     growing = _growing(retry_ms, backoff)
-    if not attempts_max and not retry_ms and growing is None and orderly is None:
-        raise click.UsageError("say what to change: --attempts-max, --retry, --backoff or --orderly")
+    if not attempts_max and not retry_ms and growing is None and set(flags.values()) == {None}:
+        raise click.UsageError("say what to change: --attempts-max, --retry, --backoff, --orderly or --lite-exclusive")
     with connected(endpoint) as client:
         pauses = retry_ms or ()
-        _tell(client.put_group(name, attempts_max or 0, pauses, backoff=growing, orderly=orderly, must_exist=True))
+        _tell(
+            client.put_group(
+                name, attempts_max or 0, pauses, backoff=growing, must_be_new=False, must_exist=True, **flags
+            )
+        )
 
 
 def _growing(retry_ms: tuple[int, ...] | None, backoff: tuple[int, int, float] | None) -> "pb.Backoff | None":
@@ -184,5 +207,5 @@ def _tell(found: "pb.Group") -> None:
     if found.HasField("backoff"):
         first, last = output.duration(found.backoff.initial_ms), output.duration(found.backoff.max_ms)
         steps = f"{first}, each pause {found.backoff.multiplier:g} times the one before, at most {last}"
-    order = ", in order per queue" if found.orderly else ""
-    output.line(f"group {found.name}: {found.attempts_max} deliveries at most, again after {steps}{order}")
+    more = "".join(f", {words}" for flag, words in views.GROUP_FLAG_WORDS.items() if getattr(found, flag))
+    output.line(f"group {found.name}: {found.attempts_max} deliveries at most, again after {steps}{more}")

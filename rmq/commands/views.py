@@ -16,11 +16,17 @@ if TYPE_CHECKING:
 
 BODY_BYTES_MAX = 64 << 20  # of a compressed body that is opened
 MESSAGE_COLUMNS = ("STORED", "QUEUE", "OFFSET", "MESSAGE ID", "TAG", "KEYS", "BODY")
-GROUP_COLUMNS = ("GROUP", "TOPICS", "LAG", "LAG TIME", "LEASED", "READY", "WAITING", "CLIENTS")
+GROUP_COLUMNS = ("GROUP", "TOPICS", "LAG", "LAG TIME", "LEASED", "READY", "WAITING", "CLIENTS", "FLAGS")
 GROUP_TOPIC_COLUMNS = ("TOPIC", "LAG", "LAG TIME", "LEASED", "READY", "WAITING")
 PLACE_COLUMNS = ("TOPIC", "QUEUE", "COMMITTED", "NEXT", "MAX", "OPEN")
 LEASE_COLUMNS = ("TOPIC", "QUEUE", "OFFSET", "ATTEMPT", "DUE", "CLIENT", "MESSAGE ID")
 CLIENT_COLUMNS = ("CLIENT", "TYPE", "LANGUAGE", "PEER", "GROUPS", "TOPICS", "SILENT", "STREAM", "LEASES")
+GROUP_FLAG_WORDS = {  # flags of a group, and what is said of one that is on
+    "orderly": "in order per queue",
+    "lite_exclusive": "lite topics exclusive",
+    "lite_reset_on_takeover": "from the beginning when taken over",
+    "lite_reset_on_unsubscribe": "from the beginning after an unsubscription",
+}
 _SYSTEM_PREFIXES = ("%RETRY%", "%DLQ%", "rmq_sys_", "RMQ_SYS_")
 
 
@@ -47,7 +53,7 @@ def group_document(group: "pb.Group") -> dict[str, Any]:
         "attempts_max": group.attempts_max,
         "retry_ms": list(group.retry_ms),
         "backoff": backoff_document(group.backoff) if group.HasField("backoff") else None,
-        "orderly": group.orderly,
+        **{flag: getattr(group, flag) for flag in GROUP_FLAG_WORDS},
         "topics": [_group_topic_document(topic) for topic in group.topics],
         "clients": list(group.clients),
     }
@@ -104,6 +110,7 @@ def group_row(group: "pb.Group") -> tuple[output.Cell, ...]:
         sum(topic.ready for topic in topics),
         sum(topic.waiting_polls for topic in topics),
         len(group.clients),
+        " ".join(flag for flag in GROUP_FLAG_WORDS if getattr(group, flag)) or "-",
     )
 
 

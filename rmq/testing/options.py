@@ -85,5 +85,4 @@ def _group(group: GroupSetting) -> dict[str, object]:
     pauses: dict[str, object] = {"retry_ms": list(group.retry_ms)}
     if group.backoff is not None:
         pauses = {"backoff": {field: getattr(group.backoff, field) for field in BACKOFF_FIELDS}}
-    order = {} if group.orderly is None else {"orderly": group.orderly}
-    return {"attempts_max": group.attempts_max, **pauses, **order}
+    return {"attempts_max": group.attempts_max, **pauses, **group.flags.said()}

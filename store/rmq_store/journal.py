@@ -37,7 +37,8 @@ class TopicDrop(msgspec.Struct, array_like=True, tag="T", frozen=True):
 class GroupPut(msgspec.Struct, array_like=True, tag="g", frozen=True):
     """A consumer group as it is from now on; the retry policy's fields are opaque here.
 
-    `orderly`: what has no message group is in order per queue (4.x: consumeMessageOrderly).
+    `orderly`: what has no message group is in order per queue (4.x: consumeMessageOrderly). What follows it is opaque
+    here, too.
     """
 
     name: str
@@ -47,6 +48,9 @@ class GroupPut(msgspec.Struct, array_like=True, tag="g", frozen=True):
     max_ms: int
     multiplier: float
     orderly: bool = False
+    lite_exclusive: bool = False
+    lite_reset_on_takeover: bool = False
+    lite_reset_on_unsubscribe: bool = False
 
 
 class GroupDrop(msgspec.Struct, array_like=True, tag="G", frozen=True):

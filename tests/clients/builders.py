@@ -38,7 +38,8 @@ class Language:
     `shared`: a folder of sources that are built with its own. `reports_ack`: whether its ack raises what the server
     answered. `delays`: its driver sends delayed messages, and `recalls` them. `transacts`: it ends transactions and
     answers checks. `prioritizes`: its messages may have a priority. `lites`: it has push consumers of lite topics,
-    `lite_simples`: simple ones. `sends_async`: its driver sends many without waiting between them.
+    `lite_simples`: simple ones; `hears_lite_ends`: they hear that a subscription has ended. `sends_async`: its driver
+    sends many without waiting between them.
 
     `knows_tls`: it can be had with TLS; `killed`: its tests' server is killed in the middle (Session.middle).
     """
@@ -58,6 +59,7 @@ class Language:
     prioritizes: bool = False
     lites: bool = False
     lite_simples: bool = False
+    hears_lite_ends: bool = True
     sends_async: bool = False
     transacts: bool = False
     knows_tls: bool = True
@@ -183,6 +185,7 @@ FOREIGN = (
         transacts=True,
         prioritizes=True,
         lites=True,
+        hears_lite_ends=False,
         sends_async=True,
         body_bytes_max=4 * MIB - ENVELOPE_BYTES,
     ),

@@ -4,6 +4,7 @@ import contextlib
 
 import pytest
 
+from rmq_proxy.admin_client import AdminClient
 from tests.clients.builders import Language
 from tests.clients.conftest import in_the_clear
 from tests.clients.harness import DriverError, LiteConsumer, Process, Producer, Session, eventually
@@ -87,6 +88,29 @@ def test_a_simple_consumer_takes_what_it_subscribes(session: Session, language: 
     [third] = consumer.gather(1)
     assert third.body == b"a3"
     consumer.ack(third.receipt)
+
+
+def test_the_last_consumer_of_an_exclusive_group_has_a_lite_topic(session: Session, language: Language) -> None:
+    """The one before is told, and gets nothing more of it, but of its others; until it asks for it again."""
+    topic = f"lite-exclusive-{language.name}"
+    with AdminClient(session.endpoint, timeout_s=20) as admin:
+        admin.put_group(topic, lite_exclusive=True)
+    producer, first, second = session.producer(topic), session.lite(topic, topic), session.lite(topic, topic)
+    first.subscribe("a", "b")
+    send(producer, "a1")
+    first.until(1)
+    second.subscribe("a")
+    session.middle(settled=topic)
+    send(producer, "a2", "b1")
+    second.until(1)
+    first.until(2)
+    assert (came(first, "a"), came(first, "b"), came(second, "a")) == ([b"a1"], [b"b1"], [b"a2"])
+    if not language.hears_lite_ends:  # so that it asks again for what it believes to have
+        first.unsubscribe("a")
+    first.subscribe("a")
+    send(producer, "a3")
+    first.until(3)
+    assert (came(first, "a"), came(second, "a")) == ([b"a1", b"a3"], [b"a2"])
 
 
 @in_the_clear

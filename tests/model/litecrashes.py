@@ -3,9 +3,12 @@
 Who subscribes what, and in what there are places, is afterwards as it was at some moment since all was safe.
 """
 
+from collections import Counter
+
 from rmq_store.lines import key_of
 from tests.model.lites import (
     CUT_OFF_STARTS,
+    EXCLUSIVE,
     NAMES,
     READERS,
     READERS_CLIENTS,
@@ -50,13 +53,13 @@ class LiteMachine(LiteVerbs):
             super()._begin_receive(pick)
 
     def _begin_sync(self, pick: int) -> None:
-        reader = READERS[pick % 2], READERS_CLIENTS[pick // 2 % 2]
+        reader = READERS[pick // 5 % 3], READERS_CLIENTS[pick // 2 % 2]
         action: Action = ("add", "remove", "replace")[pick % 3]
         names = {NAMES[pick % len(NAMES)], NAMES[pick // 7 % len(NAMES)]}
         sync = self._syncs(reader, action, names, CUT_OFF_STARTS[pick // 3 % 3])
         if self._refusal(sync) is None:
             self._remember()
-            self.moved.update((sync.group, lite) for lite in self._placed(sync))
+            self.moved.update((sync.group, lite) for lite in self._placed(sync) | self._anew(sync))
             self._subscribe(sync)
             self.rig.broker.sync_lite(sync)
 
@@ -75,6 +78,8 @@ class LiteMachine(LiteVerbs):
         moments = [*self.once, now]
         assert was(found.there, [moment.there for moment in moments])
         assert was(found.subscribed, [moment.subscribed for moment in moments])
+        held = Counter((group, lite) for group, _, lite in found.subscribed if group in EXCLUSIVE)
+        assert max(held.values(), default=1) == 1, f"{held.most_common(1)} clients have it"
         assert was(found.known, [moment.known for moment in moments])
         self._count("lite verbs undone", int(found != now))
         self.channels = {lite: self.channels[lite] for lite in found.there}

@@ -2,15 +2,16 @@
 
 Held besides: a client gets of the lite topics that it subscribes what its group has not had, each in order, and nothing
 else; a group begins where its first subscription, or an offset option, said; subscriptions and places outlast whatever
-befalls the server, one that a crash cut off is made or not; ordinary groups get all of the parent. A lite topic ends
-after its time, not while somebody has something to read of it, and who subscribes it is told. What is refused changes
-nothing.
+befalls the server, one that a crash cut off is made or not; ordinary groups get all of the parent. Of an exclusive
+group one client has a lite topic, the last that named it; who loses it is told, and who says so in vain. A lite topic
+ends after its time, not while somebody has something to read of it, and who subscribes it is told. What is refused
+changes nothing.
 """
 
 import asyncio
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import ClassVar, Literal, TypeAlias
 
 import pytest
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from rmq import message as m
-from rmq.config import TopicSetting
+from rmq.config import AS_IS, GroupFlags, TopicSetting
 from rmq.errors import ClientError, Code
 from rmq.message import Delivered, MessageType, Outgoing
 from rmq.port import Answer, LiteStart, LiteSync, ReceiveRequest
@@ -32,7 +33,12 @@ from tests.rmq.rig import outgoing, request
 Action: TypeAlias = Literal["add", "remove", "replace"]
 
 TOPIC = "feeds"
-READERS = ("near", "far")  # groups that read it by its lite topics
+READERS = ("near", "far", "anew")  # groups that read it by its lite topics
+EXCLUSIVE = READERS[1:]
+FLAGS = {
+    "far": GroupFlags(lite_exclusive=True),
+    "anew": GroupFlags(lite_exclusive=True, lite_reset_on_takeover=True, lite_reset_on_unsubscribe=True),
+}
 READERS_CLIENTS = CLIENTS[1:]
 NAMES = "pqrstu"
 TOPICS_MAX = 5
@@ -66,6 +72,7 @@ class LiteVerbs(TransactMachine):
     """`channels`: those that there are."""
 
     owners: ClassVar[Sequence[str]] = (*GROUPS, *READERS)
+    flags: ClassVar[Mapping[str, GroupFlags]] = FLAGS
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,6 +81,7 @@ class LiteVerbs(TransactMachine):
         self.known: set[tuple[str, str]] = set()
         self.sent_ms: dict[str, int] = {}
         self.moved: set[tuple[str, str]] = set()  # places that clients moved since then
+        self.ended: Counter[tuple[str, str]] = Counter()  # who is to be told of the end of which subscription
 
     def _settings(self) -> dict[str, object]:
         settings = super()._settings()
@@ -162,8 +170,23 @@ class LiteVerbs(TransactMachine):
     def _mine(self, group: str, client: str) -> set[str]:
         return {lite for owner, who, lite in self.subscribed if (owner, who) == (group, client)}
 
+    def _others(self, sync: LiteSync) -> set[tuple[str, str, str]]:
+        """Subscriptions of other clients that stand against what the call names."""
+        if sync.group not in EXCLUSIVE:
+            return set()
+        return {
+            (group, client, lite)
+            for group, client, lite in self.subscribed
+            if group == sync.group and client != sync.client_id and lite in sync.names
+        }
+
+    def _free(self, sync: LiteSync) -> set[str]:
+        """What it names and the client may have; only who says its whole set takes nothing over."""
+        taken = {lite for _, _, lite in self._others(sync)} if sync.action == "replace" else set()
+        return set(sync.names) - (taken - self._mine(sync.group, sync.client_id))
+
     def _wanted(self, sync: LiteSync) -> set[str]:
-        mine, names = self._mine(sync.group, sync.client_id), set(sync.names)
+        mine, names = self._mine(sync.group, sync.client_id), self._free(sync)
         return {"add": mine | names, "remove": mine - names, "replace": names}[sync.action]
 
     def _placed(self, sync: LiteSync) -> set[str]:
@@ -171,7 +194,18 @@ class LiteVerbs(TransactMachine):
         if sync.action == "remove":
             return set()
         mine = self._mine(sync.group, sync.client_id) if sync.action == "replace" else set()
-        return set(sync.names) - mine
+        return self._free(sync) - mine
+
+    def _anew(self, sync: LiteSync) -> set[str]:
+        """Those that the group reads from the beginning again, because another one takes over, or unsubscribes it."""
+        flags = self.flags.get(sync.group, AS_IS)
+        if sync.action == "remove":
+            return (
+                self._mine(sync.group, sync.client_id) & set(sync.names) if flags.lite_reset_on_unsubscribe else set()
+            )
+        if sync.action == "replace" or sync.start.kind != "last" or not flags.lite_reset_on_takeover:
+            return set()
+        return {lite for _, _, lite in self._others(sync)}
 
     def _refusal(self, sync: LiteSync) -> Code | None:
         if max(len(sync.names), len(self._wanted(sync))) > SUBSCRIPTIONS_MAX:
@@ -180,15 +214,30 @@ class LiteVerbs(TransactMachine):
         return Code.LITE_TOPIC_QUOTA_EXCEEDED if fresh and len(self.channels) + len(fresh) > TOPICS_MAX else None
 
     def _subscribe(self, sync: LiteSync) -> None:
-        placed, wanted = self._placed(sync), self._wanted(sync)
-        for lite in placed:
+        placed, wanted, anew = self._placed(sync), self._wanted(sync), self._anew(sync)
+        for lite in anew:
+            self._go_to(sync.group, lite, 0)
+            self._count("lite topics read anew")
+        for lite in placed - anew:
             channel = self._channel(lite)
             if sync.start.kind != "last" or (sync.group, lite) not in self.known:
                 self._go_to(sync.group, lite, self._begin_of(channel, sync.start))
                 self._count("places in lite topics moved")
             self.known.add((sync.group, lite))
+        self._take_over(sync)
         gone = {(sync.group, sync.client_id, lite) for lite in self._mine(sync.group, sync.client_id)}
         self.subscribed = self.subscribed - gone | {(sync.group, sync.client_id, lite) for lite in wanted}
+
+    def _take_over(self, sync: LiteSync) -> None:
+        """Who loses a lite topic is told, and who asks in vain."""
+        others = self._others(sync)
+        if sync.action == "add":
+            self.subscribed -= others
+            self.ended.update((client, lite) for _, client, lite in others)
+            self._count("lite topics taken over", len(others))
+        refused = set(sync.names) - self._free(sync)
+        self.ended.update((sync.client_id, lite) for lite in refused)
+        self._count("lite topics of others refused", len(refused))
 
     def _begin_of(self, channel: Channel, start: LiteStart) -> int:
         """How many of its messages are passed over."""
@@ -315,7 +364,7 @@ class LiteVerbs(TransactMachine):
         """Lite topics end after their time, and those who subscribe them are told."""
         read = {lite for lite in self.channels if self._is_read(lite)}
         super()._expire()
-        now_ms, expected = self.rig.clock.wall_ms(), Counter[tuple[str, str]]()
+        now_ms = self.rig.clock.wall_ms()
         for lite, channel in list(self.channels.items()):
             end_ms = channel.touched_ms + TTL_MS
             if lite in read:
@@ -325,10 +374,11 @@ class LiteVerbs(TransactMachine):
                 continue
             assert end_ms <= now_ms, f"{lite} ended before its time"
             assert lite not in read, f"{lite} ended while somebody had something to read"
-            expected.update((client, name) for _, client, name in self.subscribed if name == lite)
+            self.ended.update((client, name) for _, client, name in self.subscribed if name == lite)
             self._forget(lite)
-        assert self.clients.unsubscribed == expected
+        assert self.clients.unsubscribed == self.ended
         self.clients.unsubscribed.clear()
+        self.ended.clear()
 
     def _is_read(self, lite: str) -> bool:
         """Something of it is open, or to be read by a client that is there."""

@@ -19,7 +19,7 @@ from typing import ClassVar
 
 from hypothesis.stateful import RuleBasedStateMachine
 
-from rmq.config import GroupSetting, TopicSetting
+from rmq.config import AS_IS, GroupFlags, GroupSetting, TopicSetting
 from rmq.filter import by_tag
 from rmq.message import Delivered, MessageType
 from rmq.port import Answer, ReceiveRequest
@@ -131,6 +131,7 @@ class Model(RuleBasedStateMachine):
 
     flush: ClassVar[str] = "fast"
     owners: ClassVar[Sequence[str]] = tuple(GROUPS)  # groups that may hold a message
+    flags: ClassVar[Mapping[str, GroupFlags]] = {}  # of some of them
     counts: ClassVar[Counter[str]] = Counter()
 
     def __init__(self) -> None:
@@ -158,8 +159,9 @@ class Model(RuleBasedStateMachine):
         small |= {"topic_queues": 2, "flush_interval_ms": 1, "auto_renew_ms": RENEW_MS}
         small |= {"topics": {ranks.TOPIC: TopicSetting(MessageType.PRIORITY, ranks.QUEUES)}}
         small |= {"lower_priority_nth": ranks.NTH, "renew_total_ms_max": RENEW_TOTAL_MS}
-        small |= {"groups": {group: GroupSetting(ATTEMPTS_MAX, (RETRY_MS,)) for group in self.owners}}
-        return small
+        flags = {group: self.flags.get(group, AS_IS) for group in self.owners}
+        groups = {group: GroupSetting(ATTEMPTS_MAX, (RETRY_MS,), flags=flags[group]) for group in flags}
+        return small | {"groups": groups}
 
     def _next_name(self) -> str:
         self.named += 1

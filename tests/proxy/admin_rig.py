@@ -25,6 +25,7 @@ from rmq.adminport import (
     TransactionState,
     Whereabouts,
 )
+from rmq.config import AS_IS, GroupFlags
 from rmq.errors import ClientError, Code
 from rmq.filter import ALL, Filter
 from rmq.message import MessageType
@@ -140,9 +141,9 @@ class FakeAdmin:
         return self._now(2, "renewed", group, client_id)
 
     def put_group(
-        self, name: str, attempts_max: int, retry: RetryPolicy | None, *, orderly: bool | None = None
+        self, name: str, attempts_max: int, retry: RetryPolicy | None, flags: GroupFlags = AS_IS
     ) -> Answer[GroupInfo]:
-        return self._answer(a_group(name), "put_group", name, attempts_max, retry, orderly)
+        return self._answer(a_group(name), "put_group", name, attempts_max, retry, flags)
 
     def delete_group(self, name: str) -> Answer[None]:
         return self._answer(None, "delete_group", name)

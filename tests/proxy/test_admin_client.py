@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from rmq.adminport import Start
+from rmq.config import GroupFlags
 from rmq.errors import ClientError, Code
 from rmq.filter import by_tag
 from rmq.message import MessageType
@@ -52,7 +53,7 @@ def test_changes(make: Maker, run: Run) -> None:
             await asked(lambda admin: admin.delete_topic("t"))
             await asked(lambda admin: admin.delete_group("g"))
             assert port.of("put_topic") == [("t", MessageType.FIFO, 4)]
-            assert port.of("put_group") == [("g", 3, RetryPolicy((10, 20)), True)]
+            assert port.of("put_group") == [("g", 3, RetryPolicy((10, 20)), GroupFlags(orderly=True))]
             assert (port.of("delete_topic"), port.of("delete_group")) == ([("t",)], [("g",)])
 
     run(scenario())

@@ -7,6 +7,7 @@ import pytest
 from google.protobuf.message import Message
 
 from rmq.adminport import AdminPort, GroupInfo, Start
+from rmq.config import AS_IS, GroupFlags
 from rmq.errors import ClientError, Code
 from rmq.message import MessageType
 from rmq.retry import RetryPolicy
@@ -236,12 +237,12 @@ def test_putting_a_group(make: Maker, run: Run) -> None:
             full = pb.PutGroupRequest(name="g", attempts_max=3, retry_ms=[10, 20])
             assert (await admin.ask("PutGroup", full, pb.Group.FromString)).name == "g"
             growing = pb.PutGroupRequest(name="g", backoff=pb.Backoff(initial_ms=10, max_ms=500, multiplier=3))
-            growing.orderly = False
+            growing.orderly, growing.lite_exclusive = False, True
             await admin.ask("PutGroup", growing, pb.Group.FromString)
             assert admin.port.of("put_group") == [
-                ("g", 0, None, None),
-                ("g", 3, RetryPolicy((10, 20)), None),
-                ("g", 0, RetryPolicy((), 10, 500, 3.0), False),
+                ("g", 0, None, AS_IS),
+                ("g", 3, RetryPolicy((10, 20)), AS_IS),
+                ("g", 0, RetryPolicy((), 10, 500, 3.0), GroupFlags(orderly=False, lite_exclusive=True)),
             ]
 
     run(scenario())
@@ -440,6 +441,6 @@ def test_a_group_shows_pauses_or_how_they_grow() -> None:
     """Never both."""
     steps = convert.group(GroupInfo("g", 3, RetryPolicy((10, 20)), [], []))
     assert (list(steps.retry_ms), steps.HasField("backoff")) == ([10, 20], False)
-    growing = convert.group(GroupInfo("g", 3, RetryPolicy((), 10, 500, 3.0), [], [], orderly=True))
-    assert (steps.orderly, growing.orderly) == (False, True)
+    growing = convert.group(GroupInfo("g", 3, RetryPolicy((), 10, 500, 3.0), [], [], GroupFlags(orderly=True)))
+    assert (steps.orderly, growing.orderly, growing.lite_exclusive) == (False, True, False)
     assert (list(growing.retry_ms), growing.backoff) == ([], pb.Backoff(initial_ms=10, max_ms=500, multiplier=3))

@@ -1,7 +1,11 @@
-"""What the tests of lite topics share: messages named after their lite topic, and short verbs."""
+"""What the tests of lite topics share: messages named after their lite topic, short verbs, and the next server."""
 
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
+
+import pytest
 
 from rmq import message as m
 from rmq.message import Delivered, Outgoing
@@ -9,6 +13,9 @@ from rmq.port import LiteStart, LiteSync
 from rmq_store.lines import key_of
 from rmq_store.lites import Lite
 from tests.rmq.rig import GROUP, TOPIC, Rig, outgoing, request
+from tests.rmq.test_transaction_checks import Producers
+
+WAYS = pytest.mark.parametrize("way", ["restart", "crash", "replay"])
 
 
 def of_lite(name: str) -> Outgoing:
@@ -61,3 +68,26 @@ def lite(rig: Rig, name: str) -> Lite:
     found = rig.broker._store.state.lites.get(key_of(TOPIC, name))
     assert found is not None
     return found
+
+
+def again(rig: Rig, way: str) -> None:
+    """The next server on what this one leaves; `replay`: of which only the log is left."""
+    rig.settle()
+    if way == "replay":
+        rig.crash()
+        rig.broker.close()
+        shutil.rmtree(Path(rig.config.data) / "rmq" / "checkpoint")
+        rig._start(0, {})
+    else:
+        getattr(rig, way)()
+
+
+class Told(Producers):
+    """A ClientPort that remembers who was told what."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended: list[tuple[str, str]] = []
+
+    def unsubscribe_lite(self, client_id: str, lite_topic: str) -> None:
+        self.ended.append((client_id, lite_topic))

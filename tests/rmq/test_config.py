@@ -8,7 +8,17 @@ import pytest
 import yaml
 
 from rmq import configsource
-from rmq.config import FIELDS, Config, GroupSetting, TopicSetting, allowed, choices, parse_endpoint
+from rmq.config import (
+    FIELDS,
+    GROUP_FLAGS,
+    Config,
+    GroupFlags,
+    GroupSetting,
+    TopicSetting,
+    allowed,
+    choices,
+    parse_endpoint,
+)
 from rmq.configsource import build, load, manual, settings
 from rmq.errors import ConfigError
 from rmq.message import MessageType
@@ -198,7 +208,8 @@ def test_topics_and_groups_of_all_sources_add_up_by_name(tmp_path: Path) -> None
         topics: {orders: {type: delay, queues: 4}, audit: }
         groups: {billing: {attempts_max: 3, retry_ms: [1000, 5000]}, mail: {},
           slow: {backoff: {initial_ms: 1000, multiplier: 3}}, usual: {backoff: {}},
-          ledger: {orderly: true}, loose: {orderly: false}}
+          ledger: {orderly: true}, loose: {orderly: false},
+          desks: {lite_exclusive: true, lite_reset_on_unsubscribe: false}}
         """.replace("\n        ", "\n"),
     )
     config = load(path, {"RMQ_TOPICS": "orders:FIFO,ns%a|b:MIXED:1"}, {"topics": ("x", "y"), "groups": ("g:2",)})
@@ -214,8 +225,9 @@ def test_topics_and_groups_of_all_sources_add_up_by_name(tmp_path: Path) -> None
         "mail": GroupSetting(17),
         "slow": GroupSetting(17, (), RetryPolicy((), 1000, 7_200_000, 3.0)),
         "usual": GroupSetting(17, (), RetryPolicy(())),
-        "ledger": GroupSetting(17, orderly=True),
-        "loose": GroupSetting(17, orderly=False),
+        "ledger": GroupSetting(17, flags=GroupFlags(orderly=True)),
+        "loose": GroupSetting(17, flags=GroupFlags(orderly=False)),
+        "desks": GroupSetting(17, flags=GroupFlags(lite_exclusive=True, lite_reset_on_unsubscribe=False)),
         "g": GroupSetting(2),
     }
 
@@ -225,7 +237,10 @@ def test_every_field_of_a_topic_and_a_group_is_in_the_manual(key: str) -> None:
     """config.yaml says what each means, in the comment above."""
     comment = manual().split(f"\n{key}:")[0].split("\n\n")[-1]
     fields = configsource._TABLES[key].fields
-    assert set(fields) == set((TopicSetting if key == "topics" else GroupSetting).__struct_fields__)
+    if key == "topics":
+        assert set(fields) == set(TopicSetting.__struct_fields__)
+    else:
+        assert set(fields) == {*GroupSetting.__struct_fields__, *GROUP_FLAGS} - {"flags"}
     assert [field for field in fields if f"{field}:" not in comment and f"{field}, instead" not in comment] == []
 
 
@@ -256,6 +271,7 @@ def test_every_field_of_a_topic_and_a_group_is_in_the_manual(key: str) -> None:
         ("groups: {a: {backoff: {multiplier: 0.5}}}", "multiplier is 0.5, must be 1 to 100"),
         ("groups: {a: {backoff: {multiplier: two}}}", "multiplier is 'two', must be 1 to 100"),
         ("groups: {a: {orderly: 1}}", "a: orderly is 1, must be true or false"),
+        ("groups: {a: {lite_exclusive: 1}}", "a: lite_exclusive is 1, must be true or false"),
         ("groups: {a: {retry_ms: [1], backoff: {}}}", "retry_ms and backoff exclude each other"),
     ],
 )

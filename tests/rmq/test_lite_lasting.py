@@ -11,36 +11,11 @@ from rmq.port import LiteStart, LiteSync
 from rmq_store.journal import TopicDrop
 from rmq_store.lines import key_of
 from tests.rmq.conftest import MakeRig
-from tests.rmq.lite import drain, lite, of_lite, receive, send, sync, take
+from tests.rmq.lite import WAYS, Told, again, drain, lite, of_lite, receive, send, sync, take
 from tests.rmq.rig import GROUP, INVISIBLE_MS, SMALL, TOPIC, Rig, bodies, outgoing, request
-from tests.rmq.test_transaction_checks import Producers
 
-WAYS = pytest.mark.parametrize("way", ["restart", "crash", "replay"])
 TTL_MS = 3_600_000
 MINUTE_MS = 60_000
-
-
-def again(rig: Rig, way: str) -> None:
-    """The next server on what this one leaves; `replay`: of which only the log is left."""
-    rig.settle()
-    if way == "replay":
-        rig.crash()
-        rig.broker.close()
-        shutil.rmtree(Path(rig.config.data) / "rmq" / "checkpoint")
-        rig._start(0, {})
-    else:
-        getattr(rig, way)()
-
-
-class Told(Producers):
-    """A ClientPort that remembers who was told what."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ended: list[tuple[str, str]] = []
-
-    def unsubscribe_lite(self, client_id: str, lite_topic: str) -> None:
-        self.ended.append((client_id, lite_topic))
 
 
 # -- what lasts --------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rmq import message as m
-from rmq.config import GroupSetting, TopicSetting
+from rmq.config import GroupFlags, GroupSetting, TopicSetting
 from rmq.message import Delivered, MessageType
 from tests.rmq.admin_rig import admin
 from tests.rmq.conftest import MakeRig
@@ -19,7 +19,7 @@ NORMAL: Mapping[str, object] = {"topics": {TOPIC: TopicSetting(MessageType.NORMA
 def orderly(make_rig: MakeRig, tmp_path: Path) -> Rig:
     """A group that is orderly, and a NORMAL topic with one queue."""
     rig = make_rig(flush="fast", data=f"{tmp_path}/data", flush_interval_ms=1, **SMALL, **NORMAL)
-    rig.wait(admin(rig).put_group(GROUP, 0, None, orderly=True))
+    rig.wait(admin(rig).put_group(GROUP, 0, None, GroupFlags(orderly=True)))
     return rig
 
 
@@ -43,7 +43,7 @@ def test_one_message_of_a_queue_after_the_other(orderly: Rig) -> None:
 def test_queues_flow_on_beside_each_other(make_rig: MakeRig) -> None:
     """Each in its order."""
     rig = make_rig(topics={TOPIC: TopicSetting(MessageType.NORMAL, 2)})
-    rig.wait(admin(rig).put_group(GROUP, 0, None, orderly=True))
+    rig.wait(admin(rig).put_group(GROUP, 0, None, GroupFlags(orderly=True)))
     for body in "1234":
         rig.send(body)
     assert sorted(bodies(take(rig))) == ["1", "2"]
@@ -74,9 +74,9 @@ def test_other_groups_are_not_in_order(orderly: Rig) -> None:
     assert bodies(take(orderly, group="other")) == ["1", "2"]
     assert bodies(take(orderly)) == ["1"]
     info = orderly.wait(admin(orderly).put_group(GROUP, 3, None))
-    assert (info.orderly, info.attempts_max) == (True, 3)
-    info = orderly.wait(admin(orderly).put_group(GROUP, 0, None, orderly=False))
-    assert (info.orderly, orderly.broker.group(GROUP).fifo) == (False, False)
+    assert (info.flags.orderly, info.attempts_max) == (True, 3)
+    info = orderly.wait(admin(orderly).put_group(GROUP, 0, None, GroupFlags(orderly=False)))
+    assert (info.flags.orderly, orderly.broker.group(GROUP).fifo) == (False, False)
     orderly.send("3", "4")
     assert bodies(take(orderly)) == ["3", "4"]
 
@@ -98,9 +98,9 @@ def test_order_outlives_the_server(orderly: Rig, end: str) -> None:
 
 def test_the_configuration_makes_a_group_orderly(disk_rig: Rig) -> None:
     """And where it says nothing of that, the group stays as it is."""
-    disk_rig.restart(groups={"ledger": GroupSetting(17, orderly=True), "usual": GroupSetting(17)})
+    disk_rig.restart(groups={"ledger": GroupSetting(17, flags=GroupFlags(orderly=True)), "usual": GroupSetting(17)})
     assert [disk_rig.broker.group(name).fifo for name in ("ledger", "usual")] == [True, False]
     disk_rig.restart(groups={"ledger": GroupSetting(17)})
     assert disk_rig.broker.group("ledger").fifo
-    disk_rig.restart(groups={"ledger": GroupSetting(17, orderly=False)})
+    disk_rig.restart(groups={"ledger": GroupSetting(17, flags=GroupFlags(orderly=False))})
     assert not disk_rig.broker.group("ledger").fifo

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rmq.config import Config, GroupSetting, TopicSetting
+from rmq.config import Config, GroupFlags, GroupSetting, TopicSetting
 from rmq.configsource import load
 from rmq.errors import ConfigError
 from rmq.message import MessageType
@@ -38,7 +38,8 @@ def test_topics_have_a_long_form_and_short_ones(topics: object) -> None:
     ("groups", "wanted"),
     [
         ({"g": {"attempts_max": 3, "retry_ms": (10, 20)}}, GroupSetting(3, (10, 20))),
-        ({"g": {"orderly": True}}, GroupSetting(17, orderly=True)),
+        ({"g": {"orderly": True}}, GroupSetting(17, flags=GroupFlags(orderly=True))),
+        ({"g": {"lite_exclusive": True}}, GroupSetting(17, flags=GroupFlags(lite_exclusive=True))),
         ({"g": 3}, GroupSetting(3)),
         ({"g": None}, GroupSetting(17)),
         ("g:3", GroupSetting(3)),

@@ -9,6 +9,7 @@ import pytest
 from google.protobuf.message import Message
 
 from rmq.cli import run
+from rmq.config import GROUP_FLAGS
 from rmq_proto import admin as pb
 from rmq_proto import health as health_pb
 from rmq_proto import v2
@@ -120,8 +121,8 @@ class FakeServer:
                 return [self.topic()]
             case "put_group":
                 attempts = request.attempts_max or 17
-                return pb.Group(
-                    name=request.name, attempts_max=attempts, retry_ms=request.retry_ms, orderly=request.orderly
+                return _with_flags(
+                    pb.Group(name=request.name, attempts_max=attempts, retry_ms=request.retry_ms), request
                 )
             case "reset_offset":
                 return pb.Group(name=request.group)
@@ -198,8 +199,14 @@ def _pauses(request: pb.PutGroupRequest) -> tuple[float, ...] | str:
     return tuple(request.retry_ms)
 
 
-def _order(request: pb.PutGroupRequest) -> tuple[bool, ...]:
-    return (request.orderly,) if request.HasField("orderly") else ()
+def _with_flags(group: pb.Group, request: pb.PutGroupRequest) -> pb.Group:
+    for name, value in _flags(request).items():
+        setattr(group, name, value)
+    return group
+
+
+def _flags(request: pb.PutGroupRequest) -> dict[str, bool]:
+    return {name: getattr(request, name) for name in GROUP_FLAGS if request.HasField(name)}
 
 
 def _health(serves: bool) -> health_pb.HealthCheckResponse:
@@ -230,7 +237,7 @@ VERBS: Mapping[str, Verb] = {
     ),
     "PutGroup": Verb(
         "put_group", pb.PutGroupRequest.FromString,
-        lambda r: (r.name, r.attempts_max, _pauses(r), r.must_be_new, r.must_exist, *_order(r)),
+        lambda r: (r.name, r.attempts_max, _pauses(r), r.must_be_new, r.must_exist, *_flags(r).items()),
     ),
     "ListGroups": Verb(
         "groups", pb.ListGroupsRequest.FromString, lambda r: (r.name, r.leases),

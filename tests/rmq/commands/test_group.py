@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from rmq.commands import views
+from rmq.config import GROUP_FLAGS
 from rmq_proto import admin as pb
 from tests.rmq.commands.rig import NOW_MS, Commands, FakeServer
 
@@ -55,7 +57,28 @@ def test_a_group_may_be_orderly(rmq: Commands, server: FakeServer) -> None:
     """When it is made and later; nothing is said of the order where it is not asked for."""
     assert rmq("group", "create", "billing", "--orderly").out.endswith(", in order per queue\n")
     assert not rmq("group", "update", "billing", "--no-orderly").out.endswith(", in order per queue\n")
-    assert [asked[5:] for asked in server.asked("put_group")] == [(True,), (False,)]
+    assert [asked[5:] for asked in server.asked("put_group")] == [(("orderly", True),), (("orderly", False),)]
+
+
+def test_each_flag_of_a_group_is_told() -> None:
+    """Those that there are, in the same order."""
+    assert tuple(views.GROUP_FLAG_WORDS) == GROUP_FLAGS
+
+
+LITE_FLAGS = [
+    ("--lite-exclusive", "--lite-shared", ", lite topics exclusive\n"),
+    ("--lite-reset-on-takeover", "--no-lite-reset-on-takeover", ", from the beginning when taken over\n"),
+    ("--lite-reset-on-unsubscribe", "--no-lite-reset-on-unsubscribe", ", from the beginning after an unsubscription\n"),
+]
+
+
+@pytest.mark.parametrize(("on", "off", "words"), LITE_FLAGS)
+def test_how_a_group_subscribes_lite_topics(rmq: Commands, server: FakeServer, on: str, off: str, words: str) -> None:
+    """When it is made and later, each by itself."""
+    assert rmq("group", "create", "desks", on).out.endswith(words)
+    assert not rmq("group", "update", "desks", off).out.endswith(words)
+    name = on[2:].replace("-", "_")
+    assert [asked[5:] for asked in server.asked("put_group")] == [((name, True),), ((name, False),)]
 
 
 @pytest.mark.parametrize(("given", "sent"), [("5s,2h", "5000,7200000,2"), ("500ms,1m,1.5", "500,60000,1.5")])
@@ -87,9 +110,24 @@ def test_create_fails_where_the_group_is_there(rmq: Commands, server: FakeServer
 def test_list_sums_up_lag_and_what_is_held(rmq: Commands, groups: FakeServer) -> None:
     """The lag in time is the oldest of all topics'."""
     assert rmq("group", "list").out.splitlines() == [
-        "GROUP    TOPICS  LAG  LAG TIME  LEASED  READY  WAITING  CLIENTS",
-        "billing       2   13  1 m 5 s        1      1        2        1",
+        "GROUP    TOPICS  LAG  LAG TIME  LEASED  READY  WAITING  CLIENTS  FLAGS",
+        "billing       2   13  1 m 5 s        1      1        2        1  -",
     ]
+
+
+def test_list_and_show_tell_flags(rmq: Commands, server: FakeServer) -> None:
+    """Those that are on; all of them as JSON."""
+    desks = pb.Group(name="desks", attempts_max=17, retry_ms=[1000], orderly=True, lite_exclusive=True)
+    server.answers["groups"] = [desks]
+    assert rmq("group", "list").out.splitlines()[1].endswith("  orderly lite_exclusive")
+    assert rmq("group", "show", "desks").out.startswith(
+        "group desks: 17 deliveries at most, again after 1 s, in order per queue, lite topics exclusive\n"
+    )
+    for found in (
+        json.loads(rmq("group", "list", "--json").out)["groups"],
+        [json.loads(rmq("group", "show", "desks", "--json").out)],
+    ):
+        assert [found[0][flag] for flag in GROUP_FLAGS] == [True, True, False, False]
 
 
 def test_list_as_json(rmq: Commands, groups: FakeServer) -> None:
