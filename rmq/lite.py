@@ -14,7 +14,7 @@ told. What that one holds of it stays its own until it is settled or its time is
 from collections.abc import Collection, Iterable, Sequence
 
 from rmq.clock import Clock
-from rmq.config import AS_IS, Config, GroupFlags
+from rmq.config import Config, GroupFlags
 from rmq.errors import ClientError, Code
 from rmq.groups import flags_of
 from rmq.litechange import LiteChange, change_of
@@ -105,8 +105,7 @@ class LiteTopics:
         return self._store.when_safe(None)
 
     def _rules(self, group: str) -> GroupFlags:
-        put = self._store.state.groups.get(group)
-        return flags_of(put) if put is not None else AS_IS
+        return flags_of(self._store.state.groups[group])
 
     def _subscribed(self, sync: LiteSync) -> Collection[int]:
         """What the client subscribes."""
@@ -166,8 +165,8 @@ class LiteTopics:
             mine = LiteSubscribed(sync.group, sync.topic, sync.client_id, list(change.added), list(change.removed))
             self._store.apply(mine)
         group = self._lites.group(sync.group, sync.topic)
-        for key in (*change.placed, *change.removed) if group is not None else ():
-            assert group is not None
+        assert group is not None
+        for key in (*change.placed, *change.removed):
             self._readers.tell(group, key)
         self._notify((client, change.placed[key]) for client, keys in lost.items() for key in keys)
         self._notify((sync.client_id, name) for name in change.refused.values())
