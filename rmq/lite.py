@@ -93,8 +93,9 @@ class LiteTopics:
         reader = self._readers.of(home, sync.client_id)
         if sync.version is not None and sync.version < reader.version:
             return self._store.when_safe(None)
+        named = {key_of(sync.topic, name): name for name in sync.names}
         mine = self._subscribed(sync)
-        change = change_of(sync, mine, self._others(sync))
+        change = change_of(sync.action, named, mine, self._others(sync, named))
         if len(mine) + len(change.added) - len(change.removed) > self._config.lite_subscriptions_max:
             raise self._too_many()
         self._make(topic, change.placed.values())
@@ -112,16 +113,14 @@ class LiteTopics:
         group = self._lites.group(sync.group, sync.topic)
         return group.clients.get(sync.client_id, {}) if group is not None else ()
 
-    def _others(self, sync: LiteSync) -> dict[int, Sequence[str]]:
+    def _others(self, sync: LiteSync, named: Iterable[int]) -> dict[int, Sequence[str]]:
         """Who else of an exclusive group subscribes what the call names."""
         group = self._lites.group(sync.group, sync.topic)
         if group is None or not self._rules(sync.group).lite_exclusive:
             return {}
-        found: dict[int, Sequence[str]] = {}
-        for key in (key_of(sync.topic, name) for name in sync.names):
-            if others := [client for client in _clients(group, key) if client != sync.client_id]:
-                found[key] = others
-        return found
+        alone = (sync.client_id,)
+        shared = [(key, clients) for key in named if (clients := _clients(group, key)) and clients != alone]
+        return {key: [client for client in clients if client != sync.client_id] for key, clients in shared}
 
     def _too_many(self) -> ClientError:
         text = f"a client subscribes lite_subscriptions_max = {self._config.lite_subscriptions_max} lite topics at most"
@@ -285,6 +284,6 @@ class LiteTopics:
         self._notify(told)
 
 
-def _clients(group: LiteGroup, key: int) -> Sequence[str]:
+def _clients(group: LiteGroup, key: int) -> tuple[str, ...]:
     place = group.places.get(key)
     return place.clients if place is not None else ()
