@@ -14,7 +14,7 @@ told. What that one holds of it stays its own until it is settled or its time is
 from collections.abc import Collection, Iterable, Sequence
 
 from rmq.clock import Clock
-from rmq.config import AS_IS, Config, GroupFlags
+from rmq.config import Config, GroupFlags
 from rmq.errors import ClientError, Code
 from rmq.groups import flags_of
 from rmq.litechange import LiteChange, change_of
@@ -93,8 +93,9 @@ class LiteTopics:
         reader = self._readers.of(home, sync.client_id)
         if sync.version is not None and sync.version < reader.version:
             return self._store.when_safe(None)
+        named = {key_of(sync.topic, name): name for name in sync.names}
         mine = self._subscribed(sync)
-        change = change_of(sync, mine, self._others(sync))
+        change = change_of(sync.action, named, mine, self._others(sync, named))
         if len(mine) + len(change.added) - len(change.removed) > self._config.lite_subscriptions_max:
             raise self._too_many()
         self._make(topic, change.placed.values())
@@ -105,24 +106,21 @@ class LiteTopics:
         return self._store.when_safe(None)
 
     def _rules(self, group: str) -> GroupFlags:
-        put = self._store.state.groups.get(group)
-        return flags_of(put) if put is not None else AS_IS
+        return flags_of(self._store.state.groups[group])
 
     def _subscribed(self, sync: LiteSync) -> Collection[int]:
         """What the client subscribes."""
         group = self._lites.group(sync.group, sync.topic)
         return group.clients.get(sync.client_id, {}) if group is not None else ()
 
-    def _others(self, sync: LiteSync) -> dict[int, Sequence[str]]:
+    def _others(self, sync: LiteSync, named: Iterable[int]) -> dict[int, Sequence[str]]:
         """Who else of an exclusive group subscribes what the call names."""
         group = self._lites.group(sync.group, sync.topic)
         if group is None or not self._rules(sync.group).lite_exclusive:
             return {}
-        found: dict[int, Sequence[str]] = {}
-        for key in (key_of(sync.topic, name) for name in sync.names):
-            if others := [client for client in _clients(group, key) if client != sync.client_id]:
-                found[key] = others
-        return found
+        alone = (sync.client_id,)
+        shared = [(key, clients) for key in named if (clients := _clients(group, key)) and clients != alone]
+        return {key: [client for client in clients if client != sync.client_id] for key, clients in shared}
 
     def _too_many(self) -> ClientError:
         text = f"a client subscribes lite_subscriptions_max = {self._config.lite_subscriptions_max} lite topics at most"
@@ -166,8 +164,8 @@ class LiteTopics:
             mine = LiteSubscribed(sync.group, sync.topic, sync.client_id, list(change.added), list(change.removed))
             self._store.apply(mine)
         group = self._lites.group(sync.group, sync.topic)
-        for key in (*change.placed, *change.removed) if group is not None else ():
-            assert group is not None
+        assert group is not None
+        for key in (*change.placed, *change.removed):
             self._readers.tell(group, key)
         self._notify((client, change.placed[key]) for client, keys in lost.items() for key in keys)
         self._notify((sync.client_id, name) for name in change.refused.values())
@@ -286,6 +284,6 @@ class LiteTopics:
         self._notify(told)
 
 
-def _clients(group: LiteGroup, key: int) -> Sequence[str]:
+def _clients(group: LiteGroup, key: int) -> tuple[str, ...]:
     place = group.places.get(key)
     return place.clients if place is not None else ()

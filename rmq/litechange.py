@@ -8,8 +8,7 @@ unasked, what it lost. What another one has is left out of such a set, and the c
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from rmq.port import LiteSync
-from rmq_store.lines import key_of
+from rmq.port import LiteAction
 
 
 class LiteChange(NamedTuple):
@@ -24,13 +23,14 @@ class LiteChange(NamedTuple):
     refused: Mapping[int, str]
 
 
-def change_of(sync: LiteSync, mine: Collection[int], others: Mapping[int, Sequence[str]]) -> LiteChange:
+def change_of(
+    action: LiteAction, named: Mapping[int, str], mine: Collection[int], others: Mapping[int, Sequence[str]]
+) -> LiteChange:
     """`mine`: keys of what the client subscribes; `others`: who else subscribes what, where that excludes it."""
-    named = {key_of(sync.topic, name): name for name in sync.names}
-    if sync.action == "remove":
+    if action == "remove":
         return LiteChange({}, [key for key in mine if key in named], {}, {}, {})
     added = {key: name for key, name in named.items() if key not in mine}
-    if sync.action == "add":
+    if action == "add":
         return LiteChange(added, [], named, {key: others[key] for key in named if key in others}, {})
     free = {key: name for key, name in added.items() if key not in others}
     refused = {key: name for key, name in added.items() if key in others}

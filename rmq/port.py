@@ -77,6 +77,9 @@ class LiteStart(msgspec.Struct, frozen=True):
     value: int = 0
 
 
+LiteAction: TypeAlias = Literal["add", "remove", "replace"]
+
+
 class LiteSync(msgspec.Struct):
     """What one client subscribes of a parent topic changes: these lite topics too, or no more, or only these.
 
@@ -86,7 +89,7 @@ class LiteSync(msgspec.Struct):
     group: str
     topic: str
     client_id: str
-    action: Literal["add", "remove", "replace"]
+    action: LiteAction
     names: Sequence[str]
     start: LiteStart = LiteStart()
     version: int | None = None

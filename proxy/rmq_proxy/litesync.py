@@ -5,10 +5,9 @@ PARTIAL_REMOVE), where a group goes on at with an offset option.
 """
 
 from collections.abc import Mapping
-from typing import Literal
 
 from rmq.errors import ClientError, Code
-from rmq.port import Answer, BrokerPort, LiteStart, LiteSync
+from rmq.port import Answer, BrokerPort, LiteAction, LiteStart, LiteSync
 from rmq_proto import v2
 from rmq_proxy import validate
 from rmq_proxy.answers import then
@@ -19,7 +18,7 @@ from rmq_proxy.validate import Limits
 
 FAILED = Failed(v2.SyncLiteSubscriptionResponse)
 OK = plain(v2.SyncLiteSubscriptionResponse)
-_ACTIONS: Mapping[int, Literal["add", "remove", "replace"]] = {
+_ACTIONS: Mapping[int, LiteAction] = {
     v2.PARTIAL_ADD: "add", v2.PARTIAL_REMOVE: "remove", v2.COMPLETE_ADD: "replace", v2.COMPLETE_REMOVE: "replace"
 }  # fmt: skip
 _POLICIES: Mapping[int, LiteStart] = {

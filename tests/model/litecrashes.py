@@ -5,6 +5,7 @@ Who subscribes what, and in what there are places, is afterwards as it was at so
 
 from collections import Counter
 
+from rmq.port import LiteAction
 from rmq_store.lines import key_of
 from tests.model.lites import (
     CUT_OFF_STARTS,
@@ -14,7 +15,6 @@ from tests.model.lites import (
     READERS_CLIENTS,
     TOPIC,
     TOPICS_MAX,
-    Action,
     Channel,
     LiteVerbs,
 )  # fmt: skip
@@ -54,7 +54,7 @@ class LiteMachine(LiteVerbs):
 
     def _begin_sync(self, pick: int) -> None:
         reader = READERS[pick // 5 % 3], READERS_CLIENTS[pick // 2 % 2]
-        action: Action = ("add", "remove", "replace")[pick % 3]
+        action: LiteAction = ("add", "remove", "replace")[pick % 3]
         names = {NAMES[pick % len(NAMES)], NAMES[pick // 7 % len(NAMES)]}
         sync = self._syncs(reader, action, names, CUT_OFF_STARTS[pick // 3 % 3])
         if self._refusal(sync) is None:

@@ -12,7 +12,7 @@ import asyncio
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar
 
 import pytest
 from hypothesis import strategies as st
@@ -22,15 +22,13 @@ from rmq import message as m
 from rmq.config import AS_IS, GroupFlags, TopicSetting
 from rmq.errors import ClientError, Code
 from rmq.message import Delivered, MessageType, Outgoing
-from rmq.port import Answer, LiteStart, LiteSync, ReceiveRequest
+from rmq.port import Answer, LiteAction, LiteStart, LiteSync, ReceiveRequest
 from rmq_store.lines import key_of
 from rmq_store.lites import Lite
 from tests.model.machine import INVISIBLE
 from tests.model.model import CLIENTS, GROUPS, Place, Sent
 from tests.model.transacting import TransactMachine
 from tests.rmq.rig import outgoing, request
-
-Action: TypeAlias = Literal["add", "remove", "replace"]
 
 TOPIC = "feeds"
 READERS = ("near", "far", "anew")  # groups that read it by its lite topics
@@ -150,7 +148,7 @@ class LiteVerbs(TransactMachine):
     # -- subscriptions -----------------------------------------------------------------------------------------------
 
     @rule(reader=READER, action=ACTION, names=SOME_NAMES, start=START)
-    def sync_lite(self, reader: tuple[str, str], action: Action, names: set[str], start: LiteStart) -> None:
+    def sync_lite(self, reader: tuple[str, str], action: LiteAction, names: set[str], start: LiteStart) -> None:
         """A client says what it wants, and from where on."""
         sync = self._syncs(reader, action, names, start)
         refusal = self._refusal(sync)
@@ -162,7 +160,7 @@ class LiteVerbs(TransactMachine):
         self.rig.wait(answer)
         self._count(f"lite topics: {action}")
 
-    def _syncs(self, reader: tuple[str, str], action: Action, names: set[str], start: LiteStart) -> LiteSync:
+    def _syncs(self, reader: tuple[str, str], action: LiteAction, names: set[str], start: LiteStart) -> LiteSync:
         if start.kind == "time":
             start = LiteStart("time", self.rig.clock.wall_ms() - start.value)
         return LiteSync(reader[0], TOPIC, reader[1], action, sorted(names), start)

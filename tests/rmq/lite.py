@@ -3,13 +3,12 @@
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import pytest
 
 from rmq import message as m
 from rmq.message import Delivered, Outgoing
-from rmq.port import LiteStart, LiteSync
+from rmq.port import LiteAction, LiteStart, LiteSync
 from rmq_store.lines import key_of
 from rmq_store.lites import Lite
 from tests.rmq.rig import GROUP, TOPIC, Rig, outgoing, request
@@ -31,7 +30,7 @@ def send(rig: Rig, *names: str) -> None:
 def sync(
     rig: Rig,
     *names: str,
-    action: Literal["add", "remove", "replace"] = "add",
+    action: LiteAction = "add",
     start: LiteStart | None = None,
     version: int | None = None,
     client: str = "client",

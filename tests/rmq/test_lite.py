@@ -335,7 +335,7 @@ def test_a_long_backlog_of_what_nobody_wants_is_read_in_turns(rig: Rig) -> None:
 
 def test_two_names_never_share_a_key(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second is refused."""
-    for module in ("rmq.lite", "rmq.litechange", "rmq_store.lites"):
+    for module in ("rmq.lite", "rmq_store.lites"):
         monkeypatch.setattr(f"{module}.key_of", lambda *_: 1)
     sync(rig, "a")
     assert code_of(rig, "b") is Code.ILLEGAL_LITE_TOPIC

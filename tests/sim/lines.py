@@ -21,13 +21,13 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 
 from rmq.config import Config, TopicSetting
 from rmq.message import LITE_TOPIC, PRIORITY, SHARDING_KEY, Delivered, MessageType
-from rmq.port import LiteStart, LiteSync, ReceiveRequest
+from rmq.port import LiteAction, LiteStart, LiteSync, ReceiveRequest
 from tests.model import ranks
 from tests.model.ranks import Ranks
 from tests.model.reading import Reading, reading, was
@@ -144,7 +144,7 @@ class Lined(Workload):
     def sync(self) -> None:
         """Too, no more, or only these; now and then from the first message on."""
         group, client = self._rng.choice(list(READERS)), self._rng.choice(CLIENTS)
-        action: Literal["add", "remove", "replace"] = self._rng.choice(("add", "add", "remove", "replace"))
+        action: LiteAction = self._rng.choice(("add", "add", "remove", "replace"))
         names = frozenset(self._rng.sample(NAMES, self._rng.choice((1, 2, 3))))
         is_anew = self._rng.random() < 0.15
         self.syncs.append(self._sync_of(group, client, action, names, is_anew))
