@@ -133,6 +133,14 @@ def test_an_ack_proves_that_a_message_was_parked_no_more(rig: Rig) -> None:
     assert (lines_of(ledger), ledger.lines.early, ledger.parked()) == ({X: [0, 1, 2]}, {1: 0}, [0, 2])
 
 
+def test_what_is_of_no_lite_topic_is_not_for_a_group_that_reads_by_them(rig: Rig) -> None:
+    """It lies among the others, and was passed over; a delivery that is known stays, though its message is lost."""
+    assert rig.send(PARENT) == 4
+    rig.turn()
+    ledger = replay(rig, leased(9, next_offset=10), LitePlaces("g", PARENT, [(A, 0)]))
+    assert (lines_of(ledger), sorted(ledger.open)) == ({}, [9])
+
+
 def test_a_start_without_a_loss_changes_no_line(rig: Rig) -> None:
     """What a group held before it read by lite topics stays what it was."""
     rig.store.apply(leased(0))
