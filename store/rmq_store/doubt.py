@@ -71,6 +71,11 @@ class Doubt:
             case Cursors():
                 for queue_id, next_offset in change.nexts:
                     self._goes_on(self._ledger(change.group, change.topic, queue_id), next_offset)
+            case Grouped():
+                for queue_id, steps, keys in change.parts:
+                    ledger = self._ledger(change.group, change.topic, queue_id)
+                    for offset, key in zip(accumulate(steps), keys, strict=True):
+                        self._joins(ledger, offset, key)
             case Leased():
                 for queue_id, next_offset, steps, _ in change.parts:
                     ledger = self._ledger(change.group, change.topic, queue_id)
@@ -176,6 +181,14 @@ class Doubt:
             self._reopen(ledger, offset + 1)
         elif (key := ledger.key(offset)) is not None and ledger.find(offset) is None:  # it was parked, when last seen
             self._state.leases.reopen(ledger, [(offset, key)], ledger.next)
+
+    def _joins(self, ledger: Ledger, offset: int, key: int) -> None:
+        """The line of a lite topic proves that the group reads by them, and has a place in this one."""
+        group, topic = ledger.subscription.group, ledger.subscription.topic
+        lite = self._state.lites.get(key)
+        if lite is not None and lite.topic == topic and self._place(group, topic, key) is None:
+            self._state.apply(LitePlaces(group, topic, [(key, ledger.next)]))
+            self._was_delivered_of_lite(ledger, offset)
 
     def _was_delivered_of_lite(self, ledger: Ledger, offset: int) -> None:
         """Then its group's place in the lite topic is behind it, and what the place passes over was delivered, too."""
