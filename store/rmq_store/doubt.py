@@ -24,7 +24,7 @@ from rmq_store.commitlog import CommitLog
 from rmq_store.consumequeue import FILLER_SIZE, Entry
 from rmq_store.journal import Acked, Change, Cursors, Extended, Grouped, Leased, LitePlaces, StateEnd
 from rmq_store.ledger import Ledger, Open, Subscription
-from rmq_store.lites import Place
+from rmq_store.lites import Lite, Place
 from rmq_store.record import Damaged
 from rmq_store.state import Origin, State
 
@@ -71,6 +71,11 @@ class Doubt:
             case Cursors():
                 for queue_id, next_offset in change.nexts:
                     self._goes_on(self._ledger(change.group, change.topic, queue_id), next_offset)
+            case Grouped():
+                for queue_id, steps, keys in change.parts:
+                    ledger = self._ledger(change.group, change.topic, queue_id)
+                    for offset, key in zip(accumulate(steps), keys, strict=True):
+                        self._joins(ledger, offset, key)
             case Leased():
                 for queue_id, next_offset, steps, _ in change.parts:
                     ledger = self._ledger(change.group, change.topic, queue_id)
@@ -107,14 +112,13 @@ class Doubt:
                     self._put_in_line(found)
 
     def _put_in_line(self, found: Open) -> None:
-        """Unless nobody had it, as far as is known, and it comes as new, or its group never had a place for it."""
+        """Unless nobody had it, as far as is known, and it comes as new, or the group never had a place for it."""
         ledger, offset = found.ledger, found.offset
         group, topic = ledger.subscription.group, ledger.subscription.topic
-        key = self._key_at(ledger, offset)
-        place = self._place(group, topic, key) if key is not None else None
-        if found.attempt or found.lease is not None or (place is not None and offset < place.next):
+        known = self._place(group, topic, self._key_at(ledger, offset))
+        if found.attempt or found.lease is not None or (known is not None and offset < known[1].next):
             self._is_held_of_lite(ledger, offset)
-        elif key is not None:
+        else:
             self._state.apply(Acked(group, topic, [(ledger.queue_id, [offset])]))
 
     def _ledger(self, group: str, topic: str, queue_id: int) -> Ledger:
@@ -151,26 +155,24 @@ class Doubt:
         """What the entry passes over, but for what its lease has just told of. Where it goes back somebody moved it:
         what the group had behind it comes as new.
         """
-        place = self._place(group, topic, key)
-        if place is None or (group, key) in self._found:
+        known = self._place(group, topic, key)
+        if known is None or (group, key) in self._found:
             return
         self._found.add((group, key))
-        self._reopen_lite(group, topic, key, next_offset)
-        if next_offset < place.next:
+        self._reopen_lite(group, *known, next_offset)
+        if next_offset < known[1].next:
             self._settle_lite(group, topic, key, next_offset)
 
-    def _place(self, group: str, topic: str, key: int) -> Place | None:
-        known = self._state.lites.group(group, topic)
-        return known.places.get(key) if known is not None and self._state.lites.get(key) is not None else None
+    def _place(self, group: str, topic: str, key: int | None) -> tuple[Lite, Place] | None:
+        known, lite = self._state.lites.group(group, topic), self._state.lites.get(key) if key is not None else None
+        place = known.places.get(lite.key) if known is not None and lite is not None else None
+        return (lite, place) if lite is not None and place is not None else None
 
-    def _reopen_lite(self, group: str, topic: str, key: int, end: int) -> None:
-        place, lite = self._place(group, topic, key), self._state.lites.get(key)
-        if place is None or lite is None:
-            return
-        ledger = self._ledger(group, topic, lite.queue_id)
+    def _reopen_lite(self, group: str, lite: Lite, place: Place, end: int) -> None:
+        ledger = self._ledger(group, lite.topic, lite.queue_id)
         start = lite.number_of(place.next) - lite.first
         passed = [offset for offset in lite.offsets[start:] if offset < end and ledger.find(offset) is None]
-        self._state.leases.reopen(ledger, [(offset, key) for offset in passed], ledger.next)
+        self._state.leases.reopen(ledger, [(offset, lite.key) for offset in passed], ledger.next)
 
     def _was_delivered(self, ledger: Ledger, offset: int) -> None:
         if ledger.subscription.lite:
@@ -180,16 +182,21 @@ class Doubt:
         elif (key := ledger.key(offset)) is not None and ledger.find(offset) is None:  # it was parked, when last seen
             self._state.leases.reopen(ledger, [(offset, key)], ledger.next)
 
+    def _joins(self, ledger: Ledger, offset: int, key: int) -> None:
+        """The line of a lite topic proves that the group reads by them, and has a place in this one."""
+        group, topic = ledger.subscription.group, ledger.subscription.topic
+        lite = self._state.lites.get(key)
+        if lite is not None and lite.topic == topic and self._place(group, topic, key) is None:
+            self._state.apply(LitePlaces(group, topic, [(key, ledger.next)]))
+            self._was_delivered_of_lite(ledger, offset)
+
     def _was_delivered_of_lite(self, ledger: Ledger, offset: int) -> None:
         """Then its group's place in the lite topic is behind it, and what the place passes over was delivered, too."""
-        key = self._key_at(ledger, offset) if ledger.key(offset) is None else None
-        if key is None:
-            return
         group, topic = ledger.subscription.group, ledger.subscription.topic
-        place = self._place(group, topic, key)
-        if place is not None and place.next <= offset:
-            self._reopen_lite(group, topic, key, offset + 1)
-            self._state.apply(LitePlaces(group, topic, [(key, offset + 1)]))
+        known = self._place(group, topic, self._key_at(ledger, offset)) if ledger.key(offset) is None else None
+        if known is not None and known[1].next <= offset:
+            self._reopen_lite(group, *known, offset + 1)
+            self._state.apply(LitePlaces(group, topic, [(known[0].key, offset + 1)]))
 
     def _is_held_of_lite(self, ledger: Ledger, offset: int) -> None:
         """Somebody has it: it is in its line, else what is behind it would come before it."""

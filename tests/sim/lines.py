@@ -4,7 +4,8 @@ A workload and an image of their own: the seeds of the others stay what they wer
 and of every moment since all was safe (decisions 0009, 0014, 0015):
 
     order         of what comes of a message group or a lite topic nothing comes before what was sent before it,
-                  whatever a power cut took: what comes twice comes again before all that is behind it
+                  whatever a power cut took: what comes twice comes again before all that is behind it; but for a
+                  group of which nothing is left that tells of lite topics
     acks          one that was answered holds for ever once all before it in its line is settled; behind one that comes
                   again it may come again, behind that one
     priority      of what is ready the highest comes first but for the turns of lower ones, the oldest of each priority
@@ -229,8 +230,12 @@ class LinedImage(Image):
     # -- lines -------------------------------------------------------------------------------------------------------
 
     def _check_order(self) -> None:
-        """Of each line, over both times."""
+        """Of each line, over both times. But nobody can order what a group held by lite topics where a power cut left
+        nothing that tells of these: no subscription, place or line.
+        """
         for (group, topic), names in self._came.items():
+            if group in READERS and group not in self._reads_lites and not self._knows(group):
+                continue
             for line in self._lines_of(group, topic):
                 begun = [op.sent.name for op in self._run.story.begun(topic, line)]
                 came = [name for name in names if name in begun]
@@ -288,7 +293,9 @@ class LinedImage(Image):
 
     def _check_reading(self, rig: SimRig) -> None:
         """What there is, who subscribes it and where there are places is as at some moment since all was safe."""
-        found = self._reading = reading(rig.broker._store.state.lites, FEEDS, NAMES)
+        lites = rig.broker._store.state.lites
+        self._reads_lites = {group.group for group in lites.of_topic(FEEDS)}
+        found = self._reading = reading(lites, FEEDS, NAMES)
         sends = [op for op in self._run.story.sends.values() if op.sent.topic == FEEDS and self._cut.saw(op)]
         safe = {op.sent.line for op in sends if self._cut.keeps(op)}
         moments = [Reading(safe, set(), set())]

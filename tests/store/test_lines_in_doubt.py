@@ -118,6 +118,12 @@ def test_what_was_taken_for_an_ordinary_group_s_is_in_line_where_it_is_known_lat
     assert (lines_of(ledger), sorted(ledger.open)) == ({A: [0, 2]}, [0, 2])
 
 
+def test_a_line_of_a_lite_topic_proves_that_its_group_reads_by_them(rig: Rig) -> None:
+    """Nothing else that is left says so: what the place passes over comes in order, what is behind it later."""
+    ledger = replay(rig, Grouped("g", PARENT, [(0, [2], [A])]), leased(2))
+    assert (lines_of(ledger), sorted(ledger.open), place(rig, A)) == ({A: [0, 2]}, [0, 2], 3)
+
+
 def test_what_somebody_has_is_in_line_where_the_lite_topics_are_known_later(rig: Rig) -> None:
     """As above, and the entry with its line is lost, too."""
     ledger = replay(rig, leased(2), LitePlaces("g", PARENT, [(A, 0)]))
@@ -131,6 +137,14 @@ def test_an_ack_proves_that_a_message_was_parked_no_more(rig: Rig) -> None:
     ledger = replay(rig, Acked("g", "lanes", [(0, [1])]), topic="lanes")
     assert ledger.lines is not None
     assert (lines_of(ledger), ledger.lines.early, ledger.parked()) == ({X: [0, 1, 2]}, {1: 0}, [0, 2])
+
+
+def test_what_is_of_no_lite_topic_is_not_for_a_group_that_reads_by_them(rig: Rig) -> None:
+    """It lies among the others, and was passed over; a delivery that is known stays, though its message is lost."""
+    assert rig.send(PARENT) == 4
+    rig.turn()
+    ledger = replay(rig, leased(9, next_offset=10), LitePlaces("g", PARENT, [(A, 0)]))
+    assert (lines_of(ledger), sorted(ledger.open)) == ({}, [9])
 
 
 def test_a_start_without_a_loss_changes_no_line(rig: Rig) -> None:
