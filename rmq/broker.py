@@ -129,7 +129,8 @@ class Broker:
         )
         self._lease_alarm = Alarm(loop, clock.lease_ms, self.tick)
         self._timer_alarm = Alarm(loop, clock.wall_ms, self.tick)
-        self.recovered_clients = list(dict.fromkeys([*self._expiry.rearm(), *self._lites.subscribers()]))
+        renewed = self._expiry.rearm(crashed=self._store.report.records > 0)  # a stop in order leaves none to replay
+        self.recovered_clients = list(dict.fromkeys([*renewed, *self._lites.subscribers()]))
         self._declare()
         memory = mode is Mode.MEMORY
         self._retention = Retention(

@@ -17,6 +17,7 @@ from rmq_store.store import Store
 
 log_ = logging.getLogger("rmq.expiry")
 GONE_INVISIBLE_MS = 1000  # RocketMQ: messages of a vanished push consumer become visible after 1 s
+ANSWER_MS = 10_000  # by then a receive's answer has reached its client, or its connection has broken
 _FULL_RETRY_MS = 10_000
 
 
@@ -61,8 +62,10 @@ class Expiry:
         retry = self._groups.rules(held[0].ledger.subscription.group).retry
         self._give_up(lease, now_ms + retry.delay_ms(max(1, *(found.attempt for found in held))))
 
-    def _give_up(self, lease: Lease, due_ms: int) -> None:
-        """Renewed no more, due then; the handles stay valid. Journaled, or a restart would take it up again."""
+    def _give_up(self, lease: Lease, due_ms: int, asked: int = 0) -> None:
+        """Renewed no more, due then; the handles stay valid. Journaled, or a restart would take it up again. `asked`:
+        who is given it again until then.
+        """
         rows: dict[Ledger, list[tuple[int, int]]] = {}
         for found in lease.held:
             if found.lease is lease:
@@ -70,7 +73,7 @@ class Expiry:
                 rows.setdefault(name, []).append((offset, found.attempt))
         parts = [lease_part(ledger.queue_id, ledger.next, messages) for ledger, messages in rows.items()]
         home = next(iter(rows)).subscription
-        self._store.apply(Leased(home.group, home.topic, lease.sequence, lease.taken_ms, due_ms, "", parts))
+        self._store.apply(Leased(home.group, home.topic, lease.sequence, lease.taken_ms, due_ms, "", parts, asked))
 
     def end(self, lease: Lease) -> None:
         """The lease is over: each of its messages is ready again, or a dead letter. Where that can't be written now
@@ -124,12 +127,24 @@ class Expiry:
         for lease in list(self._leases.by_client.get((group, client), {}).values()):
             self._give_up(lease, due_ms)
 
-    def rearm(self) -> list[tuple[str, str]]:
-        """After a start: every lease gets a timer. Returns the (group, client) pairs whose leases are renewed by us."""
+    def rearm(self, *, crashed: bool) -> list[tuple[str, str]]:
+        """After a start: every lease gets a timer. Returns the (group, client) pairs that we had renewed leases for."""
         now_ms = self._clock.lease_ms()
         self._leases.rearm(lambda lease: self._due_after_start(lease, now_ms))
         self._online.update(self._leases.by_client)
-        return list(self._leases.by_client)
+        clients = list(self._leases.by_client)
+        if crashed:
+            self._doubt_last_answers(now_ms)
+        return clients
+
+    def _doubt_last_answers(self, now_ms: int) -> None:
+        """A lease is written before its answer leaves, so a crash may have cut the answer off, and the client that
+        lives on does not know what it has: of the last receives nothing is renewed any more.
+        """
+        last_ms = max((lease.taken_ms for lease in self._leases.leases.values()), default=0)
+        for lease in list(self._leases.leases.values()):
+            if lease.client and lease.taken_ms > last_ms - ANSWER_MS:
+                self._give_up(lease, now_ms + self._config.auto_renew_ms, lease.asked)
 
     def _due_after_start(self, lease: Lease, now_ms: int) -> int:
         """Renewed: on, until its client proves silent. Others: as stored, at most the invisible duration from now."""

@@ -12,6 +12,7 @@ import random
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
+from rmq.expiry import ANSWER_MS
 from rmq.handle import HandleMaker
 from rmq_store import consumequeue, segment
 from rmq_store.errors import StoreError
@@ -103,11 +104,21 @@ class Crashes(Model):
         self.polls.clear()
         self.ranks.begin_anew()
         self.online = set(self.rig.broker.recovered_clients)
-        now_ms = self._now_ms()
-        for _, _, _, lease in self._held():
-            if lease.client:
-                lease.due_ms = now_ms + RENEW_MS
+        due_ms, trusted_ms = self._now_ms() + RENEW_MS, self._trusted_ms()
+        past = (place for places in self.past.values() for place in places)
+        for place in (*self.places.values(), *past):
+            if place.lease is not None and place.lease.client:
+                client = place.lease.client if place.lease.taken_ms <= trusted_ms else ""
+                place.lease = dataclasses.replace(place.lease, due_ms=due_ms, client=client)
         self._expire()
+
+    def _trusted_ms(self) -> int:
+        """What was received later than that is not renewed any more: whether a crash let its answer arrive, nobody
+        knows.
+        """
+        store = self.rig.broker._store
+        last_ms = max((lease.taken_ms for lease in store.state.leases.leases.values()), default=0)
+        return last_ms - ANSWER_MS if store.report.records else last_ms
 
     def _resolve(self) -> None:
         """Before time goes on: each place is found as it was at some moment since everything was safe."""

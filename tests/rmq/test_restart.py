@@ -6,6 +6,8 @@ import pytest
 
 from rmq import message as m
 from rmq.config import GroupSetting, TopicSetting
+from rmq.expiry import ANSWER_MS
+from rmq.filter import ALL
 from rmq.message import Delivered, MessageType
 from rmq.port import Later
 from rmq_store import record
@@ -149,7 +151,7 @@ def test_a_renewed_lease_holds_until_its_client_proves_silent(disk_rig: Rig, way
     """Whatever the lease's end was: it is the proxy that waits; then the message is back after a second."""
     disk_rig.send("a")
     disk_rig.one(request(client_id="pusher", auto_renew=True))
-    disk_rig.settle()
+    its_answer_has_arrived(disk_rig)
     again(disk_rig, way, 3_600_000)
     assert disk_rig.broker.recovered_clients == [(GROUP, "pusher")]
     for _ in range(4):
@@ -167,14 +169,54 @@ def test_a_renewed_lease_is_kept_for_a_client_that_stayed(disk_rig: Rig, way: st
     """Its handle acknowledges; the total of renewals counts from the receive."""
     disk_rig.send(*"ab")
     kept, _ = disk_rig.receive(request(client_id="pusher", auto_renew=True, batch=2))
-    disk_rig.settle()
-    again(disk_rig, way, renew_total_ms_max=600_000, groups={GROUP: GroupSetting(17, (0,))})
+    its_answer_has_arrived(disk_rig)
+    again(disk_rig, way, renew_total_ms_max=610_000, groups={GROUP: GroupSetting(17, (0,))})
     assert disk_rig.ack(kept.handle) == [None]
     for _ in range(9):
         disk_rig.advance(60_000)
         assert disk_rig.receive() == []
     disk_rig.advance(60_000)
     assert bodies(disk_rig.receive()) == ["b"]
+
+
+def its_answer_has_arrived(rig: Rig) -> None:
+    """There are later receives, by as much as an answer may take."""
+    rig.advance(ANSWER_MS)
+    rig.send("later", topic="bills")
+    rig.one(request(topic="bills"))
+    rig.settle()
+
+
+def test_what_was_received_right_before_a_crash_is_not_renewed_behind_it(disk_rig: Rig) -> None:
+    """Its answer may never have left, and the client lives on: it comes again after one auto_renew_ms, however often
+    the server is killed until then; the handle acknowledges until then.
+    """
+    disk_rig.send(*"abc")
+    first, _, _ = disk_rig.receive(request(client_id="pusher", auto_renew=True, batch=3))
+    disk_rig.crash()
+    assert disk_rig.broker.recovered_clients == [(GROUP, "pusher")]
+    disk_rig.broker.online(GROUP, "pusher", {TOPIC: ALL})
+    disk_rig.settle()
+    disk_rig.crash(pause_ms=1000)
+    assert disk_rig.ack(first.handle) == [None]
+    disk_rig.advance(disk_rig.config.auto_renew_ms - 1001)
+    assert disk_rig.receive() == []
+    disk_rig.advance(1)
+    assert [(m.body, m.attempt) for m in disk_rig.receive(request(batch=9))] == [(b"b", 2), (b"c", 2)]
+
+
+def test_a_receive_that_a_crash_cut_off_is_answered_alike_when_it_is_asked_again(disk_rig: Rig) -> None:
+    """A push consumer's of a message group, with the same attempt id: the same deliveries, renewed from then on."""
+    disk_rig.send(outgoing("a", __SHARDINGKEY="x"), outgoing("b", __SHARDINGKEY="x"))
+    wanted = request(client_id="pusher", auto_renew=True, fifo=True, attempt_id="once")
+    disk_rig.one(wanted)
+    disk_rig.crash()
+    found = disk_rig.one(wanted)
+    assert (found.body, found.attempt) == (b"a", 1)
+    for _ in range(4):
+        disk_rig.advance(disk_rig.config.auto_renew_ms)
+        assert disk_rig.receive() == []
+    assert disk_rig.ack(found.handle) == [None]
 
 
 def test_a_clock_that_was_set_back_holds_no_lease_longer_than_was_asked(make_rig: MakeRig, disk_rig: Rig) -> None:
