@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 SCAN_INTERVAL_S = 5.0
 GOODBYE_S = 60.0
-"""Java's SDK opens a stream at most 1 s after its goodbye (facts: grpc.md 2.5); connecting may take it as long again."""
+"""Java's SDK opens a stream at most 1 s after its goodbye (facts: grpc.md 2.5), and may have to connect first."""
 
 
 class Client(msgspec.Struct):

@@ -31,7 +31,14 @@ KILLED = [
     for language in (PYTHON, *FOREIGN)
 ]
 in_the_clear = pytest.mark.parametrize("language", IN_THE_CLEAR, indirect=True, scope="session")
-"""For a test that kills the server itself, or where neither TLS nor a kill makes a difference."""
+"""For a test where neither TLS nor a kill makes a difference."""
+with_and_without_tls = pytest.mark.parametrize(
+    "language",
+    [*IN_THE_CLEAR, *(param for param in KILLED if param.values[0].knows_tls)],
+    indirect=True,
+    scope="session",
+)
+"""For a test that kills the server itself."""
 
 
 def open_driver(language: Language, home: Path, trusted: Mapping[str, str] | None = None) -> Process:

@@ -5,7 +5,7 @@ import contextlib
 import pytest
 
 from tests.clients.builders import Language
-from tests.clients.conftest import in_the_clear
+from tests.clients.conftest import with_and_without_tls
 from tests.clients.harness import DriverError, LiteConsumer, Process, Producer, Session, eventually
 from tests.clients.test_clients import fragile, pushing
 from tests.serving import Server
@@ -89,7 +89,7 @@ def test_a_simple_consumer_takes_what_it_subscribes(session: Session, language: 
     consumer.ack(third.receipt)
 
 
-@in_the_clear
+@with_and_without_tls
 @pytest.mark.slow
 def test_subscriptions_outlive_a_killed_server(process: Process, language: Language, fragile: Server) -> None:
     """A consumer that knows nothing of the kill gets what is sent afterwards, and what was sent before."""
