@@ -16,7 +16,10 @@ from tests.clients.builders import FOREIGN, PYTHON, Language, through_a_kill
 from tests.clients.harness import Process, Session
 from tests.serving import Server
 
-SHORT_POLLS = {"RMQ_POLL_MS_MIN": "1000"}
+KILLED_SOON = {"RMQ_POLL_MS_MIN": "1000", "RMQ_RENEW_TOTAL_MS_MAX": "20000"}
+"""A server that is to be killed. What a push consumer was given in an answer that the kill cut off is renewed for it,
+since it lives: for 3 hours, were it not told otherwise.
+"""
 TWO_TRIES = "refused"
 IN_THE_CLEAR = [
     pytest.param(PYTHON, id=PYTHON.name),
@@ -110,5 +113,5 @@ def session(
         server: Server = request.getfixturevalue("server")
         yield Session(process, server.endpoint)
         return
-    with Server("--config", str(settings), env={**certificate, **SHORT_POLLS}) as victim:
+    with Server("--config", str(settings), env={**certificate, **KILLED_SOON}) as victim:
         yield Session(process, victim.endpoint, victim)

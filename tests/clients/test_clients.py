@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.builders import Language
-from tests.clients.conftest import SHORT_POLLS, TWO_TRIES, open_driver
+from tests.clients.conftest import KILLED_SOON, TWO_TRIES, open_driver
 from tests.clients.harness import (
     Client,
     DriverError,
@@ -28,7 +28,7 @@ from tests.serving import Server
 
 INVISIBLE_S = 10  # RocketMQ's least for a receive
 EMPTY_POLL_S = 15  # its least is 5
-STOP_S = 40
+STOP_S = 60
 SILENT_MS = 15_000  # of a client: more than the pause between two heartbeats
 
 
@@ -324,7 +324,7 @@ def left(language: Language, server: Server, certificate: Mapping[str, str]) -> 
     if not language.killed:
         yield server
         return
-    with Server(env={**certificate, **SHORT_POLLS, "RMQ_CLIENT_SILENT_MS": f"{SILENT_MS}"}) as victim:
+    with Server(env={**certificate, **KILLED_SOON, "RMQ_CLIENT_SILENT_MS": f"{SILENT_MS}"}) as victim:
         yield victim
 
 
