@@ -25,19 +25,19 @@ IN_THE_CLEAR = [
     pytest.param(PYTHON, id=PYTHON.name),
     *(pytest.param(language, id=language.name, marks=pytest.mark.foreign) for language in FOREIGN),
 ]
-KILLED = [
-    pytest.param(
+KILLED = {
+    language.name: pytest.param(
         through_a_kill(language),
         id=f"{language.name}-{'tls-' * language.knows_tls}killed",
         marks=[pytest.mark.slow, *([pytest.mark.foreign] if language in FOREIGN else [])],
     )
     for language in (PYTHON, *FOREIGN)
-]
+}
 in_the_clear = pytest.mark.parametrize("language", IN_THE_CLEAR, indirect=True, scope="session")
-"""For a test where neither TLS nor a kill makes a difference."""
+"""For a test where TLS makes no difference, and that no kill is to fall into."""
 with_and_without_tls = pytest.mark.parametrize(
     "language",
-    [*IN_THE_CLEAR, *(param for param in KILLED if param.values[0].knows_tls)],
+    [*IN_THE_CLEAR, *(KILLED[language.name] for language in (PYTHON, *FOREIGN) if language.knows_tls)],
     indirect=True,
     scope="session",
 )
@@ -56,7 +56,7 @@ def open_driver(language: Language, home: Path, trusted: Mapping[str, str] | Non
     return Process(command, home, {**language.env, **(trusted or {})})
 
 
-@pytest.fixture(scope="session", params=[*IN_THE_CLEAR, *KILLED])
+@pytest.fixture(scope="session", params=[*IN_THE_CLEAR, *KILLED.values()])
 def language(request: pytest.FixtureRequest) -> Language:
     """Each official client in turn."""
     chosen: Language = request.param
