@@ -54,7 +54,7 @@ class Sessions:
         self._clients: dict[str, Client] = {}
         self._producers: dict[str, dict[str, None]] = {}  # topic -> client ids, in order of their settings
         self._gone: dict[str, float] = {}  # client id -> when it said goodbye, the latest last
-        self._tell_gone: Callable[[str], None] = lambda client_id: None
+        self._hear_gone: list[Callable[[str], None]] = []
         self._scan_due_s = 0.0
 
     def __len__(self) -> int:
@@ -62,7 +62,7 @@ class Sessions:
 
     def tells_gone(self, tell: Callable[[str], None]) -> None:
         """Who hears of each client that is no longer known: by its goodbye, or its silence."""
-        self._tell_gone = tell
+        self._hear_gone.append(tell)
 
     def touch(self, client_id: str) -> Client | None:
         """A call came in; the client as far as it is known."""
@@ -196,7 +196,8 @@ class Sessions:
         self._forget_topics(client)
         for group in tuple(client.groups):
             self._leave(client, group)
-        self._tell_gone(client.client_id)
+        for tell in self._hear_gone:
+            tell(client.client_id)
 
     def _leave(self, client: Client, group: str) -> None:
         del client.groups[group]
