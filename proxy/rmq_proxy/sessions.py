@@ -7,7 +7,7 @@ users-and-peers.md 26). Does not own streams (telemetry) and keeps nothing on di
 """
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
@@ -22,6 +22,8 @@ from rmq_proxy.validate import Limits
 log = logging.getLogger(__name__)
 
 SCAN_INTERVAL_S = 5.0
+GOODBYE_S = 60.0
+"""Java's SDK opens a stream at most 1 s after its goodbye (facts: grpc.md 2.5), and may have to connect first."""
 
 
 class Client(msgspec.Struct):
@@ -51,10 +53,16 @@ class Sessions:
         self._clock = clock
         self._clients: dict[str, Client] = {}
         self._producers: dict[str, dict[str, None]] = {}  # topic -> client ids, in order of their settings
+        self._gone: dict[str, float] = {}  # client id -> when it said goodbye, the latest last
+        self._hear_gone: list[Callable[[str], None]] = []
         self._scan_due_s = 0.0
 
     def __len__(self) -> int:
         return len(self._clients)
+
+    def tells_gone(self, tell: Callable[[str], None]) -> None:
+        """Who hears of each client that is no longer known: by its goodbye, or its silence."""
+        self._hear_gone.append(tell)
 
     def touch(self, client_id: str) -> Client | None:
         """A call came in; the client as far as it is known."""
@@ -123,8 +131,20 @@ class Sessions:
         client = self._clients.get(client_id)
         if group and (client is None or group not in client.groups):
             self._offline(group, client_id)
+        self._remember_goodbye(client_id)
         if client is not None:
             self._drop(client)
+
+    def has_left(self, client_id: str) -> bool:
+        """Whether it said goodbye within the last minute."""
+        return client_id in self._gone
+
+    def _remember_goodbye(self, client_id: str) -> None:
+        """Of the last `clients_max` clients."""
+        self._gone.pop(client_id, None)
+        if len(self._gone) >= self._limits.clients_max:
+            del self._gone[next(iter(self._gone))]
+        self._gone[client_id] = self._clock.monotonic_s()
 
     def producers_of(self, topic: str) -> Sequence[str]:
         """The client ids whose settings publish `topic`, the latest settings last."""
@@ -139,7 +159,9 @@ class Sessions:
         return self._clients.values()
 
     def tick(self, now_s: float) -> None:
-        """Drops the clients that have been silent for too long; looks every 5 s, however often it is called."""
+        """Drops the clients that have been silent for too long, forgets goodbyes of a minute ago; looks every 5 s,
+        however often it is called.
+        """
         if now_s < self._scan_due_s:
             return
         self._scan_due_s = now_s + SCAN_INTERVAL_S
@@ -147,6 +169,8 @@ class Sessions:
         for client in [c for c in self._clients.values() if c.seen_s <= oldest_s]:
             log.info("client %s has been silent for %d ms", client.client_id, self._limits.client_silent_ms)
             self._drop(client)
+        for client_id in [known for known, left_s in self._gone.items() if left_s <= now_s - GOODBYE_S]:
+            del self._gone[client_id]
 
     def _client(self, client_id: str) -> Client:
         """Known, or new; seen now."""
@@ -172,6 +196,8 @@ class Sessions:
         self._forget_topics(client)
         for group in tuple(client.groups):
             self._leave(client, group)
+        for tell in self._hear_gone:
+            tell(client.client_id)
 
     def _leave(self, client: Client, group: str) -> None:
         del client.groups[group]

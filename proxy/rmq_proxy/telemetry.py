@@ -2,7 +2,7 @@
 
 A client may hold several streams, one per address it reaches us by; commands go to the newest, and the older ones stay:
 ending them would make the client reopen them for ever. The end of a stream is no goodbye, liveness is `Sessions`'
-business (facts: grpc.md 2.1).
+business (facts: grpc.md 2.1). But streams of Java's clients that are gone are ended: see Telemetry.dismiss.
 """
 
 import asyncio
@@ -61,6 +61,7 @@ class Telemetry:
         self._streams: dict[str, list[Stream]] = {}  # by client id, the newest last
         self._questions: dict[str, Question] = {}  # by nonce
         self._nonces = itertools.count(1)
+        sessions.tells_gone(self.dismiss)
 
     def __len__(self) -> int:
         """Streams that are open."""
@@ -81,6 +82,14 @@ class Telemetry:
         if not streams:
             del self._streams[client_id]
             self._left(client_id)
+
+    def dismiss(self, client_id: str) -> None:
+        """Ends the streams of a client that is gone, if it is Java's: one that is closed just after its stream broke
+        opens it once more, never ends it, and its `close()` waits for that end for ever. One that is only silent (a
+        debugger) opens it anew when it goes on; other SDKs do neither (facts: grpc.md 2.5).
+        """
+        for stream in [one for one in self._streams.get(client_id, ()) if one.is_javas()]:
+            stream.finish()
 
     def _left(self, client_id: str) -> None:
         """Whoever asked it something need not wait."""
@@ -190,10 +199,11 @@ class Telemetry:
             self._write(client_id, command)
 
     def reconnect(self) -> int:
-        """Tells the clients that understand it to connect anew, as this server is about to stop; on every stream, for
-        each is of a connection. Returns how many streams were told.
+        """Tells Java's clients to connect anew, as this server is about to stop; on every stream, for each is of a
+        connection. The others ignore it at best, and an old Node's takes it for a broken status. Returns how many
+        streams were told.
         """
-        told = [stream for streams in self._streams.values() for stream in streams if stream.reconnects()]
+        told = [stream for streams in self._streams.values() for stream in streams if stream.is_javas()]
         command = v2.TelemetryCommand()
         for stream in told:
             command.reconnect_endpoints_command.nonce = str(next(self._nonces))
@@ -247,11 +257,13 @@ class Stream:
         if self._client_id:
             owner.add(self._client_id, self)
 
-    def reconnects(self) -> bool:
-        """Whether the client's SDK survives ReconnectEndpoints: Java's does, by its source and our tests; the others
-        ignore it at best, and an old Node's takes it for a broken status.
-        """
+    def is_javas(self) -> bool:
+        """Whether the client's SDK opens a stream anew whose end it did not want: Java's alone does at once."""
         return self.call.header(LANGUAGE) == "JAVA"
+
+    def finish(self) -> None:
+        """Nothing more is to be said; the client reads OK."""
+        self._outlet.finish()
 
     def write(self, data: bytes) -> None:
         """Sends an encoded TelemetryCommand to the client."""
@@ -265,6 +277,9 @@ class Stream:
         except ClientError as error:  # Apache: a status command, then the end of the stream
             self._outlet.write(plain(v2.TelemetryCommand, error.code, error.text))
             self._outlet.finish()
+            return
+        if self.is_javas() and self._sessions.has_left(self._client_id):
+            self.finish()
             return
         match command.WhichOneof("command"):
             case "settings":

@@ -16,22 +16,32 @@ from tests.clients.builders import FOREIGN, PYTHON, Language, through_a_kill
 from tests.clients.harness import Process, Session
 from tests.serving import Server
 
-SHORT_POLLS = {"RMQ_POLL_MS_MIN": "1000"}
+KILLED_SOON = {"RMQ_POLL_MS_MIN": "1000", "RMQ_AUTO_RENEW_MS": "20000"}
+"""A server that is to be killed. What a push consumer was given in an answer that the kill cut off comes again that much
+later, after a minute otherwise.
+"""
 TWO_TRIES = "refused"
 IN_THE_CLEAR = [
     pytest.param(PYTHON, id=PYTHON.name),
     *(pytest.param(language, id=language.name, marks=pytest.mark.foreign) for language in FOREIGN),
 ]
-KILLED = [
-    pytest.param(
+KILLED = {
+    language.name: pytest.param(
         through_a_kill(language),
         id=f"{language.name}-{'tls-' * language.knows_tls}killed",
         marks=[pytest.mark.slow, *([pytest.mark.foreign] if language in FOREIGN else [])],
     )
     for language in (PYTHON, *FOREIGN)
-]
+}
 in_the_clear = pytest.mark.parametrize("language", IN_THE_CLEAR, indirect=True, scope="session")
-"""For a test that kills the server itself, or where neither TLS nor a kill makes a difference."""
+"""For a test where TLS makes no difference, and that no kill is to fall into."""
+with_and_without_tls = pytest.mark.parametrize(
+    "language",
+    [*IN_THE_CLEAR, *(KILLED[language.name] for language in (PYTHON, *FOREIGN) if language.knows_tls)],
+    indirect=True,
+    scope="session",
+)
+"""For a test that kills the server itself."""
 
 
 def open_driver(language: Language, home: Path, trusted: Mapping[str, str] | None = None) -> Process:
@@ -46,7 +56,7 @@ def open_driver(language: Language, home: Path, trusted: Mapping[str, str] | Non
     return Process(command, home, {**language.env, **(trusted or {})})
 
 
-@pytest.fixture(scope="session", params=[*IN_THE_CLEAR, *KILLED])
+@pytest.fixture(scope="session", params=[*IN_THE_CLEAR, *KILLED.values()])
 def language(request: pytest.FixtureRequest) -> Language:
     """Each official client in turn."""
     chosen: Language = request.param
@@ -103,5 +113,5 @@ def session(
         server: Server = request.getfixturevalue("server")
         yield Session(process, server.endpoint)
         return
-    with Server("--config", str(settings), env={**certificate, **SHORT_POLLS}) as victim:
+    with Server("--config", str(settings), env={**certificate, **KILLED_SOON}) as victim:
         yield Session(process, victim.endpoint, victim)

@@ -31,7 +31,8 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -289,6 +290,12 @@ class PushConsumer(Client):
     def until(self, count: int, within_s: float = CALL_S) -> list[Received]:
         """Waits for `count` deliveries in all."""
         eventually(lambda: len(self.poll()) >= count, within_s, f"{count} deliveries, but {len(self.deliveries)}")
+        return self.deliveries
+
+    def until_each(self, bodies: Iterable[bytes], times: int, within_s: float) -> list[Received]:
+        """Waits until each body has come so often, at least: through a kill it may come more often."""
+        wanted = Counter(dict.fromkeys(bodies, times))
+        eventually(lambda: wanted <= Counter(one.body for one in self.poll()), within_s, f"each of {bodies}")
         return self.deliveries
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.builders import Language
-from tests.clients.conftest import TWO_TRIES, in_the_clear, open_driver
+from tests.clients.conftest import KILLED_SOON, TWO_TRIES, open_driver
 from tests.clients.harness import (
     Client,
     DriverError,
@@ -28,6 +28,8 @@ from tests.serving import Server
 
 INVISIBLE_S = 10  # RocketMQ's least for a receive
 EMPTY_POLL_S = 15  # its least is 5
+STOP_S = 60
+SILENT_MS = 15_000  # of a client: more than the pause between two heartbeats
 
 
 @dataclass(frozen=True)
@@ -316,15 +318,23 @@ def pushed(consumer: PushConsumer, expected: set[bytes]) -> set[bytes]:
     return {message.body for message in consumer.deliveries}
 
 
-@in_the_clear
-def test_a_clean_shutdown(language: Language, server: Server, tmp_path: Path) -> None:
-    """Clients that have done some work stop when told to, and their process then ends by itself with exit code 0.
+@pytest.fixture
+def left(language: Language, server: Server, certificate: Mapping[str, str]) -> Iterator[Server]:
+    """A server to part from: everyone's, or one of its own, which notices soon that a client is gone."""
+    if not language.killed:
+        yield server
+        return
+    with Server(env={**certificate, **KILLED_SOON, "RMQ_CLIENT_SILENT_MS": f"{SILENT_MS}"}) as victim:
+        yield victim
 
-    Without a kill: after one Java's (5.2.0) close may wait for ever for a command stream that it has opened anew.
+
+def test_a_clean_shutdown(language: Language, left: Server, trusted: Mapping[str, str], tmp_path: Path) -> None:
+    """Clients that have done some work stop when told to, also right behind a kill, and their process then ends by
+    itself with exit code 0.
     """
     topic = f"closing-{language.name}"
-    with open_driver(language, tmp_path) as process:
-        session = Session(process, server.endpoint)
+    with open_driver(language, tmp_path, trusted) as process:
+        session = Session(process, left.endpoint)
         producer, consumer = pair(session, topic)
         producer.send(b"last")
         consumer.gather(1)
@@ -333,6 +343,9 @@ def test_a_clean_shutdown(language: Language, server: Server, tmp_path: Path) ->
             push = session.push(f"{topic}-push", topic)
             push.until(1)
             clients.append(push)
-        for client in clients:
-            client.stop(within_s=40)
+        if language.killed:
+            left.kill()
+            left.restart()
+        stopping = [process.begin("stop", client.name) for client in clients]
+        assert [stopped.result(STOP_S) for stopped in stopping] == [{}] * len(clients)
         assert process.close(within_s=20) == 0

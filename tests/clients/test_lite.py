@@ -6,7 +6,7 @@ import pytest
 
 from rmq_proxy.admin_client import AdminClient
 from tests.clients.builders import Language
-from tests.clients.conftest import in_the_clear
+from tests.clients.conftest import with_and_without_tls
 from tests.clients.harness import DriverError, LiteConsumer, Process, Producer, Session, eventually
 from tests.clients.test_clients import fragile, pushing
 from tests.serving import Server
@@ -113,7 +113,7 @@ def test_the_last_consumer_of_an_exclusive_group_has_a_lite_topic(session: Sessi
     assert (came(first, "a"), came(second, "a")) == ([b"a1", b"a3"], [b"a2"])
 
 
-@in_the_clear
+@with_and_without_tls
 @pytest.mark.slow
 def test_subscriptions_outlive_a_killed_server(process: Process, language: Language, fragile: Server) -> None:
     """A consumer that knows nothing of the kill gets what is sent afterwards, and what was sent before."""

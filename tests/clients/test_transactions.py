@@ -9,7 +9,7 @@ import pytest
 
 from rmq_proxy.admin_client import AdminClient
 from tests.clients.builders import Language
-from tests.clients.conftest import in_the_clear, open_driver
+from tests.clients.conftest import in_the_clear, open_driver, with_and_without_tls
 from tests.clients.harness import DecidingProducer, DriverError, Process, Session, eventually
 from tests.clients.test_clients import EMPTY_POLL_S, drained
 from tests.serving import Server
@@ -114,16 +114,22 @@ def test_another_producer_is_asked_about_what_a_crashed_one_left(
     consumer.ack(message.receipt)
 
 
-@in_the_clear
+@with_and_without_tls
 @pytest.mark.slow
-def test_transactions_outlive_a_killed_server(process: Process, language: Language, tmp_path: Path) -> None:
+def test_transactions_outlive_a_killed_server(
+    process: Process,
+    language: Language,
+    certificate: Mapping[str, str],
+    trusted: Mapping[str, str],
+    tmp_path: Path,
+) -> None:
     """Killed with transactions begun and ended, started again: what ended stays so, what was begun can be ended, and
     what nobody ends is checked. With a producer of another process: an old one's stream, and one that shares its
     connection's back-off, may take minutes to come back (Python: 10).
     """
     config = tmp_path / "config.yaml"
     config.write_text("transaction_check_ms: 3000\n")
-    with Server("--config", str(config)) as server:
+    with Server("--config", str(config), env=certificate) as server:
         session, topic = Session(process, server.endpoint), f"killed-{language.name}"
         producer, consumer = session.deciding(topic), session.simple(topic, topic)
         committed, rolled_back, late = (producer.begin(body) for body in (b"committed", b"rolled back", b"late"))
@@ -135,7 +141,7 @@ def test_transactions_outlive_a_killed_server(process: Process, language: Langua
         eventually(lambda: ends(producer, late), WITHIN_S, "an end after the kill")
         producer.end(committed, commit=True)
         producer.end(rolled_back, commit=False)
-        with open_driver(language, tmp_path) as fresh:
+        with open_driver(language, tmp_path, trusted) as fresh:
             assert b"left" in asked_of(Session(fresh, server.endpoint).deciding(topic, "COMMIT"), 1)
             expected = {b"committed", b"late", b"left"}
             assert drained(consumer, expected) == expected

@@ -8,6 +8,8 @@ import pytest
 
 from rmq.errors import ClientError, Code
 from rmq_proto import v2
+from rmq_proxy.rpc import GrpcCode
+from rmq_proxy.validate import Limits
 from tests.proxy.rig import (
     CLIENT,
     GROUP,
@@ -19,6 +21,7 @@ from tests.proxy.rig import (
     publishing,
     receiving,
     sending,
+    settings_command,
     subscribing,
 )
 
@@ -72,6 +75,51 @@ def test_silence() -> None:
     assert len(rig.sessions) == 0
     pass_time(rig, 200)
     assert len(rig.broker.of("offline")) == 1
+
+
+@pytest.mark.parametrize("gone", ["goodbye", "silence"])
+def test_the_streams_of_a_client_that_is_gone(gone: str) -> None:
+    """Java's end, all of them; any other SDK's stay, since it would not open them again."""
+    rig = Rig()
+    calls = {name: a_call(client_id=name, x_mq_language=name) for name in ("JAVA", "GO", "PYTHON", "HTTP")}
+    streams = {name: [rig.stream(call) for _ in range(2)] for name, call in calls.items()}
+    for inlet, _ in (stream for several in streams.values() for stream in several):
+        inlet.message(settings_command(subscribing(TOPIC)))
+    if gone == "silence":
+        pass_time(rig, 125)
+    else:
+        for call in calls.values():
+            rig.unary("NotifyClientTermination", leaving(), call)
+    assert len(rig.sessions) == 0
+    ended = {name: [outlet.ended for _, outlet in several] for name, several in streams.items()}
+    assert ended == {"JAVA": [(GrpcCode.OK, "")] * 2} | {name: [None] * 2 for name in ("GO", "PYTHON", "HTTP")}
+
+
+@pytest.mark.parametrize(("language", "known_again"), [("JAVA", False), ("GO", True)])
+def test_settings_after_a_goodbye(language: str, known_again: bool) -> None:
+    """Java's SDK sends them though it is closed: its stream ends, it stays unknown, for a minute. Others' ids may be
+    used again.
+    """
+    rig = Rig()
+    call = a_call(x_mq_language=language)
+    rig.unary("NotifyClientTermination", leaving(), call)
+    inlet, outlet = rig.stream(call)
+    inlet.message(settings_command(publishing(TOPIC)))
+    assert (outlet.ended is None, bool(outlet.written)) == (known_again, known_again)
+    assert bool(rig.sessions.producers_of(TOPIC)) is known_again
+    pass_time(rig, 61)
+    inlet, outlet = rig.stream(call)
+    inlet.message(settings_command(publishing(TOPIC)))
+    assert outlet.ended is None
+    assert rig.sessions.producers_of(TOPIC) == (CLIENT,)
+
+
+def test_the_goodbyes_that_are_remembered() -> None:
+    """As many as there may be clients: of more, the oldest is forgotten; who says it again is the latest."""
+    rig = Rig(limits=Limits(clients_max=2))
+    for client_id in ("a", "b", "a", "c"):
+        rig.unary("NotifyClientTermination", leaving(None), a_call(client_id=client_id))
+    assert [rig.sessions.has_left(client_id) for client_id in "abc"] == [True, False, True]
 
 
 SIGNS: list[tuple[str, Act]] = [

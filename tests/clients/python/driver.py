@@ -34,6 +34,8 @@ RESOLUTIONS = {
 }
 
 
+REQUEST_S = 20
+"""Instead of 3: a start asks for the route once, hides that no answer came in time, and waits for settings in vain."""
 SWITCH = "rocketmq.client.enableSsl"  # the name is the Go SDK's
 SECURE = {"tls_enable": True} if os.environ.get(SWITCH) == "true" else {}
 
@@ -249,7 +251,7 @@ class Driver:
 
 def configuration(args: JSON) -> ClientConfiguration:
     """No credentials."""
-    return ClientConfiguration(args["endpoint"], Credentials())
+    return ClientConfiguration(args["endpoint"], Credentials(), request_timeout=REQUEST_S)
 
 
 def subscription(args: JSON) -> dict[str, FilterExpression]:
@@ -257,12 +259,18 @@ def subscription(args: JSON) -> dict[str, FilterExpression]:
     return {args["topic"]: FilterExpression(args["filter"])}
 
 
+def story(error: BaseException) -> str:
+    """What went wrong, and what had before: the SDK's clean-up after a failed start fails, too."""
+    told, before = f"{type(error).__name__}: {error}", error.__cause__ or error.__context__
+    return told if before is None else f"{told}; after {story(before)}"
+
+
 def answer(verb: Callable[[JSON], JSON], command: JSON, out: TextIO, lock: threading.Lock) -> None:
     """Runs one command and writes its answer."""
     try:
         result = verb(command)
     except Exception as error:  # whatever the SDK raises is the answer
-        result = {"error": f"{type(error).__name__}: {error}"}
+        result = {"error": story(error)}
     with lock:
         out.write(json.dumps({"id": command["id"], **result}) + "\n")
         out.flush()

@@ -35,10 +35,10 @@ def server(request: pytest.FixtureRequest, servers: dict[str, Server]) -> Server
     return servers[request.param]
 
 
-def said_by(stack: Stack) -> tuple[tuple[str, str], ...]:
+def said_by(stack: Stack, number: int = 1) -> tuple[tuple[str, str], ...]:
     """Metadata of a client."""
     return (
-        ("x-mq-client-id", f"{stack.name}@1"),
+        ("x-mq-client-id", f"{stack.name}@{number}"),
         ("x-mq-client-version", "5.0.0"),
         ("x-mq-language", "JAVA"),
         ("x-mq-protocol", "v2"),
@@ -104,6 +104,30 @@ def test_telemetry_stays_open(run: "Run[None]", server: Server, stack: Stack) ->
             await make_topic(channel, stack, "told")
         await telemetry.half_close()
         assert await telemetry.end() == (GrpcCode.OK, "")
+        await channel.close()
+
+    run(scenario())
+
+
+def test_the_streams_of_a_client_that_leaves_end(run: "Run[None]", server: Server, stack: Stack) -> None:
+    """Java's: one that is open at its goodbye, and one that it opens afterwards, without an answer to its settings."""
+    said = said_by(stack, 2)
+    settings = settings_command(subscribing("left", client_type=v2.SIMPLE_CONSUMER))
+
+    async def scenario() -> None:
+        channel = await stack.connect(server.endpoint)
+        await make_topic(channel, stack, "left")
+        before = await channel.open(SERVICE + "Telemetry", metadata=said)
+        await before.write(settings)
+        assert await before.read() is not None
+        goodbye = v2.NotifyClientTerminationRequest().SerializeToString()
+        answer = await channel.unary(SERVICE + "NotifyClientTermination", goodbye, said)
+        assert v2.NotifyClientTerminationResponse.FromString(answer).status.code == v2.OK
+        late = await channel.open(SERVICE + "Telemetry", metadata=said)
+        await late.write(settings)
+        for stream in (before, late):
+            assert await stream.read() is None
+            assert await stream.end() == (GrpcCode.OK, "")
         await channel.close()
 
     run(scenario())
