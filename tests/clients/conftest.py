@@ -17,8 +17,8 @@ from tests.clients.harness import Process, Session
 from tests.serving import Server
 
 KILLED_SOON = {"RMQ_POLL_MS_MIN": "1000", "RMQ_AUTO_RENEW_MS": "20000"}
-"""A server that is to be killed. What a push consumer was given in an answer that the kill cut off comes again that much
-later, after a minute otherwise.
+"""A server that is to be killed. What a push consumer was given in an answer that the kill cut off comes again by then;
+after a minute otherwise.
 """
 TWO_TRIES = "refused"
 IN_THE_CLEAR = [
