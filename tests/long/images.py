@@ -10,7 +10,7 @@ from tests.sim.transactions import TransactImage, Transacting
 from tests.sim.workload import Workload
 
 ROUNDS = 50
-OF = ("rmq", "store", "tests/model", "tests/sim", "tests/rmq")
+OF = ("rmq", "store", "tests/model/ranks.py", "tests/model/reading.py", "tests/sim", "tests/rmq/rig.py")
 WORKLOADS = 12  # a round, of IMAGES each; a third of each kind
 IMAGES = 34
 KINDS: Sequence[tuple[Callable[..., Workload], Callable[..., Image]]] = (

@@ -32,6 +32,7 @@ class Crashes(Model):
     def __init__(self) -> None:
         super().__init__()
         self.rig.before_tick = self._resolve
+        self.trusted_ms = 0  # of receives: see _trust
 
     @rule(verbs=st.lists(st.tuples(VERB, st.integers(0, 99)), max_size=4), turns=st.integers(0, 3), fault=FAULT,
           seed=st.integers(0, 1 << 30), pause_ms=PAUSE, end=END)  # fmt: skip
@@ -104,24 +105,24 @@ class Crashes(Model):
         self.polls.clear()
         self.ranks.begin_anew()
         self.online = set(self.rig.broker.recovered_clients)
-        due_ms, trusted_ms = self._now_ms() + RENEW_MS, self._trusted_ms()
-        past = (place for places in self.past.values() for place in places)
-        for place in (*self.places.values(), *past):
-            if place.lease is not None and place.lease.client:
-                client = place.lease.client if place.lease.taken_ms <= trusted_ms else ""
-                place.lease = dataclasses.replace(place.lease, due_ms=due_ms, client=client)
+        due_ms = self._now_ms() + RENEW_MS
+        for _, _, _, lease in self._held():
+            if lease.client:
+                lease.due_ms = due_ms
+                lease.client = lease.client if lease.taken_ms <= self.trusted_ms else ""
         self._expire()
 
-    def _trusted_ms(self) -> int:
-        """What was received later than that is not renewed any more: whether a crash let its answer arrive, nobody
-        knows.
+    def _trust(self) -> None:
+        """What was received later than `trusted_ms` is not renewed any more: whether a crash let its answer arrive,
+        nobody knows.
         """
         store = self.rig.broker._store
         last_ms = max((lease.taken_ms for lease in store.state.leases.leases.values()), default=0)
-        return last_ms - ANSWER_MS if store.report.records else last_ms
+        self.trusted_ms = last_ms - ANSWER_MS if store.report.records else last_ms
 
     def _resolve(self) -> None:
         """Before time goes on: each place is found as it was at some moment since everything was safe."""
+        self._trust()
         self._find_unanswered()
         for (group, name), place in self.places.items():
             seen = self._seen(group, self.sent[name])
