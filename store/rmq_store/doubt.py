@@ -191,19 +191,23 @@ class Doubt:
             self._was_delivered_of_lite(ledger, offset)
 
     def _was_delivered_of_lite(self, ledger: Ledger, offset: int) -> None:
-        """Then its group's place in the lite topic is behind it, and what the place passes over was delivered, too."""
-        group, topic = ledger.subscription.group, ledger.subscription.topic
-        known = self._place(group, topic, self._key_at(ledger, offset)) if ledger.key(offset) is None else None
+        """Then its group's place in the lite topic is behind it, and what the place passes over was delivered, too. But
+        where an entry has told of the place since, that it is in its line is no news: the place follows.
+        """
+        group, topic, key = ledger.subscription.group, ledger.subscription.topic, ledger.key(offset)
+        if key is not None and (group, key) in self._found:
+            return
+        known = self._place(group, topic, key if key is not None else self._key_at(ledger, offset))
         if known is not None and known[1].next <= offset:
             self._reopen_lite(group, *known, offset + 1)
             self._state.apply(LitePlaces(group, topic, [(known[0].key, offset + 1)]))
 
     def _is_held_of_lite(self, ledger: Ledger, offset: int) -> None:
         """Somebody has it: it is in its line, else what is behind it would come before it."""
-        if not ledger.subscription.lite or ledger.key(offset) is not None:
+        if not ledger.subscription.lite:
             return
         self._was_delivered_of_lite(ledger, offset)
-        key = self._key_at(ledger, offset)
+        key = self._key_at(ledger, offset) if ledger.key(offset) is None else None
         if key is not None:
             group, topic = ledger.subscription.group, ledger.subscription.topic
             self._state.apply(Grouped(group, topic, [(ledger.queue_id, [offset], [key])]))

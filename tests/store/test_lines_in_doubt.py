@@ -78,6 +78,23 @@ def test_what_somebody_has_of_a_lite_topic_is_in_line_behind_what_was_before_it(
     assert (place(rig, A), place(rig, B)) == (3, 0)
 
 
+@pytest.mark.parametrize("told", [leased(2), Acked("g", PARENT, [(0, [2])])], ids=["delivered again", "acknowledged"])
+def test_what_retention_put_in_line_again_proves_the_place(rig: Rig, told: Change) -> None:
+    """The entries of its first delivery are lost, and with them the group's place: what was before it comes first."""
+    rig.store.apply(LitePlaces("g", PARENT, [(A, 0)]))
+    ledger = replay(rig, Grouped("g", PARENT, [(0, [2], [A])]), told)
+    assert lines_of(ledger) == {A: [0, 2]}
+    assert place(rig, A) == 3
+
+
+def test_a_delivery_behind_a_place_that_is_told_is_one_as_any(rig: Rig) -> None:
+    """What it passes over was passed by a filter."""
+    rig.store.apply(LitePlaces("g", PARENT, [(A, 0)]))
+    told = LitePlaces("g", PARENT, [(A, 1)])
+    ledger = replay(rig, Acked("g", PARENT, [(0, [0])]), told, Grouped("g", PARENT, [(0, [3], [A])]), leased(3))
+    assert lines_of(ledger) == {A: [3]}
+
+
 def test_what_somebody_has_before_its_group_s_place_is_in_line(rig: Rig) -> None:
     """The place was moved back, in lost bytes."""
     rig.store.apply(LitePlaces("g", PARENT, [(A, 3)]))
