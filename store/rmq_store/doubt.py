@@ -50,6 +50,8 @@ class Doubt:
 
     def before(self, change: Change) -> bool:
         """False where it is not to be applied: the end of a repetition of the state that may have a hole."""
+        if isinstance(change, Extended) and change.sequence:
+            self._is_held_again(self._ledger(change.group, change.topic, change.queue_id), change.offset)
         if not self._lost_before:
             return True
         match change:
@@ -89,6 +91,17 @@ class Doubt:
                 for key, next_offset in change.places:
                     self._goes_on_in_lite(change.group, change.topic, key, next_offset)
         return True
+
+    def _is_held_again(self, ledger: Ledger, offset: int) -> None:
+        """Settled, and yet somebody has it: an ack behind others of its line was undone, which a replay took for one of
+        the front: retention deleted the deliveries of those others, and carried them out behind the ack. So nothing
+        need be lost for that. It is in its line again.
+        """
+        if ledger.find(offset) is None and ledger.key(offset) is None:
+            key = self._key_at(ledger, offset)
+            if key is not None:
+                group, topic = ledger.subscription.group, ledger.subscription.topic
+                self._state.apply(Grouped(group, topic, [(ledger.queue_id, [offset], [key])]))
 
     def before_origin(self, origin: Origin, properties: Mapping[str, str]) -> None:
         """A message of the log stands for another, which was delivered then; a timer and a half message never are.

@@ -156,6 +156,26 @@ def test_an_ack_proves_that_a_message_was_parked_no_more(rig: Rig) -> None:
     assert (lines_of(ledger), ledger.lines.early, ledger.parked()) == ({X: [0, 1, 2]}, {1: 0}, [0, 2])
 
 
+def test_an_ack_that_was_undone_is_of_its_line_again_though_nothing_is_lost(rig: Rig) -> None:
+    """Retention has deleted the delivery of the one before it, so a replay took the ack for one of the front; then it
+    meets that one, carried out of what was deleted, and the end of the ack, which its lease's end brought.
+    """
+    state = rig.store.state
+    doubt = Doubt(state, rig.store.log)
+    for change in (
+        Grouped("g", "lanes", [(0, [1], [X])]),
+        Leased("g", "lanes", 7, 0, 1 << 50, "", [(0, 2, [1], [])]),
+        Acked("g", "lanes", [(0, [1])]),
+        Grouped("g", "lanes", [(0, [0], [X])]),
+        Leased("g", "lanes", 8, 0, 1, "", [(0, 2, [0], [])]),
+        Extended("g", "lanes", 0, 1, 9, 1, 1, 1),
+    ):
+        assert doubt.before(change)
+        state.apply(change)
+    ledger = state.leases.subscription("g", "lanes").ledger(0)
+    assert (lines_of(ledger), sorted(ledger.open), ledger.parked()) == ({X: [0, 1]}, [0, 1], [])
+
+
 def test_what_is_of_no_lite_topic_is_not_for_a_group_that_reads_by_them(rig: Rig) -> None:
     """It lies among the others, and was passed over; a delivery that is known stays, though its message is lost."""
     assert rig.send(PARENT) == 4
