@@ -62,7 +62,7 @@ class _Meta:
         head = (own, flags, magic, version, address)
         if head != (number, _META_FLAG, _MAGIC, _VERSION, 0):
             raise Unreadable(f"meta page {number} is no meta page")
-        if [tree[1] for tree in self.trees] != [_INTEGER_KEYS, 0] or self.trees[0][0] != page_bytes:
+        if [tree[:2] for tree in self.trees] != [(page_bytes, _INTEGER_KEYS), (0, 0)]:
             raise Unreadable(f"meta page {number} describes other trees")
 
 
@@ -74,6 +74,8 @@ class _File:
         if metas[0].map_bytes != metas[1].map_bytes or len(data) > metas[0].map_bytes:
             raise Unreadable("the size of the map is wrong")
         self.meta = max(metas, key=lambda meta: meta.transaction)  # LMDB: the first, where both are alike
+        if self.meta.last_page >= self.meta.map_bytes // self._page_bytes:
+            raise Unreadable("the last page lies behind the map")
         self._used = {0, 1}
         self._counts = [0, 0, 0]  # branches, leaves and overflow pages of the tree that is being read
         self._last: tuple[int | bytes, bool] | None = None  # the key before, and whether the next may be the same

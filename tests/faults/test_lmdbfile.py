@@ -76,6 +76,21 @@ def test_a_flipped_byte_is_a_no_or_changes_one_value(tmp_path: Path) -> None:
     assert refused > 20
 
 
+def test_any_byte_of_a_meta_that_is_flipped_leaves_what_lmdb_opens(tmp_path: Path) -> None:
+    """Or is a no: a start must not fail for the checkpoint that it can do without. 152 bytes of each count."""
+    filled(tmp_path, 3, 15)
+    path = tmp_path / "data.mdb"
+    whole = path.read_bytes()
+    for at in (page * PAGE + offset for page in (0, 1) for offset in range(152)):
+        for mask in (1, 128, 158):
+            data = bytearray(whole)
+            data[at] ^= mask
+            path.write_bytes(data)
+            if outcome(path) is not None:
+                with lmdb.open(str(tmp_path), map_size=1 << 30) as env, env.begin() as txn:
+                    assert txn.stat()
+
+
 @pytest.mark.fuzz
 def test_pages_of_nodes_alike_are_checked_as_node_by_node(tmp_path: Path) -> None:
     """A flipped byte is a no to both ways, or to neither, and then both find the same."""
