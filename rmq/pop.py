@@ -162,9 +162,10 @@ class Pop:
             turns.took(queue_id, count, ended=count < wanted or not more)
 
     def _waiting(self, subscription: Subscription, topic: Topic, bands: Bands) -> set[int]:
-        """Queues that hold something for the group."""
+        """Queues that hold something for the group; what retention deleted does not wait."""
         for queue_id in list(subscription.pending):
-            if topic.queues[queue_id].visible <= subscription.ledgers[queue_id].next:
+            queue = topic.queues[queue_id]
+            if queue.visible <= max(subscription.ledgers[queue_id].next, queue.min_offset):
                 del subscription.pending[queue_id]
         return {*subscription.pending, *bands}
 

@@ -395,3 +395,16 @@ def test_bands_name_each_offset_once_the_lowest_first() -> None:
 def test_a_priority_has_a_queue(value: int, queue_id: int) -> None:
     """RocketMQ 5.5: the queue of its number, at most the last."""
     assert priority.queue_of(value, 8) == queue_id
+
+
+def test_what_retention_deleted_takes_no_turn_of_lower_ones(stored: Rig) -> None:
+    """It is the turn of a lower one, and the highest that is left has none before it."""
+    stored.restart(log_bytes_max=1 << 20, lower_priority_nth=3)
+    send(stored, "3a", "3b", "3c", "0a")
+    assert take(stored, 2) == ["3a", "3b"]
+    for _ in range(40):
+        stored.send(*(outgoing("x" * 60_000, topic="filler") for _ in range(2)))
+    stored.clean()
+    assert stored.broker.topics.require(TOPIC).queues[3].min_offset == 3
+    send(stored, "2a", "2b", "2c", "1a")
+    assert take(stored) == ["1a", "2a", "2b", "2c"]
