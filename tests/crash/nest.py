@@ -68,7 +68,7 @@ def _hatch(order: Order) -> None:
     os.close(held)
     status = _watch(pid, last_breath)
     os.close(last_breath)
-    print(msgspec.json.encode({"ended": status}).decode(), flush=True)
+    print("\n" + msgspec.json.encode({"ended": status}).decode(), flush=True)  # it may have died within its own line
 
 
 def _watch(pid: int, last_breath: int) -> int:

@@ -67,6 +67,8 @@ class Server:
         assert self._nest is not None
         assert self._nest.stdout is not None
         async for line in self._nest.stdout:
+            if not line.strip():
+                continue
             said: dict[str, object] = json.loads(line)
             if "ended" in said:
                 self.status = int(str(said["ended"]))
