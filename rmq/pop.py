@@ -147,7 +147,7 @@ class Pop:
         self._take_ready(take, subscription, partial(self._next_ready, subscription))
 
     def _take_by_priority(self, take: Take, subscription: Subscription, topic: Topic, bands: Bands) -> None:
-        turns = Turns(bands, self._waiting(subscription, topic, bands), self._config.lower_priority_nth)
+        turns = Turns(bands, self._waiting(take, subscription, topic, bands), self._config.lower_priority_nth)
         while take.goes_on and (turn := turns.next()) is not None:
             queue_id, limit = turn
             room, before = take.room, len(take.messages)
@@ -161,12 +161,14 @@ class Pop:
             more = queue_id in subscription.pending or queue_id in bands
             turns.took(queue_id, count, ended=count < wanted or not more)
 
-    def _waiting(self, subscription: Subscription, topic: Topic, bands: Bands) -> set[int]:
-        """Queues that hold something for the group; what retention deleted does not wait."""
+    def _waiting(self, take: Take, subscription: Subscription, topic: Topic, bands: Bands) -> set[int]:
+        """Queues that hold something for the group. What retention deleted does not wait: it is passed over."""
         for queue_id in list(subscription.pending):
             queue = topic.queues[queue_id]
-            if queue.visible <= max(subscription.ledgers[queue_id].next, queue.min_offset):
+            if queue.visible <= subscription.ledgers[queue_id].next:
                 del subscription.pending[queue_id]
+            elif queue.visible <= queue.min_offset:
+                self._take_new(take, subscription, topic, queue_id)
         return {*subscription.pending, *bands}
 
     @staticmethod
