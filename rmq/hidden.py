@@ -7,7 +7,7 @@ RMQ_ORIGIN which record it stands for. Whose they are, and when, is delay.py's a
 from collections.abc import Mapping, Sequence
 
 from rmq_store import record
-from rmq_store.record import Draft, Record, fixed_bytes
+from rmq_store.record import Draft, Record
 from rmq_store.state import Origin, Topic
 from rmq_store.store import Store
 from rmq_store.timers import REAL_QUEUE, REAL_TOPIC
@@ -19,10 +19,9 @@ _HIDDEN = f"%b%b{REAL_TOPIC}\x01%b\x02{REAL_QUEUE}\x01%d\x02".encode()
 def hide(draft: Draft, topic: bytes, own: bytes) -> Draft:
     """The record that waits under `topic`; `own`: what it has, encoded, besides the message's properties and place."""
     properties = _HIDDEN % (draft.properties, own, draft.topic, draft.queue_id)
-    size = fixed_bytes(topic) + len(draft.born_host) + len(draft.body) + len(properties)
-    return Draft(
+    return Draft.make(
         topic, 0, draft.body, properties, draft.sys_flag, draft.born_ms, draft.born_host, draft.born_port,
-        draft.reconsume_times, 0, size,
+        draft.reconsume_times,
     )  # fmt: skip
 
 

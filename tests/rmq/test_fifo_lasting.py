@@ -9,7 +9,7 @@ from rmq.adminport import Start
 from rmq.config import TopicSetting
 from rmq.errors import ClientError, Code
 from rmq.filter import by_tag
-from rmq.message import MessageType
+from rmq.message import Delivered, MessageType
 from tests.rmq.conftest import MakeRig
 from tests.rmq.fifo import FIFO, ack, attempts, grouped, ledger_of, parked, send, take
 from tests.rmq.rig import GROUP, INVISIBLE_MS, TOPIC, Rig, bodies, outgoing, request
@@ -105,15 +105,21 @@ def test_a_group_keeps_its_order_when_retention_carries_its_messages_forward(sto
     assert [body for body, _ in attempts(again) if body[0] == "b"] == ["b1", "b2", "b3"]
 
 
-def test_what_was_parked_and_is_gone_with_its_segment_is_passed_over(stored: Rig) -> None:
-    """As any message that retention took before it was delivered."""
-    rig = stored
+def two_parked_in_a_segment_to_go(rig: Rig) -> Delivered:
+    """What retention has not yet looked at; returns the message that they wait for."""
     rig.restart(log_bytes_max=1 << 20)
     send(rig, "a1", "a2", "a3")
     (a1,) = take(rig)
     assert (take(rig), parked(rig)) == ([], 2)
     for _ in range(3):
         rig.send(*(outgoing("x" * 100_000, topic="filler") for _ in range(10)))
+    return a1
+
+
+def test_what_was_parked_and_is_gone_with_its_segment_is_passed_over(stored: Rig) -> None:
+    """As any message that retention took before it was delivered."""
+    rig = stored
+    a1 = two_parked_in_a_segment_to_go(rig)
     rig.clean()
     send(rig, "a4")
     ack(rig, a1)
@@ -124,12 +130,7 @@ def test_what_was_parked_and_is_gone_with_its_segment_is_passed_over(stored: Rig
 def test_what_is_parked_in_a_segment_that_is_about_to_go_is_not_delivered_any_more(stored: Rig) -> None:
     """What is open has been carried forward by then: it would be delivered once, and lost if its time ends."""
     rig = stored
-    rig.restart(log_bytes_max=1 << 20)
-    send(rig, "a1", "a2", "a3")
-    (a1,) = take(rig)
-    assert (take(rig), parked(rig)) == ([], 2)
-    for _ in range(3):
-        rig.send(*(outgoing("x" * 100_000, topic="filler") for _ in range(10)))
+    a1 = two_parked_in_a_segment_to_go(rig)
     retention = rig.broker._retention
     retention.step(rig.clock.wall_ms())
     assert retention._saving is not None
